@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from chatbridge.http.redact import Redactor, printable
+from chatbridge.http.redact import Redactor
 from chatbridge.secret import Secret
+from chatbridge.text import printable
 
 UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 ENOUGH = 1_000_000

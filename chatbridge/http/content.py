@@ -88,6 +88,8 @@ def may_hold_surrogates(data: bytes) -> bool:
 
 def mend(text: str) -> tuple[str, bool]:
     """Join surrogate pairs and replace lone surrogates by U+FFFD; also say whether any was replaced."""
+    if text.isascii():
+        return text, False
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -118,6 +120,8 @@ class TextJoiner:
 
     def feed(self, piece: str) -> str:
         """Return *piece* mended, but for a high surrogate at its end: that waits for the next piece."""
+        if not self._held and piece.isascii():
+            return piece
         text = self._held + piece
         self._held = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
         return self.mend(text.removesuffix(self._held))

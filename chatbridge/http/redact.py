@@ -9,6 +9,7 @@ from string import ascii_letters, digits
 from urllib.parse import quote
 
 from chatbridge.secret import MASK, Secret
+from chatbridge.text import printable
 
 _SHORTEST_ENCODED = 4  # a shorter secret is looked for in plain form only: its encodings turn up by chance
 _SHORTEST_PREFIX = 6  # a cut-off secret of at least so many characters is replaced too
@@ -59,13 +60,6 @@ class Redactor:
         pattern = "|".join(spelling for value in longest_first for spelling in _spellings(value))
         # Only the bound method is kept, since its repr does not show the pattern. (?!) matches nothing.
         return re.compile(pattern or "(?!)").sub
-
-
-def printable(text: str) -> str:
-    r"""Return *text* as one line with everything unprintable escaped as in Python, such as ``\x1b``."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _spellings(value: str) -> Iterator[str]:

@@ -1,0 +1,1 @@
+"""One async client for chat APIs, whoever's they are."""

@@ -1,0 +1,398 @@
+"""
+Config strings: which backend, where, with which options.
+
+    scheme[+http]://host[:port][/base/path][?option=value&...]
+    scheme:                 the API's public host
+    scheme:model            the same, with a model
+
+A config string never holds a secret, only a reference to the place where one is.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn, Self, cast
+from urllib.parse import quote, unquote_to_bytes
+
+from attrs import evolve, field, frozen
+
+from chatbridge.errors import BadOption, ConfigError
+from chatbridge.text import quoted
+
+__all__ = ["BackendURL", "find_backend", "is_reference", "looks_secret"]
+
+_HEAD = re.compile(r"([A-Za-z][A-Za-z0-9_.-]*)(\+[A-Za-z0-9+]*)?:")
+_SCHEME = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?")
+_ENDS_IN_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?")
+_OPTION = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_SEGMENT = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+")
+_ESCAPED_DOT_OR_SLASH = re.compile(r"%(?:2e|2f|5c)", re.IGNORECASE)
+_USERINFO = re.compile(r":[^/]*@")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SECRET_OPTION = re.compile(
+    r"(?:.*_)?(?:api_?key|key|token|jwt|secret|password|passphrase|passwd|pwd|credentials?|authorization|cookie)"
+)
+_SECRET_VALUE = re.compile(
+    r"(?<![\w-])(?:(?:sk|pk|rk|xox[abprs]|glpat)-[\w-]{3,}|eyJ[\w-]{8,}\.|(?:bearer|basic)\s+\S{12,}"
+    r"|(?:[spr]k_(?:live|test)|gh[oprsu]|github_pat|hf|gsk)_\w{12,}|(?:AKIA|AIza)[\w-]{12,})",
+    re.IGNORECASE,
+)
+_HIGHEST_PORT = 65535
+
+
+def looks_secret(text: str) -> bool:
+    """Whether *text* has the form that some well-known kind of key has."""
+    return _SECRET_VALUE.search(text) is not None
+
+
+def is_reference(value: str) -> bool:
+    """Whether *value* says where a secret is: env:NAME or file:PATH."""
+    kind, _, place = value.partition(":")
+    if kind == "env":
+        return _VARIABLE.fullmatch(place) is not None and not looks_secret(place)
+    return kind == "file" and place != "" and not _SECRET_VALUE.match(place)
+
+
+def _literal_secret(where: str, option: str = "key") -> NoReturn:
+    raise ConfigError(
+        f"{where} must not be a secret, for config strings are printed and stored; refer to it: "
+        f"{option}=env:NAME, {option}=file:PATH, or in code connect(url, {option}=...)"
+    )
+
+
+def _decode(text: str, where: str) -> str:
+    if re.search(r"%(?![0-9A-Fa-f]{2})", text):
+        raise ConfigError(f"{where}: a '%' is not followed by two hex digits")
+    try:
+        return unquote_to_bytes(text).decode()
+    except UnicodeError:
+        pass
+    raise ConfigError(f"{where}: the percent-encoded bytes are not UTF-8")
+
+
+def _check_text(text: str, where: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        pass
+    else:
+        return
+    raise ConfigError(f"{where}: half a surrogate pair is no character")
+
+
+def _lower(name: str) -> str:
+    # Some other letters have an ASCII one for their lower case, and are not it.
+    return name.lower() if name.isascii() else name
+
+
+def _lower_if_given(name: str | None) -> str | None:
+    return None if name is None else _lower(name)
+
+
+def _check_scheme(_: object, __: object, scheme: str) -> None:
+    if looks_secret(scheme):
+        _literal_secret("the backend's name")
+    if not _SCHEME.fullmatch(scheme):
+        raise ConfigError("a backend's name is up to 64 letters, digits, '.', '_' and '-', a letter first")
+
+
+def _check_host(_: object, __: object, host: str | None) -> None:
+    if host is None:
+        return
+    if ":" in host:
+        if not _is_address(ipaddress.IPv6Address, host) or "%" in host:
+            raise ConfigError("the host in brackets is not an IPv6 address (without a zone)")
+        return
+    # A name with dots may well begin with sk-; a token of three parts has dots as well.
+    if looks_secret(host) and ("." not in host or host.startswith("eyj")):
+        _literal_secret("the host")
+    if not _HOST.fullmatch(host):
+        raise ConfigError("the host is no host name (letters, digits, '-', '.'; others as xn--...)")
+    if _ENDS_IN_NUMBER.fullmatch(host) and not _is_address(ipaddress.IPv4Address, host):
+        raise ConfigError("the host is neither a host name nor an IPv4 address of four numbers")
+
+
+def _is_address(kind: Callable[[str], object], host: str) -> bool:
+    try:
+        kind(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_port(_: object, __: object, port: int | None) -> None:
+    if port is not None and not 1 <= port <= _HIGHEST_PORT:
+        raise ConfigError(f"the port is not between 1 and {_HIGHEST_PORT}")
+
+
+def _check_path(_: object, __: object, path: str | None) -> None:
+    if not path:
+        return
+    decoded = _decode(path, "the base path")
+    if looks_secret(decoded):
+        _literal_secret("the base path")
+    root, *segments = path.split("/")
+    if root:
+        raise ConfigError("the base path does not begin with '/'")
+    for segment in segments:
+        if not _SEGMENT.fullmatch(segment) or segment in {".", ".."} or _ESCAPED_DOT_OR_SLASH.search(segment):
+            raise ConfigError(
+                "the base path has a part that is empty, '.', '..', or holds a character that must be encoded"
+            )
+    if _CONTROLS.search(decoded):
+        raise ConfigError("the base path has a control character")
+
+
+def _check_model(_: object, __: object, model: str | None) -> None:
+    if model is None:
+        return
+    if not model:
+        raise ConfigError("the model is empty")
+    _check_text(model, "the model")
+    if looks_secret(model) or _USERINFO.search(model):
+        _literal_secret("the model")
+
+
+def _check_option_name(name: str) -> None:
+    if looks_secret(name):
+        _literal_secret("an option's name")
+    if not _OPTION.fullmatch(name):
+        raise ConfigError("an option's name is up to 64 of a-z, 0-9 and '_', a letter first")
+
+
+def _check_options(_: object, __: object, options: tuple[tuple[str, str], ...]) -> None:
+    names: set[str] = set()
+    for name, value in options:
+        _check_option_name(name)
+        if name in names:
+            raise BadOption(option=name, problem="is given twice")
+        names.add(name)
+        _check_text(value, f"option {name!r}")
+        if not is_reference(value) and (looks_secret(value) or _SECRET_OPTION.fullmatch(name)):
+            _literal_secret(f"option {name!r}", name)
+
+
+def _sorted(options: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(options))
+
+
+@frozen(repr=False)
+class BackendURL:
+    """
+    A parsed config string: an immutable value, always safe to print.
+
+    Attributes:
+        scheme: The backend's name.
+        plain_http: Whether http is used in place of https.
+        host: None for the API's public host; an IPv6 address without its brackets.
+        path: The base path; None for the API's default, `""` for none at all.
+        model: The model of `scheme:model`.
+    """
+
+    scheme: str = field(converter=_lower, validator=_check_scheme)
+    plain_http: bool = False
+    host: str | None = field(default=None, converter=_lower_if_given, validator=_check_host)
+    port: int | None = field(default=None, validator=_check_port)
+    path: str | None = field(default=None, validator=_check_path)
+    model: str | None = field(default=None, validator=_check_model)
+    _options: tuple[tuple[str, str], ...] = field(
+        default=(),
+        alias="options",
+        converter=_sorted,
+        validator=_check_options,
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.host is None and (self.port is not None or self.path is not None or self.plain_http):
+            raise ConfigError("a port, a base path and '+http' need a host")
+        if self.host is not None and self.model is not None:
+            raise ConfigError("with a host, the model is an option: ?model=NAME")
+
+    @property
+    def options(self) -> Mapping[str, str]:
+        """The options as written, by name."""
+        return dict(self._options)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """
+        Read a config string.
+
+        Raises:
+            ConfigError: Naming the part at fault; never showing what may be a secret.
+        """
+        if "|" in text:
+            raise ConfigError("a chain of backends ('A | B') is not supported yet: name a single backend")
+        if re.search(r"[\x00-\x20\x7f-\xa0\u2028\u2029\ud800-\udfff]", text):
+            raise ConfigError("a config string has no blanks and no control characters: percent-encode them")
+        if "#" in text:
+            raise ConfigError("a config string has no '#...' part: write %23 for the character")
+        match = _HEAD.match(text)
+        if match is None:
+            raise ConfigError("a config string begins with a backend's name and ':', such as 'h2ogpte:'")
+        scheme, plain_http = match[1], match[2] is not None
+        if plain_http and match[2].lower() != "+http":
+            raise ConfigError("after a backend's name, only '+http' is known; https needs no suffix")
+        rest, question, query = text[match.end() :].partition("?")
+        options = cls._parse_query(query) if question else ()
+        if not rest.startswith("//"):
+            model = _decode(rest, "the model") if rest else None
+            return cls(scheme, plain_http=plain_http, model=model, options=options)
+        authority, slash, path = rest[2:].partition("/")
+        host, port = cls._parse_authority(authority)
+        base = (f"/{path.rstrip('/')}" if path else "") if slash else None
+        return cls(scheme, plain_http=plain_http, host=host, port=port, path=base, options=options)
+
+    @staticmethod
+    def _parse_authority(authority: str) -> tuple[str, int | None]:
+        if "@" in authority:
+            _literal_secret("the part before '@'")
+        match = re.fullmatch(r"(\[[^\]]*\]|[^:\[\]]*)(?::([^:\[\]]*))?", authority)
+        if match is None:
+            raise ConfigError("the host is not of the form NAME, NAME:PORT or [IPV6]:PORT")
+        host, port = match[1], match[2]
+        if not host or host == "[]":
+            raise ConfigError("there is no host after '//'")
+        if host.startswith("[") and ":" not in host:
+            raise ConfigError("the host in brackets is not an IPv6 address")
+        if port is not None and not re.fullmatch(r"[0-9]{1,5}", port):
+            raise ConfigError(f"the port is not between 1 and {_HIGHEST_PORT}")
+        return host.strip("[]"), None if port is None else int(port)
+
+    @staticmethod
+    def _parse_query(query: str) -> tuple[tuple[str, str], ...]:
+        options: list[tuple[str, str]] = []
+        for piece in query.split("&") if query else ():
+            name, equals, value = piece.partition("=")
+            if not equals:
+                raise ConfigError("each option after '?' is written name=value, with '&' between two of them")
+            _check_option_name(name)
+            options.append((name, _decode(value, f"option {name!r}")))
+        return tuple(options)
+
+    def with_options(self, **options: str | None) -> Self:
+        """Make a config string in which *options* are set, or removed where None."""
+        merged: dict[str, str | None] = {**self.options, **options}
+        return evolve(
+            self, options=tuple((name, value) for name, value in merged.items() if value is not None)
+        )
+
+    def __str__(self) -> str:
+        text = self.scheme + ("+http" if self.plain_http else "") + ":"
+        if self.host is not None:
+            text += "//" + (f"[{self.host}]" if ":" in self.host else self.host)
+            text += f":{self.port}" if self.port is not None else ""
+            text += {None: "", "": "/"}.get(self.path, self.path or "")
+        elif self.model is not None:
+            # A leading "//" would read as a host.
+            text += quote(self.model, safe=":@+,=/" if not self.model.startswith("/") else ":@+,=")
+        if self._options:
+            text += "?" + "&".join(f"{name}={quote(value, safe=':/@,+')}" for name, value in self._options)
+        return text
+
+    def __repr__(self) -> str:
+        return f"BackendURL.parse({str(self)!r})"
+
+
+def _config_file(environ: Mapping[str, str]) -> Path:
+    if named := environ.get("CHATBRIDGE_CONFIG"):
+        return Path(named)
+    if configs := environ.get("XDG_CONFIG_HOME"):
+        return Path(configs) / "chatbridge" / "config.toml"
+    try:
+        return Path.home() / ".config" / "chatbridge" / "config.toml"
+    except RuntimeError:
+        pass
+    raise ConfigError("there is no home directory to look for a config file in: set CHATBRIDGE_CONFIG")
+
+
+def _read_config(path: Path, *, required: bool) -> dict[str, Any]:
+    problem = None
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if not required:
+            return {}
+        problem = "does not exist"
+    except (OSError, UnicodeError) as error:
+        problem = f"cannot be read: {type(error).__name__}"
+    except (ValueError, RecursionError) as error:
+        problem = f"is not TOML: {error}"
+    raise ConfigError(f"the config file {str(path)!r} {problem}")
+
+
+def _named_backends(config: Mapping[str, Any], where: str) -> dict[str, str]:
+    if unknown := sorted(set(config) - {"default", "backends"}):
+        raise ConfigError(f"{where} has an unknown entry {quoted(unknown[0])} (known: default, backends)")
+    backends = config.get("backends", {})
+    if not isinstance(backends, dict):
+        raise ConfigError(f"{where}: 'backends' is not a table; write [backends.NAME] and url = \"...\"")
+    urls: dict[str, str] = {}
+    for name, entry in cast(dict[str, object], backends).items():
+        fields = cast(dict[str, object], entry) if isinstance(entry, dict) else {}
+        url = fields.get("url")
+        if len(fields) != 1 or not isinstance(url, str):
+            raise ConfigError(f'{where}: the table of backend {quoted(name)} has one entry, url = "..."')
+        urls[name] = url
+    return urls
+
+
+def _is_config_string(text: str) -> bool:
+    return ":" in text or "|" in text
+
+
+def _parse_from(where: str, text: str) -> BackendURL:
+    try:
+        return BackendURL.parse(text)
+    except ConfigError as error:
+        problem = str(error)
+    raise ConfigError(f"{where}: {problem}")
+
+
+def find_backend(text: str | None, environ: Mapping[str, str] | None = None) -> BackendURL:
+    """
+    Turn what the user said into a `BackendURL`.
+
+    A text with a colon is a config string; any other is a name in the user's config file
+    (`$CHATBRIDGE_CONFIG`, else `chatbridge/config.toml` under `$XDG_CONFIG_HOME` or `~/.config`). None means
+    `$CHATBRIDGE_BACKEND`, then the file's `default`. An empty variable counts as none.
+
+    Raises:
+        ConfigError: Naming the part at fault.
+    """
+    environ = os.environ if environ is None else environ
+    if text is not None and (not text or _is_config_string(text)):
+        return BackendURL.parse(text)
+    name: object = environ.get("CHATBRIDGE_BACKEND") or None if text is None else text
+    if isinstance(name, str) and _is_config_string(name):
+        return _parse_from("the variable CHATBRIDGE_BACKEND", name)
+    path = _config_file(environ)
+    where = f"the config file {str(path)!r}"
+    config = _read_config(path, required=bool(environ.get("CHATBRIDGE_CONFIG")))
+    urls = _named_backends(config, where)
+    name = config.get("default") if name is None else name
+    if name is None:
+        raise ConfigError(
+            "no backend is named: pass a config string, set CHATBRIDGE_BACKEND, "
+            f'or write default = "NAME" into {str(path)!r}'
+        )
+    if not isinstance(name, str):
+        raise ConfigError(f"{where}: 'default' is not a text")
+    if _is_config_string(name):
+        return _parse_from(f"{where}: default", name)
+    if name in urls:
+        return _parse_from(f"{where}: backend {quoted(name)}", urls[name])
+    if looks_secret(name):
+        _literal_secret("a backend's name")
+    raise ConfigError(
+        f"{quoted(name)} is neither a config string (as {quoted(name + ':')} would be) "
+        f"nor a backend named in {str(path)!r} (named there: {', '.join(sorted(urls)) or 'none'})"
+    )

@@ -1,0 +1,449 @@
+"""
+Everything that can go wrong, split by what the caller can do about it.
+
+    ChatbridgeError
+      UsageError (ValueError)           the program asked for the impossible; nothing left
+        ConfigError                     UnknownBackend, BadOption, MissingSecret
+        UnsupportedFeature
+      NotSent                           nothing was processed: repeat at will
+        ConnectFailed, Overloaded
+      Refused                           the server said no
+        AuthFailed, NotFound, Conflict, RequestRefused, RateLimited, RedirectRefused
+      Unavailable                       reads and writes by id: no answer; repeat at will
+      BadAnswer                         reads and writes by id: an answer that cannot be read
+      DeliveryUnknown                   sends and creations: perhaps processed, perhaps not
+      AnswerLost                        sends and creations: processed, the answer is lost
+        StreamCut, ProviderFailed
+      StoreError                        the answer is here and could not be stored
+
+Where a time limit was the cause, the class raised is the `...Timeout` beside the
+one named here, which is a `TimeoutError` too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from attrs import frozen
+
+from chatbridge.domain import Reply, StreamEvent
+from chatbridge.text import printable, quoted
+
+if TYPE_CHECKING:
+    from typing import Self, Unpack
+
+__all__ = [
+    "AnswerLost",
+    "AnswerLostTimeout",
+    "Attempt",
+    "AuthFailed",
+    "BadAnswer",
+    "BadOption",
+    "ChatbridgeError",
+    "ConfigError",
+    "Conflict",
+    "ConnectFailed",
+    "ConnectFailedTimeout",
+    "ConversationKept",
+    "DeliveryUnknown",
+    "DeliveryUnknownTimeout",
+    "Facts",
+    "MissingSecret",
+    "NotFound",
+    "NotSent",
+    "Outcome",
+    "Overloaded",
+    "OverloadedTimeout",
+    "Phase",
+    "ProviderFailed",
+    "RateLimited",
+    "RedirectRefused",
+    "Refused",
+    "RequestRefused",
+    "StoreError",
+    "StreamCut",
+    "StreamCutTimeout",
+    "Unavailable",
+    "UnavailableTimeout",
+    "UnknownBackend",
+    "UnsupportedFeature",
+    "UsageError",
+]
+
+
+class Outcome(StrEnum):
+    """What is known of a call's effect on the server."""
+
+    OK = "ok"
+    NOT_SENT = "not_sent"
+    REFUSED = "refused"
+    ACCEPTED = "accepted"
+    UNKNOWN = "unknown"
+
+
+class Phase(StrEnum):
+    """How far a call had come when it failed."""
+
+    LOCAL = "local"
+    QUEUE = "queue"
+    DNS = "dns"
+    CONNECT = "connect"
+    TLS = "tls"
+    CERTIFICATE = "certificate"
+    UPLOAD = "upload"
+    LOST = "lost"
+    NO_HEAD = "no_head"
+    BAD_HEAD = "bad_head"
+    STATUS = "status"
+    BODY = "body"
+    CONTENT = "content"
+    FIRST_EVENT = "first_event"
+    EVENTS = "events"
+
+
+@frozen
+class Attempt:
+    """
+    One request that was made, or tried, for a call.
+
+    Attributes:
+        number: From 1.
+        phase: How far it came; None when it succeeded.
+        error: The name of what went wrong, as text.
+        seconds: What it took.
+        wait: Seconds waited before the next attempt; None after the last.
+    """
+
+    number: int
+    phase: Phase | None
+    status: int | None
+    error: str | None
+    seconds: float
+    wait: float | None = None
+
+
+class Facts(TypedDict, total=False):
+    """What an error may know besides its message; each is an attribute of every `ChatbridgeError`."""
+
+    provider: str | None
+    operation: str | None
+    phase: Phase | None
+    attempts: tuple[Attempt, ...]
+    elapsed: float | None
+    retry_after: float | None
+    request_id: str | None
+    client_id: str | None
+    conversation_id: str | None
+    status: int | None
+    code: str | None
+    url: str | None
+    excerpt: str | None
+    budget_exhausted: bool
+
+
+def _rebuild(cls: type[ChatbridgeError], message: str, state: dict[str, Any]) -> ChatbridgeError:
+    error = cls.__new__(cls, message)
+    error.args = (message,)
+    error.__dict__.update(state)
+    return error
+
+
+class ChatbridgeError(Exception):
+    """
+    The root of every error that chatbridge raises; its text is one line of printable characters.
+
+    Attributes:
+        outcome: What is known of the call's effect.
+        retryable: Whether repeating the call can help and cannot double anything.
+        timed_out: Whether a time limit was the cause.
+        provider: The backend's name.
+        operation: The operation of its API that failed.
+        phase: How far it came.
+        attempts: Each request made.
+        elapsed: Seconds over all attempts and waits.
+        retry_after: Seconds that the server asked to wait.
+        request_id: The server's id for the request.
+        client_id: The idempotency key or the turn's id.
+        conversation_id: The conversation concerned; the new one's, when a step after its creation failed.
+        status: The HTTP status.
+        code: The API's own code.
+        url: Scheme, host, port and path.
+        excerpt: What the server said, secrets removed, at most 500 characters.
+        budget_exhausted: Whether a retry was due and the retry budget was spent.
+    """
+
+    outcome: Outcome = Outcome.NOT_SENT
+    retryable: bool = False
+    timed_out: bool = False
+    provider: str | None = None
+    operation: str | None = None
+    phase: Phase | None = None
+    attempts: tuple[Attempt, ...] = ()
+    elapsed: float | None = None
+    retry_after: float | None = None
+    request_id: str | None = None
+    client_id: str | None = None
+    conversation_id: str | None = None
+    status: int | None = None
+    code: str | None = None
+    url: str | None = None
+    excerpt: str | None = None
+    budget_exhausted: bool = False
+
+    def __init__(self, message: str, **facts: Unpack[Facts]) -> None:
+        super().__init__(printable(message))
+        self.__dict__.update(facts)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), str(self), self.__dict__)
+
+    def because(self, **facts: Unpack[Facts]) -> Self:
+        """Add facts that only an outer layer knows, and give the error back."""
+        self.__dict__.update(facts)
+        return self
+
+
+class UsageError(ChatbridgeError, ValueError):
+    """The program asked for something that cannot be; nothing left the process."""
+
+
+class ConfigError(UsageError):
+    """A config string, an option or the config file is wrong."""
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def _close(name: str, names: Sequence[str]) -> str:
+    match = get_close_matches(name, names, n=1)
+    return f"; did you mean {quoted(match[0])}?" if match else ""
+
+
+class UnknownBackend(ConfigError):
+    """A config string named a backend that no installed package provides."""
+
+    def __init__(self, *, name: str, installed: Sequence[str]) -> None:
+        self.name = name
+        self.installed = tuple(installed)
+        hint = _close(name, installed)
+        super().__init__(
+            f"no chat backend named {quoted(name)} is installed{hint} (installed: {_listed(installed)})"
+        )
+
+
+class BadOption(ConfigError):
+    """
+    An option is unknown, or its value is not what it takes.
+
+    The value is in the message only where *shown* gives it: it may be a secret.
+    """
+
+    def __init__(
+        self,
+        *,
+        option: str,
+        problem: str,
+        backend: str | None = None,
+        known: Sequence[str] = (),
+        shown: str | None = None,
+    ) -> None:
+        self.option = option
+        self.known = tuple(known)
+        where = f"{backend}: " if backend else ""
+        value = f" = {quoted(shown)}" if shown is not None else ""
+        hint = f"{_close(option, known)} (options: {_listed(known)})" if known else ""
+        super().__init__(f"{where}option {quoted(option)}{value} {problem}{hint}", provider=backend)
+
+
+class MissingSecret(ConfigError):
+    """A key is needed and none of the places it may be in has it."""
+
+    def __init__(self, *, backend: str, option: str, looked_in: Sequence[str]) -> None:
+        self.option = option
+        self.looked_in = tuple(looked_in)
+        absent = f", and there is none in {' or '.join(looked_in)}: set it there, or" if looked_in else ":"
+        super().__init__(
+            f"{backend} needs a {option}{absent} say where it is with {option}=env:NAME "
+            f"or {option}=file:PATH, or pass connect(..., {option}=...)",
+            provider=backend,
+        )
+
+
+class UnsupportedFeature(UsageError):
+    """The backend has no such feature."""
+
+    def __init__(self, *, backend: str, feature: str, instead: str | None = None) -> None:
+        self.feature = feature
+        self.instead = instead
+        hint = f"; instead: {instead}" if instead else ""
+        super().__init__(f"{backend} does not support {feature}{hint}", provider=backend)
+
+
+class NotSent(ChatbridgeError):
+    """It is certain that the server did not process the call."""
+
+    retryable = True
+
+
+class ConnectFailed(NotSent):
+    """No connection, or none that took the request: `phase` is dns, connect, tls, certificate or upload."""
+
+
+class ConnectFailedTimeout(ConnectFailed, TimeoutError):
+    """No connection in time."""
+
+    timed_out = True
+
+
+class Overloaded(NotSent):
+    """Too many calls wait already, or the deadline passed before this one's turn came."""
+
+
+class OverloadedTimeout(Overloaded, TimeoutError):
+    """The deadline passed while the call waited for its turn."""
+
+    timed_out = True
+
+
+class Refused(ChatbridgeError):
+    """The server answered that it would not do it; `status` and `code` say why."""
+
+    outcome = Outcome.REFUSED
+
+
+class AuthFailed(Refused):
+    """The key is missing, wrong, expired, or not allowed to do this (401, 403)."""
+
+
+class NotFound(Refused):
+    """There is no such thing, or none that this key may see (404, 410)."""
+
+
+class Conflict(Refused):
+    """The state of the thing does not allow it (409)."""
+
+
+class RequestRefused(Refused):
+    """The server found the request wrong, or does not do such things (other 4xx, 501)."""
+
+
+class RateLimited(Refused):
+    """Too many requests (429, 529); `retry_after` says when to come back, where the server does."""
+
+    retryable = True
+
+
+class RedirectRefused(Refused):
+    """The server pointed elsewhere (3xx), and neither messages nor keys are carried there."""
+
+
+class Unavailable(ChatbridgeError):
+    """A read, or a write by id, got no answer: lost, timed out, or the server failed."""
+
+    outcome = Outcome.UNKNOWN
+    retryable = True
+
+
+class UnavailableTimeout(Unavailable, TimeoutError):
+    """A read, or a write by id, got no answer in time."""
+
+    timed_out = True
+
+
+class BadAnswer(ChatbridgeError):
+    """A read, or a write by id, got an answer that cannot be read."""
+
+    outcome = Outcome.ACCEPTED
+    retryable = True
+
+
+UnknownKind = Literal["lost", "timeout", "server_error", "bad_http", "not_the_api"]
+LostKind = Literal["cut", "idle", "empty", "json", "schema", "encoding", "oversize", "provider"]
+
+
+class DeliveryUnknown(ChatbridgeError):
+    """
+    A send or a creation may have been processed, or not; nobody here can know.
+
+    It is never repeated by itself. `kind` says what happened: lost, timeout,
+    server_error, bad_http or not_the_api.
+    """
+
+    outcome = Outcome.UNKNOWN
+
+    def __init__(self, message: str, *, kind: UnknownKind, **facts: Unpack[Facts]) -> None:
+        super().__init__(message, **facts)
+        self.kind: UnknownKind = kind
+
+
+class DeliveryUnknownTimeout(DeliveryUnknown, TimeoutError):
+    """A send or a creation got no answer in time."""
+
+    timed_out = True
+
+
+class AnswerLost(ChatbridgeError):
+    """
+    A send or a creation was accepted, and its answer did not arrive in a readable form.
+
+    `kind` says how: cut, idle, empty, json, schema, encoding, oversize, or
+    provider (the API itself reported a failure inside its answer). `partial` is the text
+    that arrived, and `events` what a stream had handed out.
+    """
+
+    outcome = Outcome.ACCEPTED
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: LostKind,
+        partial: str = "",
+        events: Sequence[StreamEvent] = (),
+        **facts: Unpack[Facts],
+    ) -> None:
+        super().__init__(message, **facts)
+        self.kind: LostKind = kind
+        self.partial = partial
+        self.events = tuple(events)
+
+
+class AnswerLostTimeout(AnswerLost, TimeoutError):
+    """An accepted call's answer stopped coming."""
+
+    timed_out = True
+
+
+class StreamCut(AnswerLost):
+    """A stream stopped before its end."""
+
+
+class StreamCutTimeout(StreamCut, TimeoutError):
+    """A stream stalled."""
+
+    timed_out = True
+
+
+class ProviderFailed(AnswerLost):
+    """The API reported an error inside an answer that had begun well; `code` is its own."""
+
+
+class ConversationKept(UserWarning):
+    """A temporary conversation could not be deleted at its end."""
+
+
+class StoreError(ChatbridgeError):
+    """The message was answered, and the answer could not be stored: `reply` is the answer."""
+
+    outcome = Outcome.OK
+
+    def __init__(self, message: str, *, reply: Reply | None = None, **facts: Unpack[Facts]) -> None:
+        super().__init__(message, **facts)
+        self.reply = reply

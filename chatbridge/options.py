@@ -1,0 +1,339 @@
+"""
+Typed options: what a backend can be told, checked before anything is opened.
+
+Each adapter has an attrs class of options that extends `CommonOptions`. Its fields are
+made with `option`, so that error messages and `chatbridge describe` know what each is for.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from enum import Enum
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
+
+from attrs import NOTHING, Attribute, field, fields, frozen, resolve_types, validators
+
+from chatbridge.config import is_reference, looks_secret
+from chatbridge.errors import BadOption, ConfigError, MissingSecret
+from chatbridge.secret import Secret
+
+__all__ = ["CommonOptions", "OptionInfo", "describe_options", "option", "structure_options"]
+
+OptionsT = TypeVar("OptionsT", bound="CommonOptions")
+
+
+def option(
+    doc: str,
+    *,
+    default: Any = NOTHING,  # noqa: ANN401 - whatever the field's type is
+    validator: Any = None,  # noqa: ANN401 - attrs' own type for it is not public
+) -> Any:  # noqa: ANN401 - like attrs' own `field`, whose type is the annotation's
+    """Make a field of an options class; *doc* is one sentence for users. Without a default it is required."""
+    return field(default=default, validator=validator, metadata={"doc": doc})
+
+
+def _finite(_: object, __: object, value: float) -> None:
+    if not math.isfinite(value):
+        raise ValueError("is not a finite number")
+
+
+_SECONDS = [_finite, validators.gt(0)]
+
+Include = Literal["references", "usage"]
+
+
+@frozen(kw_only=True)
+class CommonOptions:
+    """What every backend can be told."""
+
+    timeout: float = option(
+        "Seconds that one call may take in all, retries included.", default=600.0, validator=_SECONDS
+    )
+    connect_timeout: float = option("Seconds to get a connection.", default=5.0, validator=_SECONDS)
+    first_byte_timeout: float = option(
+        "Seconds from the connection to the head of the answer.", default=300.0, validator=_SECONDS
+    )
+    idle_timeout: float = option(
+        "Seconds without news while an answer arrives.", default=60.0, validator=_SECONDS
+    )
+    attempts: int = option(
+        "How often a call that is safe to repeat is tried.", default=3, validator=validators.ge(1)
+    )
+    concurrency: int = option("Calls under way at once.", default=8, validator=validators.ge(1))
+    include: frozenset[Include] = option(
+        "What to fetch beside each answer, at the cost of extra reads.", default=frozenset[Include]()
+    )
+    strict: bool = option("Make an option that the API cannot honour an error, not a warning.", default=False)
+    insecure: bool = option("Allow plain http to other machines.", default=False)
+
+
+@frozen
+class OptionInfo:
+    """One option, described for people."""
+
+    name: str
+    type: str
+    default: str | None
+    required: bool
+    environment: tuple[str, ...]
+    doc: str
+
+
+def _unwrapped(annotation: object) -> object:
+    """Drop the `| None` of an optional field's type."""
+    if get_origin(annotation) in {Union, UnionType}:
+        inner = [member for member in get_args(annotation) if member is not NoneType]
+        if len(inner) == 1:
+            return inner[0]
+    return annotation
+
+
+def _choices(annotation: object) -> tuple[str, ...]:
+    if get_origin(annotation) is Literal:
+        return tuple(str(choice) for choice in get_args(annotation))
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return tuple(str(member.value) for member in annotation)
+    return ()
+
+
+def _type_name(annotation: object) -> str:
+    annotation = _unwrapped(annotation)
+    if choices := _choices(annotation):
+        return "one of " + ", ".join(choices)
+    if get_origin(annotation) is frozenset:
+        (member,) = get_args(annotation)
+        return "a list, with commas, of " + (", ".join(_choices(member)) or "texts")
+    names: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    names[Secret] = "a secret: env:NAME or file:PATH"
+    return names[cast(type, annotation)]
+
+
+def _to_bool(value: object, _: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    known = {
+        "true": True,
+        "yes": True,
+        "on": True,
+        "1": True,
+        "false": False,
+        "no": False,
+        "off": False,
+        "0": False,
+    }
+    return known[str(value).lower()]
+
+
+def _to_int(value: object, _: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,18}", value):
+        return int(value)
+    raise ValueError(value)
+
+
+def _to_float(value: object, _: object) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, str) and re.fullmatch(
+        r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?", value
+    ):
+        return float(value)
+    raise ValueError(value)
+
+
+def _to_str(value: object, _: object) -> str:
+    if isinstance(value, str):
+        return value
+    raise ValueError(value)
+
+
+def _to_frozenset(value: object, annotation: object) -> frozenset[str]:
+    members = value.split(",") if isinstance(value, str) else cast(list[object], value)
+    (member,) = get_args(annotation)
+    choices = _choices(member)
+    chosen = {_to_str(item, None).strip() for item in members} - {""}
+    if choices and not chosen <= set(choices):
+        raise ValueError(value)
+    return frozenset(chosen)
+
+
+def _is_frozenset(annotation: object) -> bool:
+    return get_origin(annotation) is frozenset
+
+
+def _converter() -> Any:  # noqa: ANN401 - cattrs is imported where it is used, for the sake of import time
+    from cattrs import Converter  # noqa: PLC0415
+
+    converter = Converter(detailed_validation=False)
+    hooks: dict[type, Callable[[object, object], object]] = {
+        bool: _to_bool,
+        int: _to_int,
+        float: _to_float,
+        str: _to_str,
+    }
+    for kind, hook in hooks.items():
+        converter.register_structure_hook(kind, hook)
+    converter.register_structure_hook_func(_is_frozenset, _to_frozenset)
+    return converter
+
+
+@frozen
+class _Reader:
+    """What is needed to read one backend's options."""
+
+    backend: str
+    env: Mapping[str, tuple[str, ...]]
+    environ: Mapping[str, str]
+    converter: Any = field(factory=_converter)
+
+    def read(self, attribute: Attribute[Any], given: object) -> object:
+        """Read one option from what was *given* or its environment variables; NOTHING leaves the default."""
+        name, annotation = attribute.name, _unwrapped(attribute.type)
+        variables = self.env.get(name, ())
+        value = given
+        if value is None:
+            value = next((text for variable in variables if (text := self._variable(variable))), None)
+        if value is None:
+            return self._default(attribute, variables)
+        if annotation is Secret:
+            return self._secret(value, name, from_variable=given is None)
+        try:
+            result = self.converter.structure(value, attribute.type)
+        except Exception:  # noqa: BLE001 - cattrs lets through whatever a hook raises
+            result = NOTHING
+        problem = "" if result is NOTHING else _violation(attribute, result)
+        if problem is None:
+            return result
+        shown = None if looks_secret(str(value)) else str(value)
+        if shown is None or not problem:  # a validator's words may hold the value
+            problem = f"is not {_type_name(annotation)}"
+        raise BadOption(backend=self.backend, option=name, shown=shown, problem=problem)
+
+    def _variable(self, name: str) -> str:
+        return self.environ.get(name, "").strip()
+
+    def _default(self, attribute: Attribute[Any], variables: tuple[str, ...]) -> object:
+        if attribute.default is not NOTHING:
+            return NOTHING
+        if _unwrapped(attribute.type) is Secret:
+            raise MissingSecret(backend=self.backend, option=attribute.name, looked_in=variables)
+        hint = f" (or set {' or '.join(variables)})" if variables else ""
+        raise BadOption(backend=self.backend, option=attribute.name, problem="is required" + hint)
+
+    def _secret(self, value: object, name: str, *, from_variable: bool) -> Secret:
+        if isinstance(value, Secret):
+            return value
+        if not isinstance(value, str):
+            raise BadOption(
+                backend=self.backend, option=name, problem=f"is not {_type_name(Secret)}, or text"
+            )
+        found, looked_in = value, "the value given"
+        kind, _, place = value.partition(":")
+        if not from_variable and kind in {"env", "file"}:
+            if not is_reference(value):
+                raise BadOption(backend=self.backend, option=name, problem=f"names nothing after '{kind}:'")
+            found = self._variable(place) if kind == "env" else _file(Path(place))
+            looked_in = place if kind == "env" else value
+        if not found:
+            raise MissingSecret(backend=self.backend, option=name, looked_in=(looked_in,))
+        return Secret(found)
+
+
+def _file(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def _violation(attribute: Attribute[Any], value: object) -> str | None:
+    if attribute.validator is None or value is None:
+        return None
+    try:
+        attribute.validator(None, attribute, value)
+    except (ValueError, TypeError) as error:
+        # attrs' own validators begin with the name, and end with the value or keep it in more arguments.
+        message = str(next(iter(error.args), "is not allowed"))
+        return message.removeprefix(f"'{attribute.name}' ").removesuffix(f": {value}")
+    return None
+
+
+def structure_options(
+    cls: type[OptionsT],
+    written: Mapping[str, str],
+    given: Mapping[str, object],
+    *,
+    backend: str,
+    env: Mapping[str, tuple[str, ...]],
+    environ: Mapping[str, str],
+) -> OptionsT:
+    """
+    Make the options *cls* from those *written* in a config string and those *given* in code, which win.
+
+    Options in neither, or given as None, are looked up in the variables that *env* names for them.
+
+    Raises:
+        BadOption: An option is unknown, missing, or its value not what it takes.
+        MissingSecret: No secret was found where one is needed.
+    """
+    given = {name: value for name, value in given.items() if value is not None}
+    attributes = {attribute.name: attribute for attribute in fields(resolve_types(cls))}
+    for name in (*written, *given):
+        if name not in attributes:
+            raise BadOption(
+                backend=backend, option=name, problem="is unknown", known=tuple(sorted(attributes))
+            )
+    for name, value in written.items():
+        if _unwrapped(attributes[name].type) is Secret and not is_reference(value):
+            raise BadOption(
+                backend=backend,
+                option=name,
+                problem=f"is a secret: write {name}=env:NAME or {name}=file:PATH, "
+                f"or pass connect(..., {name}=...)",
+            )
+    reader = _Reader(backend, env, environ)
+    merged: dict[str, object] = {**written, **given}
+    values: dict[str, Any] = {
+        name: reader.read(attribute, merged.get(name)) for name, attribute in attributes.items()
+    }
+    try:
+        return cls(**{name: value for name, value in values.items() if value is not NOTHING})
+    except ConfigError:
+        raise
+    except ValueError as error:
+        problem = str(error)
+    raise ConfigError(f"{backend}: {problem}", provider=backend)
+
+
+def describe_options(cls: type[CommonOptions], env: Mapping[str, tuple[str, ...]]) -> tuple[OptionInfo, ...]:
+    """Describe the options of *cls*, its own before the common ones."""
+    common = {attribute.name for attribute in fields(CommonOptions)}
+    infos = [
+        OptionInfo(
+            name=attribute.name,
+            type=_type_name(attribute.type),
+            default=_default_text(attribute.default),
+            required=attribute.default is NOTHING,
+            environment=env.get(attribute.name, ()),
+            doc=attribute.metadata.get("doc", ""),
+        )
+        for attribute in fields(resolve_types(cls))
+    ]
+    return tuple(sorted(infos, key=lambda info: info.name in common))
+
+
+def _default_text(default: object) -> str | None:
+    if default is NOTHING or default is None:
+        return None
+    if isinstance(default, frozenset):
+        return ",".join(sorted(cast(frozenset[str], default))) or None
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, Enum):
+        return str(default.value)
+    return f"{default:.15g}" if isinstance(default, float) else str(default)

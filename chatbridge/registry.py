@@ -1,0 +1,206 @@
+"""
+From a scheme to its adapter, by entry point.
+
+An installed package provides a backend by an entry point in the group
+`chatbridge.backends`, whose name is the scheme and whose value is an `Adapter`.
+An adapter is imported when it is named, and no sooner.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from ipaddress import ip_address
+from typing import Any
+
+from attrs import Factory, field, frozen
+
+from chatbridge.backend import ChatBackend, CompletionBackend, Profile
+from chatbridge.config import BackendURL
+from chatbridge.errors import ConfigError, UnknownBackend
+from chatbridge.options import CommonOptions, structure_options
+
+__all__ = ["GROUP", "Adapter", "Defaults", "Target", "backend_names", "load_adapter", "resolve"]
+
+GROUP = "chatbridge.backends"
+
+
+@frozen
+class Defaults:
+    """
+    What a config string may leave out.
+
+    Attributes:
+        host: The API's public host; None where it must be named, or *in_process* is set.
+        path: The API's base path, without a slash at the end.
+        env: Environment variables that hold an option, by the option's name, first found first.
+        model_option: The option that the model of `scheme:model` is; None where there is none to choose.
+        in_process: Whether the backend lives in this process and takes no host.
+    """
+
+    host: str | None = None
+    path: str = ""
+    env: Mapping[str, tuple[str, ...]] = field(factory=dict[str, tuple[str, ...]])
+    model_option: str | None = None
+    in_process: bool = False
+
+
+@frozen
+class Adapter:
+    """
+    One backend, as its entry point names it.
+
+    Attributes:
+        name: The scheme.
+        summary: What it is, in one sentence.
+        options: The attrs class of its options.
+        profile: What the backend can do, given its options; no connection is needed for it.
+        open: Makes the backend of its options and the bridge's transport, which is None for one in process.
+        emulator: Where its emulator is, `package.module:Class`; None where there is none.
+    """
+
+    name: str
+    summary: str
+    options: type[CommonOptions]
+    profile: Callable[[Any], Profile]
+    open: Callable[[Any, Any], ChatBackend | CompletionBackend]
+    defaults: Defaults = Factory(Defaults)
+    emulator: str | None = None
+
+    def load_emulator(self) -> type[Any]:
+        """
+        Import the emulator's class.
+
+        Raises:
+            ConfigError: The adapter has no emulator, or it cannot be imported.
+        """
+        if self.emulator is None:
+            raise ConfigError(f"{self.name} has no emulator", provider=self.name)
+        module, _, name = self.emulator.partition(":")
+        try:
+            emulator: type[Any] = getattr(import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            problem = f"{type(error).__name__}: {error}"
+        else:
+            return emulator
+        raise ConfigError(f"the emulator of {self.name} cannot be loaded: {problem}", provider=self.name)
+
+
+@frozen
+class Target:
+    """A config string, resolved: everything that is needed to open a backend."""
+
+    url: BackendURL
+    adapter: Adapter
+    options: CommonOptions
+    base_url: str | None
+
+
+def _installed() -> dict[str, list[EntryPoint]]:
+    installed: dict[str, list[EntryPoint]] = {}
+    for entry in entry_points(group=GROUP):
+        installed.setdefault(entry.name, []).append(entry)
+    return installed
+
+
+def backend_names() -> tuple[str, ...]:
+    """Name the installed backends, in alphabetical order; nothing is imported."""
+    return tuple(sorted(_installed()))
+
+
+def load_adapter(name: str) -> Adapter:
+    """
+    Import the adapter *name*.
+
+    Raises:
+        UnknownBackend: No installed package provides it.
+        ConfigError: The package that provides it is broken, or more than one does.
+    """
+    installed = _installed()
+    if name not in installed:
+        raise UnknownBackend(name=name, installed=tuple(sorted(installed)))
+    values = sorted({entry.value for entry in installed[name]})
+    if len(values) > 1:
+        raise ConfigError(
+            f"the backend {name!r} is installed more than once: {' and '.join(values)}", provider=name
+        )
+    try:
+        adapter: object = installed[name][0].load()
+    except (ImportError, AttributeError) as error:
+        problem = f"{type(error).__name__}: {error}"
+    else:
+        if isinstance(adapter, Adapter):
+            return adapter
+        problem = f"{values[0]} is not a chatbridge Adapter"
+    raise ConfigError(f"the backend {name!r} is installed and cannot be loaded: {problem}", provider=name)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _base_url(url: BackendURL, adapter: Adapter, options: CommonOptions) -> str | None:
+    if adapter.defaults.in_process:
+        if url.host is not None:
+            raise ConfigError(
+                f"{adapter.name} lives in this process and takes no host", provider=adapter.name
+            )
+        return None
+    host = url.host or adapter.defaults.host
+    if host is None:
+        raise ConfigError(
+            f"{adapter.name} has no public host: name one, as in {adapter.name}://HOST", provider=adapter.name
+        )
+    if url.plain_http and not options.insecure and not _is_loopback(host):
+        raise ConfigError(
+            f"{adapter.name}: plain http to {host} would show key and messages to the network; "
+            "use https, or say insecure=true",
+            provider=adapter.name,
+        )
+    scheme = "http" if url.plain_http else "https"
+    authority = f"[{host}]" if ":" in host else host
+    port = f":{url.port}" if url.port is not None else ""
+    path = adapter.defaults.path if url.path is None else url.path
+    return f"{scheme}://{authority}{port}{path}"
+
+
+def resolve(
+    url: BackendURL, given: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None
+) -> Target:
+    """
+    Find the adapter of *url*, and check its options together with those *given* in code.
+
+    Raises:
+        ConfigError: Naming the part at fault.
+    """
+    adapter = load_adapter(url.scheme)
+    written = dict(url.options)
+    if url.model is not None:
+        option = adapter.defaults.model_option
+        if option is None:
+            raise ConfigError(
+                f"{adapter.name} has no models to choose from: leave out the part after ':'",
+                provider=adapter.name,
+            )
+        if option in written:
+            raise ConfigError(
+                f"{adapter.name}: the model is named twice, after ':' and as option {option!r}",
+                provider=adapter.name,
+            )
+        written[option] = url.model
+    options = structure_options(
+        adapter.options,
+        written,
+        given or {},
+        backend=adapter.name,
+        env=adapter.defaults.env,
+        environ=os.environ if environ is None else environ,
+    )
+    return Target(url, adapter, options, _base_url(url, adapter, options))

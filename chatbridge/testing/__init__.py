@@ -1,0 +1,1 @@
+"""What tests of bots and adapters are made of: a fake backend, emulators, a clock that stands still."""

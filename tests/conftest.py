@@ -1,0 +1,55 @@
+"""Fixtures that reach an emulator through a bridge, and settings for all tests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from chatbridge import Bridge, connect
+from chatbridge.testing.emulator import Emulator, serve
+from chatbridge_adapters.h2ogpte.emulator import H2OGPTeEmulator
+from chatbridge_adapters.kaziro.emulator import KaziroEmulator
+
+# How fast the machine is decides nothing.
+settings.register_profile("chatbridge", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("chatbridge")
+
+
+@pytest.fixture
+async def reach() -> AsyncGenerator[Callable[..., Awaitable[Bridge]], None]:
+    """Serve an emulator until the test ends, and give a bridge to it; keywords are those of `connect`."""
+    served: list[Emulator] = []
+    async with AsyncExitStack() as stack:
+
+        async def reach(emulator: Emulator, **options: object) -> Bridge:
+            at = await stack.enter_async_context(serve(emulator))
+            served.append(emulator)
+            return await stack.enter_async_context(connect(at.config, key=emulator.key, **options))  # type: ignore[arg-type]  # `clock` among them
+
+        yield reach
+    assert [] == [crash for emulator in served for crash in emulator.crashes]
+
+
+@pytest.fixture
+def kaziro_emulator() -> KaziroEmulator:
+    return KaziroEmulator()
+
+
+@pytest.fixture
+def h2ogpte_emulator() -> H2OGPTeEmulator:
+    return H2OGPTeEmulator()
+
+
+@pytest.fixture
+async def kaziro(reach: Callable[..., Awaitable[Bridge]], kaziro_emulator: KaziroEmulator) -> Bridge:
+    """Give a bridge to the emulator of Kaziro."""
+    return await reach(kaziro_emulator)
+
+
+@pytest.fixture
+async def h2ogpte(reach: Callable[..., Awaitable[Bridge]], h2ogpte_emulator: H2OGPTeEmulator) -> Bridge:
+    """Give a bridge to the emulator of h2oGPTe."""
+    return await reach(h2ogpte_emulator)
