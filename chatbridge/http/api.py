@@ -1,0 +1,306 @@
+"""
+An adapter's handle on its API: endpoint calls with types, retries and errors.
+
+    api = Api(transport, "acme", headers={"Authorization": bearer(key)}, read_error=read_error)
+    session = await api.call(GET_SESSION, ids={"session_id": "42"})
+    async with api.stream(ASK, question, ids={"session_id": "42"}) as events:
+        async for event in events: ...
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, TypeVar, cast
+
+from attrs import frozen
+from multidict import CIMultiDict
+from yarl import URL
+
+from chatbridge.clock import current_deadline
+from chatbridge.errors import ChatbridgeError, Outcome, Phase, UsageError
+from chatbridge.http.content import BrokenContent, dumps, loads, may_hold_surrogates, mend_all
+from chatbridge.http.endpoint import Endpoint
+from chatbridge.http.failures import failed_reading, to_error
+from chatbridge.http.headers import request_id, retry_after, says_final
+from chatbridge.http.redact import Redactor
+from chatbridge.http.stream import EventStream
+from chatbridge.http.transport import USER_AGENT, Answer, Headers, Request, Transport
+from chatbridge.http.wire import structure, unstructure
+from chatbridge.retry import Failure, Hint, Kind, outcome_of
+from chatbridge.secret import Secret
+
+__all__ = ["Api", "ApiError", "bearer"]
+
+AnswerT = TypeVar("AnswerT")
+
+_NOT_FOUND = 404
+_WEB_PAGE = object()
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_OURS = re.compile(
+    r"host|content-length|transfer-encoding|connection|te|trailer|upgrade|expect|proxy-.*", re.IGNORECASE
+)
+
+
+@frozen
+class ApiError:
+    """
+    What an adapter reads off an error body.
+
+    Attributes:
+        code: The API's own code.
+        hint: What the status does not say.
+    """
+
+    message: str | None = None
+    code: str | None = None
+    hint: Hint | None = None
+
+
+Warn = Callable[[str], None]
+"""Is told what went wrong without costing the answer."""
+
+ReadError = Callable[[int, Any], ApiError]
+"""Reads an error: given its status and its parsed JSON, None where there is none."""
+
+
+def bearer(key: Secret) -> Secret:
+    """Make the value of an `Authorization` header."""
+    return Secret(f"Bearer {key.reveal()}")
+
+
+def _plain(value: str | Secret) -> str:
+    return value.reveal() if isinstance(value, Secret) else value
+
+
+class Api:
+    """
+    Calls the endpoints of one API.
+
+    Args:
+        transport: The bridge's.
+        name: The backend's name, for errors.
+        headers: Sent with each request; secrets among them never show.
+        read_error: Reads the API's error bodies.
+        can_settle: Whether a send in doubt can be settled afterwards. Where it cannot, sends and
+            creations go out on fresh connections: a pooled one may be stale, and would leave them in doubt.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        name: str,
+        *,
+        headers: Mapping[str, str | Secret],
+        read_error: ReadError,
+        can_settle: bool = False,
+    ) -> None:
+        self.transport = transport
+        self.name = name
+        self.redactor = Redactor()
+        self._can_settle = can_settle
+        self._read_error = read_error
+        self._headers: CIMultiDict[str | Secret] = CIMultiDict()
+        for header, value in headers.items():
+            self.set_header(header, value)
+
+    def set_header(self, name: str, value: str | Secret) -> None:
+        """
+        Send a header from now on.
+
+        Raises:
+            UsageError: It is none that may be set, or its value cannot be sent; the value is not shown.
+        """
+        if not _HEADER_NAME.fullmatch(name) or _OURS.fullmatch(name):
+            raise UsageError(f"{self.name}: {name!r} is not a header that may be set")
+        # No local holds the text: a traceback with locals would show it.
+        if not _HEADER_VALUE.fullmatch(_plain(value)):
+            raise UsageError(
+                f"{self.name}: the value for the header {name} has characters that no header may have"
+            )
+        if isinstance(value, Secret):
+            self.redactor.add(value)
+            _, blank, bare = value.reveal().partition(" ")
+            if blank and bare:
+                self.redactor.add(Secret(bare))
+        self._headers[name] = value
+
+    async def call(
+        self,
+        endpoint: Endpoint[AnswerT],
+        body: object = None,
+        *,
+        ids: Mapping[str, str] | None = None,
+        query: Mapping[str, Any] | None = None,
+        warn: Warn | None = None,
+    ) -> AnswerT:
+        """
+        Call *endpoint* and read its whole answer.
+
+        Args:
+            endpoint: From the adapter's call table.
+            body: The request, as the endpoint's wire type or a mapping.
+            ids: What stands for the names in the endpoint's path.
+            query: Parameters behind the path; those that are None are left out.
+            warn: Told what had to be mended in the answer.
+
+        Raises:
+            UsageError: The request cannot be sent.
+            ChatbridgeError: Any other; see `chatbridge.errors`.
+        """
+        request = self.request(endpoint, body, ids or {}, query or {})
+        deadline, started = self.deadline(), self.transport.clock.now()
+        fresh = self.needs_fresh(endpoint)
+
+        async def attempt(earlier: tuple[Failure, ...]) -> AnswerT:
+            answer = await self.transport.attempt(endpoint, request, deadline, fresh=fresh)
+            if answer.status not in endpoint.success:
+                gone = endpoint.gone_is_done and answer.status == _NOT_FOUND
+                if gone and any(outcome_of(failure) is Outcome.UNKNOWN for failure in earlier):
+                    return cast(AnswerT, None)
+                raise self.refusal(answer)
+            return cast(AnswerT, None) if answer.body is None else self._read(endpoint, answer, warn)
+
+        try:
+            return await self.transport.retrier.run(endpoint.kind, deadline, attempt)
+        except Failure as caught:
+            failure = caught
+        raise self.error(endpoint, failure, request, started)
+
+    def stream(
+        self,
+        endpoint: Endpoint[AnswerT],
+        body: object = None,
+        *,
+        ids: Mapping[str, str] | None = None,
+        query: Mapping[str, Any] | None = None,
+    ) -> EventStream[AnswerT]:
+        """Call *endpoint* and give its answer event by event, as an asynchronous context manager."""
+        return EventStream(self, endpoint, self.request(endpoint, body, ids or {}, query or {}))
+
+    def deadline(self) -> float:
+        """Say when a call that begins now must be over: by its own limit or the bridge's, if sooner."""
+        own = self.transport.clock.now() + self.transport.options.timeout
+        ambient = current_deadline()
+        return own if ambient is None else min(own, ambient)
+
+    def needs_fresh(self, endpoint: Endpoint[Any]) -> bool:
+        """Say whether *endpoint* must not go out on a pooled connection."""
+        return endpoint.kind is Kind.CREATE or (endpoint.kind is Kind.SEND and not self._can_settle)
+
+    def request(
+        self, endpoint: Endpoint[Any], body: object, ids: Mapping[str, str], query: Mapping[str, Any]
+    ) -> Request:
+        """
+        Freeze a request to bytes.
+
+        Raises:
+            UsageError: An id or the body cannot be sent.
+        """
+        headers = Headers({
+            "Accept": "application/json" if endpoint.framing is None else "*/*",
+            "Accept-Encoding": "identity",
+            "User-Agent": USER_AGENT,
+        })  # fmt: skip
+        for name, value in self._headers.items():
+            headers[name] = _plain(value)
+        data = None
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            data = self._encode(endpoint, body)
+        url = self._url(endpoint.target(ids, query))
+        return Request(endpoint.method, url, headers, data)
+
+    def _url(self, target: str) -> URL:
+        try:
+            # Encoded already: yarl would resolve dots and change the escapes of an id.
+            url = URL(self.transport.base_url + target, encoded=True)
+            if url.host and url.port:
+                return url
+        except ValueError:
+            pass
+        raise UsageError(f"{self.name}: the base URL has no host, or a port that cannot be")
+
+    def _encode(self, endpoint: Endpoint[Any], body: object) -> bytes:
+        try:
+            return dumps(cast(object, body) if isinstance(body, Mapping) else unstructure(body))
+        except ValueError as error:
+            problem = str(error)
+        raise UsageError(
+            f"{self.name} {endpoint.operation}: the request cannot be written as JSON: {problem}",
+            provider=self.name,
+        )
+
+    def _read(self, endpoint: Endpoint[AnswerT], answer: Answer, warn: Warn | None) -> AnswerT:
+        try:
+            return self.decode(endpoint, answer.body or b"", warn)
+        except BrokenContent as broken:
+            failure = failed_reading(broken)
+        except Failure as caught:
+            failure = caught
+        failure.status, failure.request_id = answer.status, request_id(answer.headers)
+        raise failure
+
+    def decode(self, endpoint: Endpoint[AnswerT], data: bytes, warn: Warn | None) -> AnswerT:
+        """
+        Read a whole document as the endpoint's wire type, and mend what is no text in it.
+
+        Raises:
+            BrokenContent: It is not strict JSON, or not of the type.
+            Failure: It is a web page.
+        """
+        try:
+            value = loads(data)
+        except BrokenContent:
+            if not data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+                raise
+            value = _WEB_PAGE
+        if value is _WEB_PAGE:
+            raise Failure(Phase.CONTENT, "the answer is a web page, not the API's", kind="not_the_api")
+        if may_hold_surrogates(data):
+            value, replaced = mend_all(value)
+            if replaced and warn is not None:
+                warn("the answer held halves of characters, which are replaced by U+FFFD")
+        return cast(AnswerT, structure(value, endpoint.answer))
+
+    def refusal(self, answer: Answer) -> Failure:
+        """Read what the server said with a status that is not success."""
+        value, text = None, (answer.body or b"").decode("utf-8", "replace")
+        with suppress(BrokenContent):
+            value = loads(answer.body or b"")
+        said = self._read_error(answer.status, value)
+        excerpt = text if said.message is None else said.message
+        success = 200 <= answer.status < 300  # noqa: PLR2004 - what HTTP calls successful
+        return Failure(
+            Phase.CONTENT if success else Phase.STATUS,
+            f"the server answered {answer.status}" + (", which it does not document" if success else ""),
+            kind="schema" if success else "server_error",
+            status=answer.status,
+            code=said.code if said.code is None else self.redactor.clean(said.code, 100),
+            hint=said.hint,
+            final=says_final(answer.headers),
+            retry_after=retry_after(answer.headers, self.transport.clock.wall()),
+            request_id=request_id(answer.headers),
+            excerpt=self._clean(excerpt.strip()) or None,
+        )
+
+    def _clean(self, text: str | None) -> str | None:
+        return None if text is None else self.redactor.clean(text)
+
+    def error(
+        self, endpoint: Endpoint[Any], failure: Failure, request: Request, started: float
+    ) -> ChatbridgeError:
+        """Make the public error for a call that failed."""
+        # In place, as a traceback with locals shows the failure too.
+        failure.request_id = self._clean(failure.request_id)
+        return to_error(
+            endpoint.kind,
+            failure,
+            provider=self.name,
+            operation=endpoint.operation,
+            elapsed=self.transport.clock.now() - started,
+            url=str(request.url.with_query(None)),
+        )

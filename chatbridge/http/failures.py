@@ -1,0 +1,136 @@
+"""The one boundary where foreign exceptions become ours: first a `Failure`, at last a public error."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import aiohttp
+
+from chatbridge import errors
+from chatbridge.errors import ChatbridgeError, Facts, Outcome, Phase
+from chatbridge.http.content import BrokenContent
+from chatbridge.retry import Failure, Hint, Kind, Repeat, outcome_of, repeat_of
+
+__all__ = ["failed_reading", "failed_to_connect", "failed_waiting", "to_error"]
+
+
+def _named(error: BaseException) -> str:
+    """Name a foreign exception without its text, which may show headers or a URL."""
+    number = getattr(error, "errno", None)
+    return type(error).__name__ + (f" (errno {number})" if isinstance(number, int) else "")
+
+
+def failed_to_connect(error: Exception) -> Failure:
+    """Classify what was raised before there was a connection, so before anything was sent."""
+    if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError):
+        return Failure(Phase.CONNECT, "no connection in time", timed_out=True)
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return Failure(Phase.CERTIFICATE, "the server's certificate is not valid for this host")
+    if isinstance(error, aiohttp.ClientConnectorSSLError):
+        return Failure(Phase.TLS, f"no TLS connection: {_named(error)}")
+    if isinstance(error, aiohttp.ClientConnectorDNSError | RuntimeError):
+        return Failure(Phase.DNS, f"the host's name was not found: {_named(error)}")
+    if isinstance(error, aiohttp.InvalidURL | ValueError):
+        return Failure(Phase.LOCAL, f"not a request that can be sent: {_named(error)}")
+    return Failure(Phase.CONNECT, f"no connection: {_named(error)}")
+
+
+def failed_waiting(error: Exception, *, uploaded: bool) -> Failure:
+    """Classify what was raised between the connection and the head of the answer."""
+    if not uploaded:
+        late = isinstance(error, TimeoutError)
+        reason = f"the request could not be sent whole: {_named(error)}"
+        return Failure(Phase.UPLOAD, reason, timed_out=late)
+    if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError):
+        return Failure(Phase.NO_HEAD, "no answer in time", kind="timeout", timed_out=True)
+    if isinstance(error, aiohttp.ClientConnectionError | OSError):
+        return Failure(Phase.LOST, f"the connection was lost before the answer: {_named(error)}")
+    return Failure(Phase.BAD_HEAD, f"the answer is not proper HTTP: {_named(error)}", kind="bad_http")
+
+
+def failed_reading(error: Exception, phase: Phase = Phase.BODY) -> Failure:
+    """Classify what was raised while an answer that had begun well was read."""
+    if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError):
+        return Failure(phase, "the answer stopped coming", kind="idle", timed_out=True)
+    if isinstance(error, BrokenContent):
+        streaming = phase in {Phase.FIRST_EVENT, Phase.EVENTS}
+        phase = phase if streaming else Phase.BODY if error.kind == "cut" else Phase.CONTENT
+        return Failure(phase, f"the answer cannot be read: {error}", kind=error.kind)
+    return Failure(phase, f"the answer broke off: {_named(error)}", kind="cut")
+
+
+_REFUSALS: dict[int, type[errors.Refused]] = {
+    401: errors.AuthFailed,
+    403: errors.AuthFailed,
+    404: errors.NotFound,
+    409: errors.Conflict,
+    410: errors.NotFound,
+    429: errors.RateLimited,
+    529: errors.RateLimited,
+}
+_REDIRECTS = range(300, 400)
+_STREAMING = frozenset({Phase.FIRST_EVENT, Phase.EVENTS})
+_UNREADABLE = frozenset({Phase.BAD_HEAD, Phase.CONTENT, Phase.EVENTS})
+
+_TIMEOUTS: dict[type[ChatbridgeError], type[ChatbridgeError]] = {
+    errors.ConnectFailed: errors.ConnectFailedTimeout,
+    errors.Overloaded: errors.OverloadedTimeout,
+    errors.Unavailable: errors.UnavailableTimeout,
+    errors.DeliveryUnknown: errors.DeliveryUnknownTimeout,
+    errors.AnswerLost: errors.AnswerLostTimeout,
+    errors.StreamCut: errors.StreamCutTimeout,
+}
+
+
+def _class_of(kind: Kind, failure: Failure, outcome: Outcome) -> type[ChatbridgeError]:
+    if failure.phase is Phase.LOCAL:
+        return errors.UsageError
+    if failure.phase is Phase.QUEUE:
+        return errors.Overloaded
+    if outcome is Outcome.NOT_SENT:
+        return errors.ConnectFailed
+    if failure.status in _REDIRECTS:
+        return errors.RedirectRefused
+    if outcome is Outcome.REFUSED:
+        return _REFUSALS.get(failure.status or 0, errors.RequestRefused)
+    if kind.by_id:
+        unreadable = failure.phase in _UNREADABLE and not failure.timed_out
+        return errors.BadAnswer if unreadable else errors.Unavailable
+    if outcome is Outcome.UNKNOWN:
+        return errors.DeliveryUnknown
+    if failure.kind == "provider":
+        return errors.ProviderFailed
+    return errors.StreamCut if failure.phase in _STREAMING else errors.AnswerLost
+
+
+def to_error(kind: Kind, failure: Failure, **facts: Any) -> ChatbridgeError:  # noqa: ANN401 - `Facts`
+    """Make the public error that says *failure* of a call of *kind*."""
+    outcome = outcome_of(failure)
+    cls = _class_of(kind, failure, outcome)
+    own: dict[str, Any] = {}
+    if issubclass(cls, errors.DeliveryUnknown | errors.AnswerLost):
+        own["kind"] = failure.kind
+    known = cast(Facts, {
+        "phase": failure.phase,
+        "attempts": failure.attempts,
+        "retry_after": failure.retry_after,
+        "request_id": failure.request_id,
+        "status": failure.status,
+        "code": failure.code,
+        "excerpt": failure.excerpt,
+        "budget_exhausted": failure.budget_exhausted,
+        **facts,
+    })  # fmt: skip
+    if failure.timed_out:
+        cls = _TIMEOUTS.get(cls, cls)
+    prefix = " ".join(str(facts[name]) for name in ("provider", "operation") if facts.get(name))
+    said = f": {failure.excerpt}" if failure.excerpt else ""
+    tried = f" (tried {len(failure.attempts)} times)" if len(failure.attempts) > 1 else ""
+    error = cls(f"{prefix}: {failure.reason}{said}{tried}", **own, **known)
+    if isinstance(error, errors.Refused):
+        error.retryable = repeat_of(kind, failure) is not Repeat.NEVER
+    elif failure.phase is Phase.CERTIFICATE or failure.hint is Hint.QUOTA:
+        error.retryable = False
+    if error.outcome is not outcome:
+        error.outcome = outcome
+    return error

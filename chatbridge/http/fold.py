@@ -1,0 +1,72 @@
+"""The text of a streamed answer, put together from its pieces."""
+
+from __future__ import annotations
+
+from chatbridge.domain import Reset, StreamEvent, TextDelta
+from chatbridge.http.content import TextJoiner, mend
+
+__all__ = ["TextFold"]
+
+DIFFERS = "the final text differs from the pieces that were streamed"
+
+
+class TextFold:
+    """
+    Turns pieces of text into stream events, and knows what was handed out.
+
+    Attributes:
+        warnings: What had to be mended or taken back.
+    """
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self.warnings: list[str] = []
+        self._joiner = TextJoiner()
+        self._replaced = False
+        # The last piece, as long as each began with the one before; in UTF-16, where half a character counts.
+        self._so_far: bytes | None = b""
+
+    @property
+    def shown(self) -> str:
+        """The text handed out so far."""
+        if len(self._pieces) > 1:
+            self._pieces = ["".join(self._pieces)]
+        return self._pieces[0] if self._pieces else ""
+
+    def add(self, piece: str) -> list[StreamEvent]:
+        """Take an increment."""
+        return self._show(self._feed(piece))
+
+    def add_either(self, piece: str) -> list[StreamEvent]:
+        """Take what may be an increment, or the whole text so far, as APIs differ without saying so."""
+        if not piece:
+            return []
+        units = piece.encode("utf-16-le", "surrogatepass")
+        if self._so_far is None or not units.startswith(self._so_far):
+            self._so_far = None
+            return self.add(piece)
+        self._so_far, self._joiner = units, TextJoiner()
+        return self._show(self._feed(piece)[len(self.shown) :])
+
+    def finish(self, final: str) -> list[StreamEvent]:
+        """Take the whole text as the API gives it at the end; it wins over the pieces."""
+        final, replaced = mend(final)
+        if replaced or self._replaced:
+            self.warnings.append("the answer held halves of characters, which are replaced by U+FFFD")
+        events: list[StreamEvent] = []
+        if not final.startswith(self.shown):
+            self.warnings.append(DIFFERS)
+            events.append(Reset(DIFFERS))
+            self._pieces.clear()
+        return [*events, *self._show(final[len(self.shown) :])]
+
+    def _feed(self, piece: str) -> str:
+        text = self._joiner.feed(piece)
+        self._replaced = self._replaced or self._joiner.replaced
+        return text
+
+    def _show(self, text: str) -> list[StreamEvent]:
+        if not text:
+            return []
+        self._pieces.append(text)
+        return [TextDelta(text)]

@@ -1,0 +1,270 @@
+"""
+An answer that arrives event by event.
+
+The idle limit counts events, not bytes, and only the time that is spent waiting for
+the server; what the reader does between two events costs it nothing.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import deque
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
+
+import aiohttp
+
+from chatbridge.errors import ChatbridgeError, Phase
+from chatbridge.http.content import BrokenContent, loads
+from chatbridge.http.endpoint import Endpoint
+from chatbridge.http.failures import failed_reading
+from chatbridge.http.framing import Frame, Framer
+from chatbridge.http.headers import request_id
+from chatbridge.http.transport import Request, compressed
+from chatbridge.http.wire import structure
+from chatbridge.retry import Failure
+
+if TYPE_CHECKING:
+    from chatbridge.http.api import Api
+
+__all__ = ["EventStream"]
+
+EventT = TypeVar("EventT")
+
+_BLANK = b"\xef\xbb\xbf \t\r\n"  # What may come before a document.
+_DOCUMENT = (b"{", b"[", b"<")
+
+
+class EventStream(Generic[EventT]):
+    """
+    The events of one streamed answer, up to its end mark.
+
+    As an asynchronous context manager it makes the request, with retries up to the first
+    event, and closes the connection however the block is left. Iterating ends after the end mark, and raises
+    StreamCut where the answer ends without one. One that is dropped in the middle is closed, with a
+    ResourceWarning.
+
+    A server that answers with one JSON document in place of a stream is understood: the
+    document is the only event, and needs no end mark. (Where events are lines, a document on one line is
+    an event like any other.)
+
+    Attributes:
+        warnings: What had to be mended.
+        whole: Whether the server sent one document in place of a stream.
+    """
+
+    _response: aiohttp.ClientResponse | None = None
+
+    def __init__(self, api: Api, endpoint: Endpoint[EventT], request: Request) -> None:
+        if endpoint.framing is None:
+            raise TypeError(f"{endpoint.operation} has no framing, so it cannot be streamed")
+        self.warnings: list[str] = []
+        self.whole = False
+        self._api = api
+        self._endpoint = endpoint
+        self._request = request
+        self._clock = api.transport.clock
+        self._limits = api.transport.limits
+        self._new_framer = endpoint.framing
+        self._started = self._clock.now()
+        self._reset()
+
+    def _reset(self) -> None:
+        self._headers: Mapping[str, str] = {}
+        self._status: int | None = None
+        self._response = None
+        self._framer: Framer = self._new_framer(self._limits.line)
+        self._frames: deque[Frame] = deque()
+        self._first: list[EventT] = []
+        self._received = 0
+        self._before_first: list[bytes] | None = []
+        self._ended = False
+        self._over = False
+
+    async def __aenter__(self) -> Self:
+        deadline = self._api.deadline()
+        self._started = self._clock.now()
+        try:
+            await self._api.transport.retrier.run(
+                self._endpoint.kind, deadline, lambda _: self._open(deadline)
+            )
+        except Failure as caught:
+            failure = caught
+        else:
+            return self
+        raise self._api.error(self._endpoint, failure, self._request, self._started)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._close()
+
+    def __del__(self) -> None:
+        if self._response is not None:
+            self._close()
+            warnings.warn("a stream was left open", ResourceWarning, source=self, stacklevel=1)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> EventT:
+        if self._first:
+            return self._first.pop()
+        try:
+            event = await self._next(Phase.EVENTS)
+        except Failure as caught:
+            failure = caught
+        else:
+            if event is None:
+                raise StopAsyncIteration
+            return event
+        self._close()
+        raise self._api.error(self._endpoint, self._seen(failure), self._request, self._started)
+
+    def failed(self, message: str | None, code: str | None = None) -> ChatbridgeError:
+        """Make the error for a failure that the API reports inside the stream."""
+        self._close()
+        clean = self._api.redactor.clean
+        failure = Failure(
+            Phase.EVENTS,
+            "the API reported a failure inside its answer",
+            kind="provider",
+            code=code if code is None else clean(code, 100),
+            excerpt=message if message is None else clean(message),
+        )
+        return self._api.error(self._endpoint, self._seen(failure), self._request, self._started)
+
+    def _seen(self, failure: Failure) -> Failure:
+        failure.status, failure.request_id = self._status, request_id(self._headers)
+        return failure
+
+    async def _open(self, deadline: float) -> None:
+        """Make one attempt, up to the first event."""
+        api = self._api
+        self._reset()
+        answer = await api.transport.attempt(
+            self._endpoint, self._request, deadline, fresh=api.needs_fresh(self._endpoint), streamed=True
+        )
+        if answer.response is None:
+            raise api.refusal(answer)
+        self._response, self._status, self._headers = answer.response, answer.status, answer.headers
+        self._budget = deadline - self._clock.now()
+        self._patience = api.transport.options.first_byte_timeout
+        opened = False
+        try:
+            if self._headers.get("Content-Encoding", "identity").lower() != "identity":
+                raise compressed()
+            event = await self._next(Phase.FIRST_EVENT)
+            if event is None:
+                raise Failure(Phase.FIRST_EVENT, "the answer is empty", kind="empty")
+            self._first = [event]
+            opened = True
+        except Failure as failure:
+            self._seen(failure)
+            raise
+        finally:
+            if not opened:
+                self._close()
+
+    def _close(self) -> None:
+        if self._response is not None:
+            # Not drained: what is not wanted is not read.
+            self._response.close()
+            self._response = None
+            self._api.transport.limiter.release()
+        self._over = True
+
+    async def _next(self, phase: Phase) -> EventT | None:
+        """Give the next event; None after the last."""
+        try:
+            while not self._over:
+                if self._frames:
+                    event = self._decode(self._frames.popleft())
+                    if event is not None:
+                        return event
+                elif self._ended:
+                    return self._finish()
+                else:
+                    await self._read()
+        except Failure:
+            raise
+        except Exception as error:  # noqa: BLE001 - the boundary: nothing foreign gets past it
+            caught = error
+        else:
+            return None
+        raise failed_reading(caught, phase)
+
+    def _decode(self, frame: Frame) -> EventT | None:
+        try:
+            value = loads(frame.data)
+        except BrokenContent:
+            if self._before_first is None:
+                raise
+            self._frames.clear()  # Not events at all, so perhaps one document over several lines.
+            self._framer = _NoFrames()
+            return None
+        return self._accept(structure(value, self._endpoint.answer))
+
+    def _accept(self, event: EventT) -> EventT:
+        self._before_first = None
+        self._patience = self._api.transport.options.idle_timeout
+        if self._endpoint.ends is not None and self._endpoint.ends(event):
+            self._close()
+        return event
+
+    def _finish(self) -> EventT | None:
+        """Deal with the end of the body."""
+        if self._before_first is not None:
+            document = b"".join(self._before_first)
+            if not document.strip():
+                return None
+            if not isinstance(self._framer, _NoFrames) and document.lstrip(_BLANK)[:1] not in _DOCUMENT:
+                raise BrokenContent("cut", "it ended before its first event")
+            self.whole = True
+            event: EventT = self._api.decode(self._endpoint, document, self.warnings.append)
+            self._close()
+            return event
+        if self._endpoint.ends is not None:
+            raise BrokenContent("cut", "it ended without its end mark")
+        self._close()
+        return None
+
+    async def _read(self) -> None:
+        """Take in more bytes, waiting for them if there are none yet."""
+        response = self._response
+        if response is None:
+            return
+        if response.content.exception() is None:
+            chunk = response.content.read_nowait()
+        else:
+            # What arrived before the connection broke is there, and `read_nowait` withholds it.
+            chunk = cast(Any, response.content)._read_nowait(-1)  # noqa: SLF001 - there is no public way
+        if not chunk and not response.content.at_eof():
+            self._frames.extend(self._framer.feed(b""))  # Raises what good frames before it have put off.
+            begun = self._clock.now()
+            try:
+                async with self._clock.timeout_at(begun + min(self._patience, self._budget)):
+                    chunk = await response.content.readany()
+            finally:
+                waited = self._clock.now() - begun
+                self._patience -= waited
+                self._budget -= waited
+        if chunk:
+            self._received += len(chunk)
+            limit = self._limits.stream if self._before_first is None else self._limits.body
+            if self._received > limit:
+                raise BrokenContent("oversize", f"over {limit} bytes")
+            if self._before_first is not None:
+                self._before_first.append(chunk)
+            self._frames.extend(self._framer.feed(chunk))
+        elif response.content.at_eof():
+            self._ended = True
+            self._frames.extend(self._framer.close())
+
+
+class _NoFrames:
+    """Waits for the end of what turned out not to be a stream."""
+
+    def feed(self, chunk: bytes) -> list[Frame]:  # noqa: ARG002 - a `Framer`
+        return []
+
+    def close(self) -> list[Frame]:
+        return []
