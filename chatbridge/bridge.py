@@ -1,0 +1,391 @@
+"""
+What applications use: a backend made safe, and handles on its conversations.
+
+    async with connect("h2ogpte://h2ogpte.example.com?llm=auto") as bridge:
+        chat = await bridge.create(title="Kyoto")
+        reply = await chat.send("When do the maples turn?")
+        async with chat.stream("And the crowds?") as stream:
+            async for piece in stream.text(): ...
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast
+
+from chatbridge.backend import ChatBackend, Feature, Profile, Support
+from chatbridge.bounds import Bounds
+from chatbridge.clock import Clock, SystemClock
+from chatbridge.config import BackendURL, find_backend
+from chatbridge.domain import Conversation, Message, Reply
+from chatbridge.errors import (
+    ChatbridgeError,
+    ConfigError,
+    ConversationKept,
+    NotFound,
+    UsageError,
+)
+from chatbridge.order import Order
+from chatbridge.registry import resolve
+from chatbridge.sending import OptionChanges, Outgoing, prepare
+from chatbridge.streaming import ReplyStream
+
+if TYPE_CHECKING:
+    from chatbridge.domain import SendOptions
+    from chatbridge.http import Transport
+    from chatbridge.options import CommonOptions
+
+__all__ = ["Bridge", "Chat", "connect", "with_emulations"]
+
+T = TypeVar("T")
+
+
+def connect(
+    url: str | BackendURL | None = None, /, *, clock: Clock | None = None, **options: object
+) -> Bridge:
+    """
+    Make a bridge to the backend that *url* names; nothing is sent before the first call.
+
+    Args:
+        url: A config string, the name of a backend in the user's config file, or None for
+            `$CHATBRIDGE_BACKEND` or the file's default.
+        clock: Measures time, for tests.
+        options: Options of the backend; they win over those in *url*. Here a secret may be given itself.
+
+    Raises:
+        ConfigError: Naming the part at fault.
+    """
+    target = resolve(url if isinstance(url, BackendURL) else find_backend(url), options)
+    transport = None
+    if target.base_url is not None:
+        from chatbridge.http import Transport  # noqa: PLC0415 - aiohttp takes time to import
+
+        transport = Transport(target.base_url, target.options, clock=clock)
+    backend: object = target.adapter.open(target.options, transport)
+    if not hasattr(backend, "create_conversation"):
+        raise ConfigError(
+            f"{target.adapter.name} keeps no conversations, and there is no store to keep them in"
+        )
+    return Bridge(cast(ChatBackend, backend), options=target.options, transport=transport, clock=clock)
+
+
+class Bridge:
+    """
+    A backend made safe to use, as an asynchronous context manager.
+
+    It keeps the order of messages within a conversation, bounds every call in time, and
+    fills in what the backend lacks and can be made up for. It may be shared by any number of tasks.
+
+    Attributes:
+        backend: The backend itself, for what only its API has.
+        profile: What can be done here, where what the bridge fills in is `emulated`.
+    """
+
+    def __init__(
+        self,
+        backend: ChatBackend,
+        *,
+        options: CommonOptions | None = None,
+        transport: Transport | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        if options is None:
+            from chatbridge.options import CommonOptions  # noqa: PLC0415 - a cycle of types only
+
+            options = CommonOptions()
+        self.backend = backend
+        self.options = options
+        self.profile = with_emulations(backend.profile)
+        self.clock: Clock = SystemClock() if clock is None else clock
+        self.order = Order(self.clock)
+        self.bounds = Bounds(
+            self.clock,
+            provider=backend.profile.name,
+            timeout=self.options.timeout,
+            # The transport watches its streams by itself, and sees more of them than becomes an event.
+            patience=self.options.idle_timeout if transport is None else self.options.timeout,
+        )
+        self._transport = transport
+
+    async def __aenter__(self) -> Self:
+        self.bounds.check_open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close connections; calls under way fail, later ones raise UsageError."""
+        if self.bounds.closed:
+            return
+        self.bounds.closed = True
+        self.order.close()
+        try:
+            await self.bounds.close(self.backend.close())
+        finally:
+            if self._transport is not None:
+                await self._transport.close()
+            await self.bounds.end()
+
+    async def create(
+        self,
+        *,
+        title: str | None = None,
+        system: str | None = None,
+        history: Sequence[Message] = (),
+        extra: Mapping[str, Any] | None = None,
+    ) -> Chat:
+        """
+        Create a conversation on the server.
+
+        A title that the API does not take at creation is given by renaming; a system prompt that it takes
+        with each message is kept by the chat and sent so.
+
+        Args:
+            title: Its title.
+            system: The system prompt.
+            history: Earlier messages to begin with.
+            extra: The API's own fields.
+
+        Raises:
+            UnsupportedFeature: The backend has no place for one of them; nothing was created.
+            ChatbridgeError: With `conversation_id` set, the conversation exists, and a later step failed.
+        """
+        self.require(Feature.CREATE)
+        own = self.backend.profile
+        for feature, value in {
+            Feature.TITLE: title, Feature.SYSTEM: system, Feature.HISTORY_SEED: history
+        }.items():  # fmt: skip
+            if value:
+                self.require(feature)
+        until = self.clock.now() + self.options.timeout
+        conversation = await self.bounded(
+            self.backend.create_conversation(
+                title=title if own.can(Feature.TITLE) else None,
+                system=system if own.can(Feature.SYSTEM) else None,
+                history=history,
+                extra=extra,
+            ),
+            creates=True,
+            until=until,
+        )
+        chat = Chat(self, conversation, None if own.can(Feature.SYSTEM) else system or None)
+        if title and not own.can(Feature.TITLE):
+            await chat.update(self.backend.rename_conversation(chat.id, title), until=until)
+        return chat
+
+    def open(self, conversation_id: str, *, system: str | None = None) -> Chat:
+        """Make a handle on a conversation without asking the server; *system* is sent with each message."""
+        self.bounds.check_open()
+        if not conversation_id:
+            raise UsageError("a conversation's id is not empty")
+        if system and "system" not in self.profile.options:
+            raise self.profile.unsupported(Feature.SYSTEM)
+        return Chat(self, Conversation(conversation_id, system=system), system or None)
+
+    @asynccontextmanager
+    async def temporary(
+        self,
+        *,
+        title: str | None = None,
+        system: str | None = None,
+        history: Sequence[Message] = (),
+        extra: Mapping[str, Any] | None = None,
+    ) -> AsyncGenerator[Chat]:
+        """
+        Create a conversation for the block, and delete it at its end.
+
+        Where the API cannot delete, the conversation stays and a `ConversationKept` warning says so.
+        """
+        chat = await self.create(title=title, system=system, history=history, extra=extra)
+        failed = True
+        try:
+            yield chat
+            failed = False
+        finally:
+            kept = await self._discard(chat, quietly=failed)
+            if kept is not None:
+                try:
+                    warnings.warn(
+                        f"the conversation {chat.id} is still there: {kept}", ConversationKept, stacklevel=3
+                    )
+                except ConversationKept:  # Where warnings are errors; the block's own error tells more.
+                    if not failed:
+                        raise
+
+    async def _discard(self, chat: Chat, *, quietly: bool) -> str | None:
+        """Delete the conversation; where it cannot be, say why."""
+        if not self.profile.can(Feature.DELETE):
+            return f"{self.profile.name} cannot delete it"
+        try:
+            await chat.delete()
+        except NotFound:
+            return None  # The block deleted it.
+        except ChatbridgeError as error:
+            if not quietly:
+                raise
+            return str(error)
+        return None
+
+    def conversations(self) -> AsyncIterator[Conversation]:
+        """List the conversations, page by page as they are asked for."""
+        self.require(Feature.LIST)
+        return self.bounds.each(self.backend.list_conversations())
+
+    def require(self, feature: Feature) -> None:
+        """
+        Check that *feature* can be used.
+
+        Raises:
+            UnsupportedFeature: It cannot.
+            UsageError: The bridge is closed.
+        """
+        self.bounds.check_open()
+        if not self.profile.can(feature):
+            raise self.profile.unsupported(feature)
+
+    async def bounded(self, call: Awaitable[T], *, creates: bool = False, until: float | None = None) -> T:
+        """Await *call* of the backend under one deadline over all its endpoint calls."""
+        return await self.bounds.call(call, creates=creates, until=until)
+
+
+class Chat:
+    """
+    A handle on one conversation of one bridge.
+
+    Attributes:
+        bridge: The bridge that it belongs to.
+        conversation: What is known of it; `refresh` reads it again.
+        system: The system prompt that goes with each message, where the API takes it so.
+    """
+
+    def __init__(self, bridge: Bridge, conversation: Conversation, system: str | None = None) -> None:
+        self.bridge = bridge
+        self.conversation = conversation
+        self.system = system
+
+    @property
+    def id(self) -> str:
+        """The backend's id of the conversation."""
+        return self.conversation.id
+
+    async def send(
+        self,
+        message: str | Message,
+        options: SendOptions | None = None,
+        **changes: Unpack[OptionChanges],
+    ) -> Reply:
+        """
+        Add *message* to the conversation and wait for the whole answer.
+
+        Messages to one conversation go out one at a time, in the order of the calls, from
+        whatever handle. One that may have arrived is never sent again by itself.
+
+        Args:
+            message: A text, or a message of the user's.
+            options: How it is to be answered.
+            changes: Single fields of *options*, as in `temperature=0.2`.
+
+        Raises:
+            NotSent: It certainly did not arrive.
+            Refused: The server would not take it.
+            DeliveryUnknown: Perhaps it arrived.
+            AnswerLost: It arrived, and the answer is lost or partial.
+            UsageError: It cannot be sent.
+        """
+        self.bridge.require(Feature.SEND)
+        outgoing = self._prepare(message, options, changes)
+        until = self.bridge.clock.now() + self.bridge.options.timeout
+        try:
+            async with self.bridge.order.turn(self.id, until):
+                call = self.bridge.backend.send(self.id, outgoing.message, outgoing.options)
+                reply = await self.bridge.bounded(call, creates=True, until=until)
+        except ChatbridgeError as error:
+            raise error.because(
+                provider=error.provider or self.bridge.profile.name,
+                conversation_id=self.id,
+                client_id=outgoing.message.id,
+            )
+        return outgoing.warned(reply)
+
+    def stream(
+        self,
+        message: str | Message,
+        options: SendOptions | None = None,
+        **changes: Unpack[OptionChanges],
+    ) -> ReplyStream:
+        """
+        Add *message* to the conversation and read the answer as it arrives.
+
+        The message goes out when the stream is entered, in the order of all sends to the
+        conversation. Where the API cannot stream, the answer comes in one piece. The arguments and errors
+        are those of `send`.
+        """
+        self.bridge.require(Feature.STREAM)
+        return ReplyStream(self.bridge, self.id, self._prepare(message, options, changes))
+
+    def messages(
+        self, *, after: str | None = None, limit: int | None = None, newest_first: bool = False
+    ) -> AsyncIterator[Message]:
+        """
+        Read the history, oldest message first.
+
+        Args:
+            after: The id of a message to begin behind.
+            limit: How many messages at most.
+            newest_first: Begin at the end.
+        """
+        self.bridge.require(Feature.HISTORY)
+        if limit is not None and limit < 0:
+            raise UsageError(f"a limit of {limit} messages makes no sense")
+        messages = self.bridge.backend.list_messages(
+            self.id, after=after, limit=limit, newest_first=newest_first
+        )
+        return self.bridge.bounds.each(messages, conversation_id=self.id)
+
+    async def rename(self, title: str) -> Conversation:
+        """Give the conversation another title."""
+        self.bridge.require(Feature.RENAME)
+        return await self.update(self.bridge.backend.rename_conversation(self.id, title))
+
+    async def refresh(self) -> Conversation:
+        """Read the conversation from the server."""
+        self.bridge.require(Feature.GET)
+        return await self.update(self.bridge.backend.get_conversation(self.id))
+
+    async def delete(self) -> None:
+        """Delete the conversation on the server."""
+        self.bridge.require(Feature.DELETE)
+        try:
+            await self.bridge.bounded(self.bridge.backend.delete_conversation(self.id))
+        except ChatbridgeError as error:
+            raise error.because(conversation_id=self.id)
+
+    async def update(self, call: Awaitable[Conversation], *, until: float | None = None) -> Conversation:
+        """Take what *call* of the backend tells of the conversation."""
+        try:
+            self.conversation = await self.bridge.bounded(call, until=until)
+        except ChatbridgeError as error:
+            raise error.because(conversation_id=self.id)
+        return self.conversation
+
+    def _prepare(
+        self, message: str | Message, options: SendOptions | None, changes: OptionChanges
+    ) -> Outgoing:
+        return prepare(message, options, changes, self.system, self.bridge.profile, self.bridge.options)
+
+
+def with_emulations(profile: Profile) -> Profile:
+    """Mark what the bridge makes up for in a backend's *profile* as emulated."""
+    filled: dict[Feature, Support] = {}
+
+    def fill(feature: Feature, *, possible: bool) -> None:
+        if possible and not profile.can(feature):
+            filled[feature] = Support.EMULATED
+
+    fill(Feature.TITLE, possible=profile.can(Feature.CREATE) and profile.can(Feature.RENAME))
+    fill(Feature.SYSTEM, possible="system" in profile.options)
+    fill(Feature.STREAM, possible=profile.can(Feature.SEND))
+    return profile.with_features(filled)

@@ -1,0 +1,109 @@
+"""One message at a time in each conversation, in the order of the calls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from attrs import define, field
+
+from chatbridge.bounds import expire
+from chatbridge.clock import Clock
+from chatbridge.errors import OverloadedTimeout, Phase, UsageError
+
+__all__ = ["Order"]
+
+
+@define(eq=False)
+class _Lane:
+    lock: asyncio.Lock = field(factory=asyncio.Lock)
+    users: int = 0
+    streaming: asyncio.Task[object] | None = None
+
+
+class Order:
+    """The turns of a bridge's conversations; two handles on one conversation share its turn."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lanes: dict[str, _Lane] = {}
+        self._waiting: set[asyncio.Timeout] = set()
+        self._closed = False
+
+    @asynccontextmanager
+    async def turn(self, conversation_id: str, until: float) -> AsyncGenerator[None]:
+        """Hold the conversation's turn for the block."""
+        await self.take(conversation_id, until)
+        try:
+            yield
+        finally:
+            self.give_back(conversation_id)
+
+    async def take(self, conversation_id: str, until: float, *, streaming: bool = False) -> None:
+        """
+        Wait for the conversation's turn.
+
+        Raises:
+            UsageError: This task holds it already with an open stream, and would wait for itself; or
+                the turns are over.
+            OverloadedTimeout: It did not come by *until*.
+        """
+        self._check_open()
+        lane = self._lanes.setdefault(conversation_id, _Lane())
+        task = asyncio.current_task()
+        if lane.streaming is not None and lane.streaming is task:
+            raise UsageError(
+                "this task is still reading a stream of the same conversation: "
+                "finish or leave it before the next message"
+            )
+        lane.users += 1
+        taken = False
+        try:
+            taken = await self._acquire(lane.lock, until)
+        finally:
+            if not taken:
+                self._leave(conversation_id, lane)
+        if not taken:
+            self._check_open()
+            raise OverloadedTimeout(
+                "earlier messages to the conversation took until the deadline",
+                phase=Phase.QUEUE,
+                conversation_id=conversation_id,
+            )
+        lane.streaming = task if streaming else None
+
+    async def _acquire(self, lock: asyncio.Lock, until: float) -> bool:
+        timer = self._clock.timeout_at(until)
+        self._waiting.add(timer)
+        try:
+            async with timer:
+                await lock.acquire()
+        except TimeoutError:
+            return False
+        finally:
+            self._waiting.discard(timer)
+        if self._closed:
+            lock.release()
+        return not self._closed
+
+    def give_back(self, conversation_id: str) -> None:
+        """Let the next one in."""
+        lane = self._lanes[conversation_id]
+        lane.streaming = None
+        lane.lock.release()
+        self._leave(conversation_id, lane)
+
+    def close(self) -> None:
+        """Let nobody in any more; those who wait get UsageError at once."""
+        self._closed = True
+        expire(self._clock, self._waiting)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError("the bridge is closed")
+
+    def _leave(self, conversation_id: str, lane: _Lane) -> None:
+        lane.users -= 1
+        if not lane.users:
+            del self._lanes[conversation_id]

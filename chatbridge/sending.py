@@ -1,0 +1,113 @@
+"""A message made ready to go: its id, its options, and what of them the API cannot honour."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping
+from typing import Any, TypedDict
+
+from attrs import evolve, fields, frozen
+
+from chatbridge.backend import Feature, Profile
+from chatbridge.domain import Message, Reply, Role, SendOptions, Text
+from chatbridge.errors import UnsupportedFeature, UsageError
+from chatbridge.options import CommonOptions
+
+__all__ = ["OptionChanges", "Outgoing", "prepare"]
+
+NO_OPTIONS = SendOptions()
+
+_FIELDS = frozenset(attribute.name for attribute in fields(SendOptions))
+_CHECKED = tuple(sorted(_FIELDS - {"include", "extra"}))
+_INCLUDES = {"references": Feature.REFERENCES, "usage": Feature.USAGE}
+
+
+class OptionChanges(TypedDict, total=False):
+    """The fields of `SendOptions`, as keywords."""
+
+    model: str | None
+    system: str | None
+    temperature: float | None
+    top_p: float | None
+    max_output_tokens: int | None
+    stop: str | Iterable[str]
+    seed: int | None
+    tools: Iterable[Mapping[str, Any]]
+    tool_choice: str | None
+    response_format: Mapping[str, Any] | None
+    include: str | Iterable[str]
+    extra: Mapping[str, Any]
+
+
+@frozen
+class Outgoing:
+    """A message as it will go out."""
+
+    message: Message
+    options: SendOptions
+    warnings: tuple[str, ...] = ()
+
+    def warned(self, reply: Reply) -> Reply:
+        """Add the warnings to *reply*."""
+        return evolve(reply, warnings=(*self.warnings, *reply.warnings)) if self.warnings else reply
+
+
+def prepare(
+    message: str | Message,
+    options: SendOptions | None,
+    changes: OptionChanges,
+    system: str | None,
+    profile: Profile,
+    settings: CommonOptions,
+) -> Outgoing:
+    """
+    Make *message* ready: give it an id, and leave out the options that the API cannot honour.
+
+    Raises:
+        UsageError: It is no message that can be sent, or an option is unknown.
+        UnsupportedFeature: An option cannot be honoured and `strict` is set.
+    """
+    if isinstance(message, str):
+        message = Message(Role.USER, (Text(message),))
+    if message.id is None:
+        message = evolve(message, id=str(uuid.uuid4()))
+    if options is None and not changes and system is None and not settings.include:
+        return Outgoing(message, NO_OPTIONS)
+    options = _merge(options or NO_OPTIONS, changes, system, settings)
+    fields_ignored = tuple(
+        name
+        for name in _CHECKED
+        if name not in profile.options and getattr(options, name) != getattr(NO_OPTIONS, name)
+    )
+    includes_ignored = tuple(sorted(name for name in options.include if not profile.can(_INCLUDES[name])))
+    ignored = (*fields_ignored, *(f"include={name}" for name in includes_ignored))
+    if ignored and settings.strict:
+        raise UnsupportedFeature(
+            backend=profile.name,
+            feature=f"the option {' and '.join(ignored)}",
+            instead=f"the options {', '.join(sorted(profile.options)) or 'none'}",
+        )
+    unset = {name: getattr(NO_OPTIONS, name) for name in fields_ignored}
+    honoured = evolve(options, **unset, include=options.include.difference(includes_ignored))
+    return Outgoing(
+        message,
+        honoured,
+        tuple(f"{profile.name} cannot honour {name}, which was left out" for name in ignored),
+    )
+
+
+def _merge(
+    options: SendOptions, changes: OptionChanges, system: str | None, settings: CommonOptions
+) -> SendOptions:
+    for name in changes:
+        if name not in _FIELDS:
+            raise UsageError(f"a message has no option {name!r} (options: {', '.join(sorted(_FIELDS))})")
+    options = evolve(options, **changes)
+    for name in options.include:
+        if name not in _INCLUDES:
+            raise UsageError(f"{name!r} cannot be included (known: {', '.join(sorted(_INCLUDES))})")
+    return evolve(
+        options,
+        system=system if options.system is None else options.system,
+        include=options.include | settings.include,
+    )

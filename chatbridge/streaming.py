@@ -1,0 +1,266 @@
+"""An answer as the application reads it: event by event, or as text."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Self
+
+from attrs import evolve
+
+from chatbridge.backend import ChatBackend, Feature, Support
+from chatbridge.domain import (
+    Finished,
+    Message,
+    PartAdded,
+    Reply,
+    Reset,
+    Role,
+    SendOptions,
+    Started,
+    StreamEvent,
+    Text,
+    TextDelta,
+)
+from chatbridge.errors import AnswerLost, ChatbridgeError, StreamCut, StreamCutTimeout, UsageError
+from chatbridge.sending import Outgoing
+
+if TYPE_CHECKING:
+    from chatbridge.bridge import Bridge
+
+__all__ = ["ReplyStream"]
+
+
+class ReplyStream:
+    """
+    One streamed answer, as an asynchronous context manager.
+
+    Entering it sends the message and waits for the first event; leaving it, at the end or
+    early, closes the connection and lets the next message to the conversation go. Iterating gives the
+    events, of which the last is `Finished`; `text` gives the text alone.
+    """
+
+    def __init__(self, bridge: Bridge, conversation_id: str, outgoing: Outgoing) -> None:
+        self._bridge = bridge
+        self._conversation_id = conversation_id
+        self._outgoing = outgoing
+        self._source: AsyncGenerator[StreamEvent, None] | None = None
+        self._first: StreamEvent | None = None
+        self._seen: list[StreamEvent] = []
+        self._reply: Reply | None = None
+        self._entered = False
+        self._waiting = False
+        self._begun = False
+        # Seconds of waiting that are left; what the reader takes between two events is not counted.
+        self._budget = 0.0
+
+    async def __aenter__(self) -> Self:
+        if self._entered:
+            raise UsageError("a stream is entered once: each is one message")
+        self._entered = True
+        clock = self._bridge.clock
+        until = clock.now() + self._bridge.options.timeout
+        try:
+            await self._bridge.order.take(self._conversation_id, until, streaming=True)
+        except ChatbridgeError as error:
+            raise self._explained(error)
+        self._budget = until - clock.now()
+        try:
+            self._source = self._open()
+        except BaseException:
+            self._bridge.order.give_back(self._conversation_id)
+            raise
+        self._first = await self._next()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._close()
+
+    def __aiter__(self) -> Self:
+        self._check_entered()
+        return self
+
+    async def __anext__(self) -> StreamEvent:
+        self._check_entered()
+        event, self._first = self._first, None
+        if event is None:
+            if self._source is None:
+                raise StopAsyncIteration
+            event = await self._next()
+        if isinstance(event, Finished):
+            self._reply = self._finished(event.reply)
+            event = Finished(self._reply)
+            await self._close()
+        self._seen.append(event)
+        return event
+
+    async def text(self) -> AsyncIterator[str]:
+        """
+        Give the text as it arrives.
+
+        What was given cannot be taken back: after a `Reset` nothing more comes, and `reply` has the
+        final text and a warning.
+        """
+        begun: set[int] = set()
+        taken_back = False
+        async for event in self:
+            taken_back = taken_back or isinstance(event, Reset)
+            text = "" if taken_back else _text_of(event, begun)
+            if text:
+                yield text
+
+    @property
+    def reply(self) -> Reply:
+        """
+        The whole answer, once the stream has been read to its end.
+
+        Raises:
+            UsageError: It has not.
+        """
+        if self._reply is None:
+            raise UsageError("the stream has not been read to its end, so there is no reply yet")
+        return self._reply
+
+    @property
+    def partial(self) -> str:
+        """The text that was handed out so far."""
+        text = ""
+        begun: set[int] = set()
+        for event in self._seen:
+            if isinstance(event, Reset):
+                text = ""
+                begun.clear()
+            text += _text_of(event, begun)
+        return text
+
+    def _check_entered(self) -> None:
+        if not self._entered:
+            raise UsageError("a stream is used with 'async with', which sends the message")
+
+    def _open(self) -> AsyncGenerator[StreamEvent, None]:
+        backend, outgoing = self._bridge.backend, self._outgoing
+        native = self._bridge.profile.support(Feature.STREAM) is not Support.EMULATED
+        open_stream = backend.stream if native else partial(_whole, backend)
+        return open_stream(self._conversation_id, outgoing.message, outgoing.options)
+
+    async def _next(self) -> StreamEvent:
+        """Wait for the next event; where none comes, close the stream and say why."""
+        failed: ChatbridgeError
+        try:
+            event = await self._wait()
+        except ChatbridgeError as error:
+            failed = error
+        except StopAsyncIteration:
+            failed = StreamCut("the backend ended its stream without a reply", kind="cut")
+        except TimeoutError:
+            failed = self._gave_up()
+        except BaseException:
+            await self._close()
+            raise
+        else:
+            self._begun = True
+            return event
+        await self._close()
+        raise self._explained(failed)
+
+    async def _wait(self) -> StreamEvent:
+        if self._waiting or self._source is None:
+            raise UsageError("a stream is read by one task at a time")
+        if self._bridge.bounds.closed:
+            raise self._gave_up()
+        clock = self._bridge.clock
+        started = clock.now()
+        until = started + self._budget
+        give_up = min(until, started + self._bridge.bounds.patience) if self._begun else until
+        self._waiting = True
+        try:
+            return await self._bridge.bounds.wait(anext(self._source), until, give_up=give_up)
+        finally:
+            self._waiting = False
+            self._budget -= clock.now() - started
+
+    def _gave_up(self) -> ChatbridgeError:
+        if not self._begun:
+            return self._bridge.bounds.gave_up(creates=True)
+        if self._bridge.bounds.closed:
+            return StreamCut("the bridge was closed before the answer was complete", kind="cut")
+        return StreamCutTimeout("the answer stopped coming", kind="idle")
+
+    def _explained(self, error: ChatbridgeError) -> ChatbridgeError:
+        if isinstance(error, AnswerLost):
+            error.partial = error.partial or self.partial
+            error.events = error.events or tuple(self._seen)
+        return error.because(
+            provider=error.provider or self._bridge.profile.name,
+            conversation_id=self._conversation_id,
+            client_id=self._outgoing.message.id,
+        )
+
+    def _finished(self, reply: Reply) -> Reply:
+        """Add to *reply* what there is to warn of."""
+        reasons = {event.reason for event in self._seen if isinstance(event, Reset)}
+        taken_back = sorted(reasons.difference(reply.warnings))
+        if taken_back:
+            notes = (f"what was shown was taken back: {reason}" for reason in taken_back)
+            reply = evolve(reply, warnings=(*reply.warnings, *notes))
+        return self._outgoing.warned(reply)
+
+    async def _close(self) -> None:
+        if self._waiting:
+            raise UsageError("another task is still reading the stream")
+        source, self._source, self._first = self._source, None, None
+        if source is None:
+            return
+        try:
+            # The answer is here, or not wanted any more: that the backend fails to close changes nothing.
+            with suppress(ChatbridgeError):
+                await self._bridge.bounds.close(source.aclose())
+        finally:
+            self._bridge.order.give_back(self._conversation_id)
+
+    def __del__(self) -> None:
+        if self._source is not None:
+            self._source = None  # The event loop closes it.
+            self._bridge.order.give_back(self._conversation_id)
+            warnings.warn(
+                "a stream was dropped without being left", ResourceWarning, source=self, stacklevel=1
+            )
+
+
+def _text_of(event: StreamEvent, begun: set[int]) -> str:
+    """Give the text that *event* adds; *begun* holds the parts of which some came before."""
+    if isinstance(event, TextDelta):
+        begun.add(event.index)
+        return event.text
+    if isinstance(event, PartAdded) and isinstance(event.part, Text) and event.index not in begun:
+        return event.part.text
+    return ""
+
+
+async def _whole(
+    backend: ChatBackend, conversation_id: str, message: Message, options: SendOptions
+) -> AsyncGenerator[StreamEvent, None]:
+    """Give the answer of an API that cannot stream, each part in one piece."""
+    reply = await backend.send(conversation_id, message, options)
+    yield Started(reply.message.id, reply.model)
+    for event in _in_pieces(reply):
+        yield event
+    yield Finished(reply)
+
+
+def _in_pieces(reply: Reply) -> Iterator[StreamEvent]:
+    """Give the parts of *reply* as events, whose text together is that of the reply."""
+    index, gap = 0, ""
+    for message in reply.messages:
+        if message.role is not Role.ASSISTANT:
+            continue
+        for part in message.parts:
+            if not isinstance(part, Text):
+                yield PartAdded(part, index)
+            elif part.text:
+                yield TextDelta(gap + part.text, index)
+                gap = ""
+            index += 1
+        gap = "\n\n" if message.text else gap

@@ -1,0 +1,224 @@
+"""The fake backend: every feature, the same answers each time."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from chatbridge import (
+    Attachment,
+    BadOption,
+    Bridge,
+    Feature,
+    Finished,
+    FinishReason,
+    Message,
+    NotFound,
+    PartAdded,
+    Reasoning,
+    ReasoningDelta,
+    Role,
+    Support,
+    Text,
+    ToolCall,
+    Usage,
+    UsageError,
+    connect,
+)
+from chatbridge.backend import ContextOwner
+from chatbridge.testing.fake import ADAPTER, FakeBackend, FakeOptions, profile
+
+
+@pytest.fixture
+def bridge() -> Bridge:
+    return connect("fake:")
+
+
+def test_every_feature_is_native() -> None:
+    bridge = connect("fake:")
+
+    assert {Support.NATIVE} == {bridge.profile.support(feature) for feature in Feature}
+    assert FakeBackend().profile == profile() == bridge.profile == ADAPTER.profile(FakeOptions())
+    assert ContextOwner.SERVER is bridge.profile.context
+
+
+async def conversation_of(bridge: Bridge) -> list[object]:
+    chat = await bridge.create(title="Kyoto", history=[Message.user("Hi"), Message.assistant("Hello")])
+    first = await chat.send(Message("user", "one", id="a"), include="references")
+    async with chat.stream(Message("user", "two", id="b")) as stream:
+        events = [event async for event in stream]
+    renamed = await chat.rename("Nara")
+    return [first, *events, renamed, *[message async for message in chat.messages()]]
+
+
+async def test_two_bridges_say_the_same_and_know_nothing_of_each_other() -> None:
+    one, other = connect("fake:"), connect("fake:")
+
+    said = await conversation_of(one)
+    assert [] == [conversation async for conversation in other.conversations()]
+    assert said == await conversation_of(other)
+
+
+async def test_it_sees_the_turns_before(bridge: Bridge) -> None:
+    chat = await bridge.create()
+
+    assert "Turn 1: you said 'one'." == (await chat.send("one")).text
+    assert "Turn 2: you said 'two'. Before that you said 'one'." == (await chat.send("two")).text
+
+
+async def test_a_seeded_history_counts(bridge: Bridge) -> None:
+    seed = [Message.assistant("Welcome"), Message.user("one"), Message.assistant("Yes?")]
+    chat = await bridge.create(history=seed)
+
+    assert "Turn 2: you said 'two'. Before that you said 'one'." == (await chat.send("two")).text
+    history = [message async for message in chat.messages()]
+    assert all(mine.same_content(kept) for mine, kept in zip(seed, history, strict=False))
+    assert 5 == len({message.id for message in history})
+
+
+async def test_time_begins_in_2025_and_moves_on(bridge: Bridge) -> None:
+    chat = await bridge.create()
+    assert datetime(2025, 1, 1, tzinfo=UTC) == chat.conversation.created_at
+    await chat.send("Hi")
+
+    times = [message.created_at async for message in chat.messages()]
+    after = (await chat.refresh()).updated_at
+    assert len({*times, after, chat.conversation.created_at}) == 4
+
+
+async def test_the_conversation_that_changed_last_comes_first(bridge: Bridge) -> None:
+    first, second = await bridge.create(title="first"), await bridge.create(title="second")
+    assert ["second", "first"] == [each.title async for each in bridge.conversations()]
+    await first.send("Hi")
+    assert ["first", "second"] == [each.title async for each in bridge.conversations()]
+    await second.rename("third")
+    assert ["third", "first"] == [each.title async for each in bridge.conversations()]
+
+
+async def test_an_answer_belongs_to_its_message(bridge: Bridge) -> None:
+    reply = await (await bridge.create()).send(Message("user", "Hi there", id="a"))
+
+    assert ("a", "fake-model", FinishReason.STOP) == (
+        reply.message.reply_to,
+        reply.model,
+        reply.finish_reason,
+    )
+    assert Usage(2, 6) == reply.usage
+    assert () == reply.message.references
+
+
+async def test_references_come_where_they_are_asked_for(bridge: Bridge) -> None:
+    reply = await (await bridge.create()).send("Hi", include="references")
+
+    assert ["fake-document"] == [reference.document_id for reference in reply.message.references]
+
+
+@pytest.mark.parametrize("url", ["fake:parrot?reply=Squawk", "fake:?model=parrot&reply=Squawk"])
+async def test_it_says_and_is_what_it_is_told(url: str) -> None:
+    chat = await connect(url).create()
+    reply = await chat.send("Hi")
+
+    assert ("parrot", "Squawk") == (reply.model, reply.text)
+    assert "crow" == (await chat.send("Hi", model="crow")).model
+
+
+async def test_it_stops_before_a_stop(bridge: Bridge) -> None:
+    chat = await bridge.create()
+
+    assert "Turn 1" == (await chat.send("Hi", stop=(":", "", "never"))).text
+
+
+@pytest.mark.parametrize(
+    ("most", "text", "reason"),
+    [
+        (0, "", FinishReason.LENGTH),
+        (2, "Turn 1:", FinishReason.LENGTH),
+        (5, "Turn 1: you said 'Hi'.", FinishReason.STOP),
+    ],
+)
+async def test_it_says_no_more_than_it_may(
+    bridge: Bridge, most: int, text: str, reason: FinishReason
+) -> None:
+    chat = await bridge.create()
+    async with chat.stream("Hi", max_output_tokens=most) as stream:
+        pieces = [piece async for piece in stream.text()]
+
+    assert text == "".join(pieces) == stream.reply.text
+    assert reason is stream.reply.finish_reason
+
+
+async def test_it_counts_what_is_attached(bridge: Bridge) -> None:
+    picture = Attachment("image/png", data=b"png")
+    reply = await (await bridge.create()).send(Message.user(["Look", picture, picture]))
+
+    assert "Turn 1: you said 'Look'. Attached: 2." == reply.text
+
+
+async def test_it_reasons_where_it_is_asked_to(bridge: Bridge) -> None:
+    chat = await bridge.create()
+    async with chat.stream("Hi", extra={"reasoning": True}) as stream:
+        events = [event async for event in stream]
+
+    assert ReasoningDelta("I was asked 'Hi'.", 0) in events
+    assert (Reasoning("I was asked 'Hi'."), Text("Turn 1: you said 'Hi'.")) == stream.reply.message.parts
+
+
+async def test_it_calls_the_tool_that_is_named(bridge: Bridge) -> None:
+    chat = await bridge.create()
+    tools = ({"description": "nameless"}, {"name": "look"}, {"name": "jump"})
+    async with chat.stream("please jump", tools=tools) as stream:
+        events = [event async for event in stream]
+
+    (call,) = stream.reply.message.parts
+    assert isinstance(call, ToolCall)
+    assert ("jump", {"said": "please jump"}) == (call.name, call.arguments)
+    assert [PartAdded(call, 0), Finished(stream.reply)] == events[1:]
+    assert FinishReason.TOOL_CALLS is stream.reply.finish_reason
+    assert "Turn 2" in (await chat.send("sit", tools=tools)).text
+
+
+@pytest.mark.parametrize("role", [Role.ASSISTANT, Role.SYSTEM, Role.TOOL])
+async def test_it_listens_to_the_user_only(bridge: Bridge, role: Role) -> None:
+    chat = await bridge.create()
+
+    with pytest.raises(UsageError, match=f"not of the {role}"):
+        await chat.send(Message(role, "Hi"))
+    assert [] == [message async for message in chat.messages()]
+
+
+async def test_it_refuses_options_that_it_does_not_know(bridge: Bridge) -> None:
+    chat = await bridge.create()
+
+    with pytest.raises(BadOption, match="reasonning"):
+        await chat.send("Hi", extra={"reasonning": True})
+    with pytest.raises(BadOption, match="colour"):
+        await bridge.create(extra={"colour": "red"})
+    assert 1 == len([conversation async for conversation in bridge.conversations()])
+
+
+async def test_what_was_deleted_is_gone(bridge: Bridge) -> None:
+    chat = await bridge.create()
+    await chat.delete()
+
+    with pytest.raises(NotFound, match="fake has no conversation 'conversation-1'"):
+        await chat.refresh()
+    with pytest.raises(NotFound):
+        _ = [message async for message in chat.messages()]
+
+
+async def test_a_history_that_is_being_read_does_not_change(bridge: Bridge) -> None:
+    chat = await bridge.create(history=[Message.user("one"), Message.assistant("two")])
+    texts: list[str] = []
+    async for message in chat.messages():
+        texts.append(message.text)
+        await chat.send("more")
+
+    assert ["one", "two"] == texts
+
+
+async def test_a_test_can_look_after_the_end(bridge: Bridge) -> None:
+    async with bridge:
+        chat = await bridge.create(title="Kyoto")
+
+    assert "Kyoto" == (await bridge.backend.get_conversation(chat.id)).title

@@ -1,0 +1,241 @@
+"""What goes out with a message: its id, its options, and what of them cannot be honoured."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import Any, cast
+
+import pytest
+from attrs import fields
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatbridge import (
+    Bridge,
+    ChatbridgeError,
+    Feature,
+    Message,
+    Reply,
+    RequestRefused,
+    SendOptions,
+    Text,
+    Unavailable,
+    UnsupportedFeature,
+    UsageError,
+    connect,
+)
+from chatbridge.options import CommonOptions
+from chatbridge.sending import OptionChanges, Outgoing, prepare
+from doubles import Double
+
+FIELDS = {attribute.name for attribute in fields(SendOptions)}
+EXAMPLES: dict[str, Any] = {
+    "model": "m",
+    "system": "Be brief.",
+    "temperature": 0.5,
+    "top_p": 0.9,
+    "max_output_tokens": 7,
+    "stop": ("x",),
+    "seed": 0,
+    "tools": ({"name": "look"},),
+    "tool_choice": "auto",
+    "response_format": {"type": "text"},
+}
+
+
+def make(
+    message: str | Message = "Hi",
+    options: SendOptions | None = None,
+    *,
+    system: str | None = None,
+    double: Double | None = None,
+    settings: CommonOptions | None = None,
+    **changes: Any,
+) -> Outgoing:
+    profile = (double or Double()).profile
+    return prepare(
+        message, options, cast(OptionChanges, changes), system, profile, settings or CommonOptions()
+    )
+
+
+# ---------------------------------------------------------------------------------------- the message
+
+
+def test_a_text_is_a_message_of_the_users() -> None:
+    assert Message.user("Hi").same_content(make("Hi").message)
+
+
+def test_a_message_goes_out_as_it_is_with_an_id_of_its_own() -> None:
+    message = Message.user(["Look", Text(" here")])
+    outgoing = make(message).message
+
+    assert message.same_content(outgoing)
+    assert None is message.id
+    assert 4 == uuid.UUID(str(outgoing.id)).version
+
+
+def test_ids_are_minted_once_each() -> None:
+    assert 1000 == len({make().message.id for _ in range(1000)})
+
+
+def test_an_id_that_is_given_is_kept() -> None:
+    assert "mine" == make(Message("user", "Hi", id="mine")).message.id
+
+
+@pytest.mark.parametrize("error", [RequestRefused("no"), Unavailable("down"), UsageError("cannot")])
+async def test_the_id_is_on_the_error(error: ChatbridgeError) -> None:
+    double = Double()
+    double.fails["send"] = error
+    chat = await Bridge(double).create()
+
+    with pytest.raises(type(error)) as caught:
+        await chat.send("Hi")
+
+    ((_, sent, _),) = double.sent
+    assert sent.id is not None
+    assert sent.id == caught.value.client_id
+    assert ("double", chat.id) == (caught.value.provider, caught.value.conversation_id)
+
+
+async def test_another_provider_that_an_error_names_stays() -> None:
+    double = Double()
+    double.fails["send"] = RequestRefused("no", provider="inner")
+
+    with pytest.raises(RequestRefused) as caught:
+        await (await Bridge(double).create()).send("Hi")
+
+    assert "inner" == caught.value.provider
+
+
+# ---------------------------------------------------------------------------------------- the options
+
+
+def test_without_options_nothing_is_made() -> None:
+    assert make().options is make().options
+    assert SendOptions() == make().options
+
+
+@pytest.mark.parametrize("name", sorted(EXAMPLES))
+def test_a_keyword_wins_over_the_options_and_leaves_the_rest(name: str) -> None:
+    options = SendOptions(temperature=0.1, seed=5, extra={"a": 1})
+    value = EXAMPLES[name]
+
+    outgoing = make(options=options, **{name: value})
+
+    assert value == getattr(outgoing.options, name)
+    for other in FIELDS - {name}:
+        assert getattr(options, other) == getattr(outgoing.options, other)
+    assert () == outgoing.warnings
+
+
+def test_every_option_is_tried() -> None:
+    """An option that is added is either checked here, or is one of the two that have rules of their own."""
+    assert FIELDS - {"include", "extra"} == set(EXAMPLES)
+    assert FIELDS == set(OptionChanges.__annotations__)
+
+
+@pytest.mark.parametrize(("own", "expected"), [(None, "Be brief."), ("Be verbose.", "Be verbose."), ("", "")])
+def test_the_system_prompt_of_the_message_wins_over_the_chats(own: str | None, expected: str) -> None:
+    assert expected == make(system="Be brief.", options=SendOptions(system=own)).options.system
+
+
+def test_an_option_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"no option 'temprature' .*temperature"):
+        make(temprature=0.5)
+
+
+def test_options_of_one_api_pass_unchecked() -> None:
+    """They are the adapter's to check."""
+    assert {"a": 1} == make(double=Double(options=()), extra={"a": 1}).options.extra
+
+
+@given(
+    given_=st.sets(st.sampled_from(sorted(EXAMPLES))),
+    honoured=st.sets(st.sampled_from(sorted(EXAMPLES))),
+)
+def test_what_cannot_be_honoured_is_left_out_with_a_warning(given_: set[str], honoured: set[str]) -> None:
+    outgoing = make(double=Double(options=honoured), **{name: EXAMPLES[name] for name in given_})
+
+    for name, value in EXAMPLES.items():
+        expected = value if name in given_ & honoured else getattr(SendOptions(), name)
+        assert expected == getattr(outgoing.options, name)
+    assert {f"double cannot honour {name}, which was left out" for name in given_ - honoured} == set(
+        outgoing.warnings
+    )
+
+
+@pytest.mark.parametrize("include", ["usage", ["usage"], frozenset({"usage"})])
+def test_what_to_include_is_a_name_or_several(include: object) -> None:
+    assert {"usage"} == make(include=include).options.include
+
+
+def test_what_to_include_comes_from_the_settings_and_the_call() -> None:
+    settings = CommonOptions(include=frozenset({"usage"}))
+
+    assert {"usage"} == make(settings=settings).options.include
+    assert {"usage", "references"} == make(settings=settings, include="references").options.include
+
+
+def test_what_cannot_be_included_is_left_out_with_a_warning() -> None:
+    outgoing = make(double=Double(without=[Feature.USAGE]), include={"usage", "references"})
+
+    assert {"references"} == outgoing.options.include
+    assert ("double cannot honour include=usage, which was left out",) == outgoing.warnings
+
+
+def test_what_does_not_exist_cannot_be_included() -> None:
+    with pytest.raises(UsageError, match=r"'tea' cannot be included .*references, usage"):
+        make(include="tea")
+
+
+# ------------------------------------------------------------------------------------------- strict
+
+
+@pytest.mark.parametrize(
+    ("double", "options", "named"),
+    [
+        (Double(options=["seed"]), {"temperature": 0.5}, "the option temperature; instead: the options seed"),
+        (Double(options=()), {"seed": 1}, "the option seed; instead: the options none"),
+        (Double(options=()), {"seed": 1, "top_p": 1.0}, "the option seed and top_p"),
+        (Double(without=[Feature.USAGE]), {"include": "usage"}, "the option include=usage"),
+    ],
+)
+async def test_strictly_it_is_an_error_before_anything_is_sent(
+    double: Double, options: dict[str, Any], named: str
+) -> None:
+    bridge = Bridge(double, options=CommonOptions(strict=True))
+    chat = await bridge.create()
+
+    with pytest.raises(UnsupportedFeature, match=f"double does not support {named}"):
+        await chat.send("Hi", **options)
+    with pytest.raises(UnsupportedFeature, match=f"double does not support {named}"):
+        chat.stream("Hi", **options)
+    assert [] == double.sent
+
+
+def test_strictly_what_can_be_honoured_passes() -> None:
+    assert 0.5 == make(settings=CommonOptions(strict=True), temperature=0.5).options.temperature
+
+
+# -------------------------------------------------------------------------------------- in the reply
+
+
+async def test_the_reply_says_what_was_left_out_and_the_backend_never_sees_it() -> None:
+    double = Double(options=["seed"])
+    double.reply = Reply((Message.assistant("Hello"),), warnings=("its own",))
+    chat = await Bridge(double).create()
+
+    reply = await chat.send("Hi", SendOptions(seed=1), temperature=0.5)
+
+    assert ("double cannot honour temperature, which was left out", "its own") == reply.warnings
+    ((_, _, seen),) = double.sent
+    assert SendOptions(seed=1) == seen
+
+
+async def test_the_same_over_a_config_string() -> None:
+    async with connect("fake:?include=references&strict=true") as bridge:
+        chat = await bridge.create()
+        replies = await asyncio.gather(chat.send("one"), chat.send("two", include="usage"))
+
+    assert [1, 1] == [len(reply.message.references) for reply in replies]
