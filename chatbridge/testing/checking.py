@@ -1,0 +1,278 @@
+"""What the rules of the contract are made of: a bridge to try, hooks, and expectations."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypeVar
+
+from attrs import evolve, field, frozen
+
+from chatbridge.backend import Feature
+from chatbridge.bridge import Bridge, Chat
+from chatbridge.domain import (
+    Finished,
+    Message,
+    Part,
+    PartAdded,
+    Reasoning,
+    ReasoningDelta,
+    Reply,
+    Reset,
+    Role,
+    SendOptions,
+    StreamEvent,
+    Text,
+    TextDelta,
+)
+from chatbridge.errors import UnsupportedFeature
+
+__all__ = [
+    "Ask",
+    "Checks",
+    "NotApplicable",
+    "OpenBridge",
+    "expect",
+    "expect_equal",
+    "expect_refused",
+    "fold",
+    "said",
+    "strict",
+    "what_raises",
+]
+
+OpenBridge = Callable[[], AbstractAsyncContextManager[Bridge]]
+"""Opens a bridge to the backend under test; each rule opens its own."""
+
+ErrorT = TypeVar("ErrorT", bound=Exception)
+
+
+class NotApplicable(Exception):
+    """A rule has nothing to say of a backend; the message says why."""
+
+
+@frozen
+class Ask:
+    """What to send to have a certain kind of answer."""
+
+    text: str
+    options: SendOptions = field(factory=SendOptions)
+
+
+def expect(holds: bool, problem: str) -> None:  # noqa: FBT001 - reads like `assert`
+    """Raise AssertionError with *problem* unless it *holds*; `assert` would be gone under -O."""
+    if not holds:
+        raise AssertionError(problem)
+
+
+def expect_equal(expected: object, found: object, what: str) -> None:
+    """Raise AssertionError unless *what* is as *expected*."""
+    expect(expected == found, f"{what}: expected {_short(expected)}, found {_short(found)}")
+
+
+def expect_refused(kind: type[ErrorT], what: str, action: Callable[[], Any]) -> ErrorT:
+    """
+    Begin *action*, and raise AssertionError unless it raises *kind* before it waits for anything.
+
+    *action* gives something to await, or to iterate over asynchronously.
+    """
+    try:
+        begun = action()
+        steps = (begun if hasattr(begun, "__await__") else anext(begun)).__await__()
+        next(steps)
+    except kind as refusal:
+        return refusal
+    except StopIteration:
+        done = True
+    except Exception as error:
+        raise AssertionError(f"{what} must raise {kind.__name__}, not {_named(error)}") from error
+    else:
+        steps.close()
+        done = False
+    raise AssertionError(
+        f"{what} must raise {kind.__name__} before any I/O, and it {'went through' if done else 'began I/O'}"
+    )
+
+
+async def what_raises(kind: type[ErrorT], what: str, action: Callable[[], Any]) -> ErrorT:
+    """Run *action* to its end and give the *kind* that it raises; AssertionError if it does not."""
+    try:
+        begun = action()
+        if hasattr(begun, "__aiter__"):
+            async for _ in begun:
+                pass
+        else:
+            await begun
+    except kind as error:
+        return error
+    except Exception as error:
+        raise AssertionError(f"{what} must raise {kind.__name__}, not {_named(error)}") from error
+    raise AssertionError(f"{what} must raise {kind.__name__}, and it went through")
+
+
+def strict(bridge: Bridge) -> Bridge:
+    """Give a second bridge over the same backend that takes what cannot be honoured for an error."""
+    return Bridge(bridge.backend, options=evolve(bridge.options, strict=True), clock=bridge.clock)
+
+
+def said(messages: Iterable[Message]) -> list[tuple[Role, str]]:
+    """Say who said what."""
+    return [(message.role, message.text) for message in messages]
+
+
+def fold(events: Iterable[StreamEvent]) -> tuple[Part, ...]:
+    """Put the parts of an answer together from its *events*; a text that stays empty is none."""
+    parts: dict[int, Part] = {}
+    for event in events:
+        if isinstance(event, Reset):
+            parts.clear()
+        elif isinstance(event, PartAdded):
+            parts[event.index] = event.part
+        elif isinstance(event, TextDelta):
+            before = parts.get(event.index)
+            parts[event.index] = Text((before.text if isinstance(before, Text) else "") + event.text)
+        elif isinstance(event, ReasoningDelta):
+            before = parts.get(event.index)
+            thought = before.text if isinstance(before, Reasoning) else ""
+            parts[event.index] = Reasoning(thought + event.text)
+    return tuple(parts[index] for index in sorted(parts))
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 500 else f"{text[:240]} ... {text[-240:]}"  # noqa: PLR2004 - a screen's worth
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__} ({error})"
+
+
+class Checks:
+    """
+    What all rules share.
+
+    A subclass overrides the hooks where its backend does not answer as `chatbridge.testing.responder` does.
+
+    Attributes:
+        PATIENCE: Seconds after which a rule that hangs has failed.
+        SAMPLES: A value for each field of `SendOptions` but `include` and `extra`.
+        TOOL: A tool that the message "Ask weather please" has called, where tools are supported.
+    """
+
+    PATIENCE = 60.0
+    TOOL: Mapping[str, Any] = {
+        "name": "weather",
+        "description": "Tells the weather",
+        "parameters": {"type": "object"},
+    }
+    SAMPLES: Mapping[str, Any] = {
+        "model": "a-model",
+        "system": "Be brief.",
+        "temperature": 0.5,
+        "top_p": 0.5,
+        "max_output_tokens": 1000,
+        "stop": ("\u00a7",),
+        "seed": 7,
+        "tools": (TOOL,),
+        "tool_choice": "auto",
+        "response_format": {"type": "text"},
+    }
+
+    def __init__(self, open_bridge: OpenBridge | None = None) -> None:
+        self._open_bridge = open_bridge
+
+    def open_bridge(self) -> AbstractAsyncContextManager[Bridge]:
+        """Open a bridge to the backend under test; override this, or give it to the constructor."""
+        if self._open_bridge is None:
+            raise NotImplementedError(f"{type(self).__name__} needs an open_bridge")
+        return self._open_bridge()
+
+    async def conversation(self, bridge: Bridge) -> Chat:
+        """Give an empty conversation; override this where the API cannot create one."""
+        return await bridge.create()
+
+    def unknown_id(self) -> str:
+        """Give an id that no conversation has."""
+        return "00000000-0000-4000-8000-000000000000"
+
+    def quotes(self, answer: str, message: str) -> bool:
+        """Tell whether *answer* shows that the model saw *message*, as the one answered or the one before."""
+        return repr(message) in answer
+
+    def about_documents(self) -> Mapping[str, Any]:
+        """Give the `extra` of a creation after which answers rest on documents."""
+        return {}
+
+    def ask_to_reason(self) -> Ask:
+        """Give what makes the model show its reasoning."""
+        return Ask("Think about it.")
+
+    def ask_for_nothing(self) -> Ask | None:
+        """Give what makes the model answer with an empty text; None where nothing does."""
+        return None
+
+    @asynccontextmanager
+    async def bridge(self) -> AsyncGenerator[Bridge]:
+        """Open a bridge for a rule; what escapes from the rule breaks it."""
+        try:
+            async with asyncio.timeout(self.PATIENCE), self.open_bridge() as bridge:
+                yield bridge
+        except (AssertionError, NotApplicable):
+            raise
+        except Exception as error:
+            raise AssertionError(f"unexpected {_named(error)}") from error
+
+    def claims(
+        self,
+        bridge: Bridge,
+        feature: Feature,
+        by_bridge: Callable[[], Any],
+        by_backend: Callable[[], Any] | None = None,
+    ) -> bool:
+        """
+        Say whether *bridge* can do *feature*; where it or its backend cannot, the call must say so.
+
+        Args:
+            bridge: Whose profile is asked.
+            feature: What is claimed or not.
+            by_bridge: The call that needs it.
+            by_backend: The same on the backend, where there is one.
+        """
+        for whose, profile, call in (
+            ("the bridge", bridge.profile, by_bridge),
+            ("the backend", bridge.backend.profile, by_backend),
+        ):
+            if call is not None and not profile.can(feature):
+                what = f"{whose} of {profile.name}, whose profile has no {feature.value},"
+                refusal = expect_refused(UnsupportedFeature, what, call)
+                # Who cannot create at all may say that of whatever a creation was to have.
+                reasons = {feature.value} if profile.can(Feature.CREATE) else {feature.value, "create"}
+                named = any(reason in refusal.feature for reason in reasons)
+                expect(named, f"{refusal} does not name {feature.value}")
+                expect_equal(profile.name, refusal.provider, "the backend that the refusal names")
+        return bridge.profile.can(feature)
+
+    async def streamed(self, chat: Chat, text: str, options: SendOptions | None = None) -> Reply:
+        """Stream the answer to *text*, and check that its events say the same as the reply."""
+        events: list[StreamEvent] = []
+        async with chat.stream(text, options) as stream:
+            events.extend([event async for event in stream])
+        return self.finished(events)
+
+    def finished(self, events: list[StreamEvent]) -> Reply:
+        """Give the reply at the end of *events*, once they fold into it."""
+        finished = [event for event in events if isinstance(event, Finished)]
+        expect_equal(1, len(finished), "the number of Finished events")
+        expect(events[-1] is finished[0], "Finished must be the last event")
+        reply = finished[0].reply
+        answers = [message for message in reply.messages if message.role is Role.ASSISTANT]
+        parts = tuple(part for answer in answers for part in answer.parts if part != Text(""))
+        expect_equal(parts, fold(events), "the parts that the events fold into")
+        shown = "".join(part.text for part in fold(events) if isinstance(part, Text))
+        expect_equal("".join(answer.text for answer in answers), shown, "the text of the deltas, joined")
+        return reply
+
+    async def sent(self, chat: Chat, text: str, options: SendOptions | None = None) -> Reply:
+        """Send *text*; the counterpart of `streamed`."""
+        return await chat.send(text, options)

@@ -1,0 +1,87 @@
+"""What can be planned to go wrong with a request to an emulator."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Literal
+
+from attrs import field, frozen
+
+from chatbridge.testing.exchange import Kept
+
+__all__ = ["Fault", "phrase"]
+
+
+@frozen(kw_only=True)
+class Fault:
+    """
+    What goes wrong with a request: at most one of *status*, *drop* and *cut_after*.
+
+    Attributes:
+        status: Answer with this status.
+        body: The body of that answer, JSON unless *headers* say otherwise; None takes the API's error form.
+        headers: Added to that answer.
+        drop: Abort the connection instead of answering, before or after the request was processed.
+        cut_after: Stop the answer after this many lines (an answer that is no stream is one line).
+        cut: How it stops: the connection is aborted, ends as if all were said, or resumes after *hold*.
+        error: The API's words: in the error body of *status*; with *cut_after*, in a line that ends the
+            stream (an answer that is no stream becomes a 500).
+        kept: What a send leaves in the history. By default nothing with *status* and a drop before, the
+            question with an error line, else the whole turn. Other operations know only nothing and all.
+        hold: The fault strikes only once this event is set; alone it delays processing.
+        reached: Set when the request waits for *hold*.
+    """
+
+    status: int | None = None
+    body: bytes | None = None
+    headers: Mapping[str, str] = field(factory=dict[str, str])
+    drop: Literal["before", "after"] | None = None
+    cut_after: int | None = None
+    cut: Literal["abort", "end", "resume"] = "abort"
+    error: str | None = None
+    kept: Kept | None = None
+    hold: asyncio.Event | None = None
+    reached: asyncio.Event = field(factory=asyncio.Event, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        kinds = [kind for kind in (self.status, self.drop, self.cut_after) if kind is not None]
+        if len(kinds) > 1:
+            raise ValueError("a fault has one of status, drop and cut_after, not several")
+        if self.status is None and (self.body is not None or self.headers):
+            raise ValueError("body and headers belong to status")
+        if self.error is not None and self.status is None and self.cut_after is None:
+            raise ValueError("error belongs to status or cut_after")
+        if self.drop == "before" and self.kept not in {None, "nothing"}:
+            raise ValueError("a request dropped before processing leaves nothing")
+
+    @property
+    def leaves(self) -> Kept:
+        """What a send leaves in the history: *kept*, or its default."""
+        if self.kept is not None:
+            return self.kept
+        if self.status is not None or self.drop == "before":
+            return "nothing"
+        return "turn" if self.error is None else "question"
+
+    @property
+    def words(self) -> str | None:
+        """What the API says of it."""
+        if self.error is not None:
+            return self.error
+        return None if self.status is None else phrase(self.status)
+
+    async def wait(self) -> None:
+        """Wait for *hold*, if there is one."""
+        if self.hold is not None:
+            self.reached.set()
+            await self.hold.wait()
+
+
+def phrase(status: int) -> str:
+    """Say *status* in HTTP's words."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return f"Status {status}"

@@ -1,0 +1,331 @@
+"""Fakes that are broken, each in one way."""
+
+from __future__ import annotations
+
+import asyncio
+import unicodedata
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+from attrs import evolve
+
+from chatbridge import (
+    Conversation,
+    Feature,
+    Finished,
+    Message,
+    Profile,
+    Reply,
+    Role,
+    SendOptions,
+    StreamEvent,
+    Support,
+    TextDelta,
+)
+from chatbridge.errors import NotFound
+from chatbridge.testing.fake import FakeBackend
+
+
+class Broken(FakeBackend):
+    """A fake whose profile may deny a feature that it has."""
+
+    denied: Feature | None = None
+
+    @property
+    def profile(self) -> Profile:
+        profile = super().profile
+        return profile.with_features({self.denied: Support.UNSUPPORTED} if self.denied else {})
+
+
+class DropsTheLastEvent(Broken):
+    async def stream(
+        self, conversation_id: str, message: Message, options: SendOptions
+    ) -> AsyncGenerator[StreamEvent, None]:
+        async for event in super().stream(conversation_id, message, options):
+            if not isinstance(event, Finished):
+                yield event
+
+
+class FinishesTwice(Broken):
+    async def stream(
+        self, conversation_id: str, message: Message, options: SendOptions
+    ) -> AsyncGenerator[StreamEvent, None]:
+        async for event in super().stream(conversation_id, message, options):
+            yield event
+            if isinstance(event, Finished):
+                yield event
+
+
+class GoesOnAfterTheEnd(Broken):
+    async def stream(
+        self, conversation_id: str, message: Message, options: SendOptions
+    ) -> AsyncGenerator[StreamEvent, None]:
+        async for event in super().stream(conversation_id, message, options):
+            yield event
+        yield TextDelta("By the way.")
+
+
+class RepeatsThePieces(Broken):
+    async def stream(
+        self, conversation_id: str, message: Message, options: SendOptions
+    ) -> AsyncGenerator[StreamEvent, None]:
+        async for event in super().stream(conversation_id, message, options):
+            if isinstance(event, TextDelta):
+                yield event
+            yield event
+
+
+class SaysAnotherThingWhenStreaming(Broken):
+    async def stream(
+        self, conversation_id: str, message: Message, options: SendOptions
+    ) -> AsyncGenerator[StreamEvent, None]:
+        reply = await self.send(conversation_id, message, options)
+        text = reply.text.upper()
+        yield TextDelta(text)
+        yield Finished(evolve(reply, messages=[evolve(reply.message, parts=text)]))
+
+
+class ClaimsMore(Broken):
+    """It claims a history and shows none."""
+
+    def list_messages(self, *_: object, **__: object) -> AsyncIterator[Message]:
+        raise self.profile.unsupported(Feature.HISTORY)
+
+
+class ClaimsLess(Broken):
+    denied = Feature.RENAME
+
+
+class ClaimsNoTitle(Broken):
+    denied = Feature.TITLE
+
+
+class ClaimsNoReasoning(Broken):
+    """It reasons all the same."""
+
+    denied = Feature.REASONING
+
+    async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
+        return await super().send(conversation_id, message, evolve(options, extra={"reasoning": True}))
+
+
+class ClaimsNoTools(Broken):
+    """The feature is denied, the option is not."""
+
+    denied = Feature.TOOLS
+
+
+class RefusesLate(Broken):
+    """It asks before it says no."""
+
+    denied = Feature.DELETE
+
+    async def delete_conversation(self, conversation_id: str) -> None:
+        await asyncio.sleep(0)
+        del conversation_id
+        raise self.profile.unsupported(Feature.DELETE)
+
+
+class RefusesSomethingElse(Broken):
+    denied = Feature.DELETE
+
+    async def delete_conversation(self, conversation_id: str) -> None:
+        del conversation_id
+        raise self.profile.unsupported(Feature.RENAME)
+
+
+class TurnsTheHistoryAround(Broken):
+    async def list_messages(
+        self,
+        conversation_id: str,
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        newest_first: bool = False,
+    ) -> AsyncIterator[Message]:
+        async for message in super().list_messages(
+            conversation_id, after=after, limit=limit, newest_first=not newest_first
+        ):
+            yield message
+
+
+class IgnoresTheLimit(Broken):
+    async def list_messages(
+        self,
+        conversation_id: str,
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        newest_first: bool = False,
+    ) -> AsyncIterator[Message]:
+        del limit
+        async for message in super().list_messages(conversation_id, after=after, newest_first=newest_first):
+            yield message
+
+
+class SendsTwice(Broken):
+    async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
+        await super().send(conversation_id, message, options)
+        return await super().send(conversation_id, message, options)
+
+
+class ForgetsTheRenaming(Broken):
+    async def rename_conversation(self, conversation_id: str, title: str) -> Conversation:
+        return evolve(await self.get_conversation(conversation_id), title=title)
+
+
+class ForgetsTheTitle(Broken):
+    async def create_conversation(self, **given: Any) -> Conversation:
+        kept: dict[str, Any] = {name: value for name, value in given.items() if name != "title"}
+        return await super().create_conversation(**kept)
+
+
+class SpeaksAsTheUser(Broken):
+    async def list_messages(
+        self,
+        conversation_id: str,
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        newest_first: bool = False,
+    ) -> AsyncIterator[Message]:
+        async for message in super().list_messages(
+            conversation_id, after=after, limit=limit, newest_first=newest_first
+        ):
+            yield evolve(message, role=Role.USER)
+
+
+class FindsEverything(Broken):
+    async def get_conversation(self, conversation_id: str) -> Conversation:
+        try:
+            return await super().get_conversation(conversation_id)
+        except NotFound:
+            return Conversation(conversation_id)
+
+
+class DeletesNothing(Broken):
+    async def delete_conversation(self, conversation_id: str) -> None:
+        await self.get_conversation(conversation_id)
+
+
+class DeletesAll(Broken):
+    async def delete_conversation(self, conversation_id: str) -> None:
+        await self.get_conversation(conversation_id)
+        self._kept.clear()
+
+
+class ListsTwice(Broken):
+    async def list_conversations(self) -> AsyncIterator[Conversation]:
+        async for conversation in super().list_conversations():
+            yield conversation
+            yield conversation
+
+
+class HasOneConversation(Broken):
+    async def create_conversation(self, **given: Any) -> Conversation:
+        created = await super().create_conversation(**given)
+        self._kept = {"same": self._kept.get("same", self._kept[created.id])}
+        return evolve(created, id="same")
+
+
+class Normalizes(Broken):
+    async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
+        text = unicodedata.normalize("NFC", message.text)
+        return await super().send(conversation_id, evolve(message, parts=text), options)
+
+
+class Shortens(Broken):
+    async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
+        return await super().send(conversation_id, evolve(message, parts=message.text[:65536]), options)
+
+
+class Forgets(Broken):
+    async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
+        self._find(conversation_id).messages.clear()
+        return await super().send(conversation_id, message, options)
+
+
+class CannotBeCancelled(Broken):
+    async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        return await super().send(conversation_id, message, options)
+
+
+class TakesAnyExtra(Broken):
+    async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
+        return await super().send(conversation_id, message, evolve(options, extra={}))
+
+
+class SaysWhatOthersSaid(Broken):
+    async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
+        return await super().send(conversation_id, evolve(message, role=Role.USER), options)
+
+
+class RaisesSomethingForeign(Broken):
+    async def get_conversation(self, conversation_id: str) -> Conversation:
+        if conversation_id not in self._kept:
+            raise KeyError(conversation_id)
+        return await super().get_conversation(conversation_id)
+
+
+class RaisesWhatCannotBePickled(Broken):
+    async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
+        try:
+            return await super().send(conversation_id, message, options)
+        except NotFound as error:
+            error.__dict__["hook"] = lambda: None
+            raise
+
+
+class HasNoReferences(Broken):
+    async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
+        return await super().send(conversation_id, message, evolve(options, include=()))
+
+
+class CountsNothing(Broken):
+    async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
+        return evolve(await super().send(conversation_id, message, options), usage=None)
+
+
+class SaysNothing(Broken):
+    """It takes an empty answer for none, and answers something else."""
+
+    async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
+        reply = await super().send(conversation_id, message, options)
+        return reply if reply.text else evolve(reply, messages=[evolve(reply.message, parts="(nothing)")])
+
+
+class AnswersByNumber(Broken):
+    """Which conversation asked is forgotten while two of them wait."""
+
+    last: Message
+
+    async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
+        self.last = message
+        await asyncio.sleep(0)
+        return await super().send(conversation_id, self.last, options)
+
+
+class DropsFiles(Broken):
+    async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
+        return await super().send(conversation_id, evolve(message, parts=message.text), options)
+
+
+class LosesTheSeed(Broken):
+    async def create_conversation(self, **given: Any) -> Conversation:
+        kept: dict[str, Any] = {name: value for name, value in given.items() if name != "history"}
+        return await super().create_conversation(**kept)
+
+
+class ProfileOfNothingKnown(Broken):
+    @property
+    def profile(self) -> Profile:
+        return evolve(super().profile, options={"colour"})
+
+
+class Hangs(Broken):
+    async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
+        await asyncio.get_running_loop().create_future()
+        return await super().send(conversation_id, message, options)

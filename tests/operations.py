@@ -1,0 +1,172 @@
+"""The documented operations of each API, and the public call that reaches each."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from types import ModuleType
+from typing import cast
+
+from attrs import frozen
+
+from chatbridge import Bridge, Chat, Conversation, Reply
+from chatbridge.testing.emulator import Emulator
+from chatbridge_adapters.h2ogpte import H2OGPTeBackend
+from chatbridge_adapters.h2ogpte import wire as h2ogpte_wire
+from chatbridge_adapters.h2ogpte.emulator import H2OGPTeEmulator
+from chatbridge_adapters.kaziro import wire as kaziro_wire
+from chatbridge_adapters.kaziro.emulator import KaziroEmulator
+
+
+@frozen
+class Scene:
+    """A conversation with one answered turn, to call something on."""
+
+    bridge: Bridge
+    chat: Chat
+    reply: Reply
+
+    @property
+    def h2ogpte(self) -> H2OGPTeBackend:
+        """What only h2oGPTe has."""
+        return cast(H2OGPTeBackend, self.bridge.backend)
+
+    @property
+    def answer_id(self) -> str:
+        """The id of the answer."""
+        return self.reply.message.id or ""
+
+    async def conversations(self) -> list[Conversation]:
+        """Read the list to its end."""
+        return [conversation async for conversation in self.bridge.conversations()]
+
+    async def messages(self) -> list[object]:
+        """Read the history to its end."""
+        return [message async for message in self.chat.messages()]
+
+
+@frozen
+class Row:
+    """
+    One operation.
+
+    Attributes:
+        path: Under the API's base path, with placeholders.
+        reach: The public call.
+    """
+
+    api: str
+    operation: str
+    method: str
+    path: str
+    reach: Callable[[Scene], Awaitable[object]]
+
+
+@frozen
+class Api:
+    """Where an API's operations are declared: in its emulator, and in its adapter's `wire.ENDPOINTS`."""
+
+    emulator: type[Emulator]
+    wire: ModuleType
+
+
+APIS = {
+    "kaziro": Api(KaziroEmulator, kaziro_wire),
+    "h2ogpte": Api(H2OGPTeEmulator, h2ogpte_wire),
+}
+
+BROKER = "/v1/broker"
+SESSION = "/chats/{session_id}"
+MESSAGE = "/messages/{message_id}"
+
+OPERATIONS = (
+    Row(
+        "kaziro",
+        "create_thread_endpoint_v1_broker_thread_create_post",
+        "POST",
+        f"{BROKER}/thread/create",
+        lambda scene: scene.bridge.create(),
+    ),
+    Row(
+        "kaziro",
+        "get_thread_metadata_endpoint_v1_broker_thread_retrieve_get",
+        "GET",
+        f"{BROKER}/thread/retrieve",
+        lambda scene: scene.chat.refresh(),
+    ),
+    Row(
+        "kaziro",
+        "create_chat_message_endpoint_v1_broker_chat_completions_post",
+        "POST",
+        f"{BROKER}/chat/completions",
+        lambda scene: scene.chat.send("Hello"),
+    ),
+    Row("h2ogpte", "create_chat_session", "POST", "/chats", lambda scene: scene.bridge.create()),
+    Row("h2ogpte", "list_chat_sessions", "GET", "/chats", lambda scene: scene.conversations()),
+    Row(
+        "h2ogpte",
+        "get_chat_session_count",
+        "GET",
+        "/chats/count",
+        lambda scene: scene.h2ogpte.count_conversations(),
+    ),
+    Row("h2ogpte", "get_chat_session", "GET", SESSION, lambda scene: scene.chat.refresh()),
+    Row("h2ogpte", "update_chat_session", "PATCH", SESSION, lambda scene: scene.chat.rename("Kyoto")),
+    Row("h2ogpte", "delete_chat_session", "DELETE", SESSION, lambda scene: scene.chat.delete()),
+    Row(
+        "h2ogpte",
+        "update_chat_session_collection",
+        "PUT",
+        f"{SESSION}/collection",
+        lambda scene: scene.h2ogpte.attach_collection(scene.chat.id, "maples"),
+    ),
+    Row(
+        "h2ogpte",
+        "delete_chat_session_collection",
+        "DELETE",
+        f"{SESSION}/collection",
+        lambda scene: scene.h2ogpte.detach_collection(scene.chat.id),
+    ),
+    Row(
+        "h2ogpte",
+        "update_chat_session_prompt_template",
+        "PUT",
+        f"{SESSION}/prompt_template",
+        lambda scene: scene.h2ogpte.set_prompt_template(scene.chat.id, "guide"),
+    ),
+    Row(
+        "h2ogpte",
+        "delete_chat_session_prompt_template",
+        "DELETE",
+        f"{SESSION}/prompt_template",
+        lambda scene: scene.h2ogpte.remove_prompt_template(scene.chat.id),
+    ),
+    Row("h2ogpte", "get_chat_session_messages", "GET", f"{SESSION}/messages", lambda scene: scene.messages()),
+    Row(
+        "h2ogpte",
+        "list_questions_for_chat_session",
+        "GET",
+        f"{SESSION}/questions",
+        lambda scene: scene.h2ogpte.suggested_questions(scene.chat.id),
+    ),
+    Row(
+        "h2ogpte",
+        "get_completion",
+        "POST",
+        f"{SESSION}/completions",
+        lambda scene: scene.chat.send("Hello"),
+    ),
+    Row(
+        "h2ogpte",
+        "get_message_meta",
+        "GET",
+        f"{MESSAGE}/meta",
+        lambda scene: scene.h2ogpte.message_meta(scene.answer_id),
+    ),
+    Row(
+        "h2ogpte",
+        "get_message_references",
+        "GET",
+        f"{MESSAGE}/references",
+        lambda scene: scene.h2ogpte.message_references(scene.answer_id),
+    ),
+)

@@ -1,0 +1,392 @@
+"""The contract: kept by every backend of ours, and broken by backends that are broken."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, ClassVar, cast
+
+import pytest
+
+import broken_backends
+from chatbridge import (
+    Bridge,
+    Chat,
+    Conversation,
+    Feature,
+    Message,
+    PartAdded,
+    Profile,
+    Reasoning,
+    ReasoningDelta,
+    Reply,
+    Reset,
+    SendOptions,
+    StreamEvent,
+    Support,
+    Text,
+    TextDelta,
+    UsageError,
+    connect,
+)
+from chatbridge.backend import ContextOwner
+from chatbridge.testing.checking import expect, expect_refused, fold, what_raises
+from chatbridge.testing.contract import Ask, ChatBackendContract, NotApplicable, Result
+from chatbridge.testing.emulator import Emulator, serve
+from chatbridge.testing.fake import FakeBackend
+from chatbridge.testing.responder import Exchange, respond
+from chatbridge_adapters.h2ogpte.emulator import H2OGPTeEmulator
+from chatbridge_adapters.kaziro.emulator import KaziroEmulator
+
+
+def taciturn(text: str, history: Sequence[Exchange]) -> str:
+    """Answer as usual, but say nothing when asked to."""
+    return "" if text == "Say nothing." else respond(text, history)
+
+
+class FakeContract(ChatBackendContract):
+    """The contract for the fake, which shortens answers and reasons as told."""
+
+    def open_bridge(self) -> AbstractAsyncContextManager[Bridge]:
+        return connect("fake:")
+
+    def ask_for_nothing(self) -> Ask:
+        return Ask("Say nothing.", SendOptions(max_output_tokens=0))
+
+    def ask_to_reason(self) -> Ask:
+        return Ask("Think.", SendOptions(extra={"reasoning": True}))
+
+
+class EmulatorContract(ChatBackendContract):
+    """The contract for a backend against the emulator of its API."""
+
+    emulator: type[Emulator]
+
+    @asynccontextmanager
+    async def _served(self) -> AsyncGenerator[Bridge]:
+        emulator = self.emulator(responder=taciturn)
+        async with serve(emulator) as served, connect(served.config, key=emulator.key) as bridge:
+            yield bridge
+        assert [] == emulator.crashes
+
+    def open_bridge(self) -> AbstractAsyncContextManager[Bridge]:
+        return self._served()
+
+    def ask_for_nothing(self) -> Ask:
+        return Ask("Say nothing.")
+
+
+class KaziroContract(EmulatorContract):
+    emulator = KaziroEmulator
+
+
+class H2OGPTeContract(EmulatorContract):
+    emulator = H2OGPTeEmulator
+
+    def about_documents(self) -> Mapping[str, Any]:
+        return {"collection_id": "maples"}
+
+
+@pytest.mark.parametrize("check", ChatBackendContract.checks())
+@pytest.mark.parametrize("contract", [FakeContract, KaziroContract, H2OGPTeContract])
+async def test_every_backend_keeps_every_rule(contract: type[ChatBackendContract], check: str) -> None:
+    await getattr(contract(), check)()
+
+
+@pytest.mark.parametrize(
+    ("backend", "check"),
+    [
+        (broken_backends.DropsTheLastEvent, "check_stream"),
+        (broken_backends.FinishesTwice, "check_stream"),
+        (broken_backends.GoesOnAfterTheEnd, "check_stream"),
+        (broken_backends.RepeatsThePieces, "check_stream"),
+        (broken_backends.SaysAnotherThingWhenStreaming, "check_stream_equals_send"),
+        (broken_backends.ClaimsMore, "check_history"),
+        (broken_backends.ClaimsLess, "check_rename"),
+        (broken_backends.ClaimsNoTitle, "check_title"),
+        (broken_backends.ClaimsNoReasoning, "check_reasoning"),
+        (broken_backends.ClaimsNoTools, "check_tools"),
+        (broken_backends.RefusesLate, "check_delete"),
+        (broken_backends.RefusesSomethingElse, "check_delete"),
+        (broken_backends.TurnsTheHistoryAround, "check_history"),
+        (broken_backends.IgnoresTheLimit, "check_history"),
+        (broken_backends.SendsTwice, "check_history"),
+        (broken_backends.SendsTwice, "check_order"),
+        (broken_backends.ForgetsTheRenaming, "check_rename"),
+        (broken_backends.ForgetsTheTitle, "check_title"),
+        (broken_backends.SpeaksAsTheUser, "check_history"),
+        (broken_backends.FindsEverything, "check_unknown_conversation"),
+        (broken_backends.FindsEverything, "check_delete"),
+        (broken_backends.DeletesNothing, "check_delete"),
+        (broken_backends.DeletesAll, "check_delete"),
+        (broken_backends.ListsTwice, "check_list"),
+        (broken_backends.HasOneConversation, "check_create"),
+        (broken_backends.HasOneConversation, "check_context"),
+        (broken_backends.Normalizes, "check_text"),
+        (broken_backends.Shortens, "check_long_text"),
+        (broken_backends.Forgets, "check_context"),
+        (broken_backends.CannotBeCancelled, "check_cancelling"),
+        (broken_backends.TakesAnyExtra, "check_unknown_extra"),
+        (broken_backends.SaysWhatOthersSaid, "check_roles"),
+        (broken_backends.RaisesSomethingForeign, "check_unknown_conversation"),
+        (broken_backends.RaisesWhatCannotBePickled, "check_errors"),
+        (broken_backends.HasNoReferences, "check_references"),
+        (broken_backends.CountsNothing, "check_usage"),
+        (broken_backends.SaysNothing, "check_empty_answer"),
+        (broken_backends.AnswersByNumber, "check_conversations_at_once"),
+        (broken_backends.DropsFiles, "check_attachments"),
+        (broken_backends.LosesTheSeed, "check_history_seed"),
+        (broken_backends.ProfileOfNothingKnown, "check_profile"),
+    ],
+)
+async def test_a_broken_backend_is_found_by_the_rule_meant_for_it(
+    backend: type[broken_backends.Broken], check: str
+) -> None:
+    class Contract(FakeContract):
+        def open_bridge(self) -> AbstractAsyncContextManager[Bridge]:
+            return Bridge(backend())
+
+    with pytest.raises(AssertionError) as broken:
+        await getattr(Contract(), check)()
+    assert str(broken.value)
+
+
+class Breathing(FakeBackend):
+    """A fake that takes its time; no rule may depend on its answering at once."""
+
+    async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
+        reply = await super().send(conversation_id, message, options)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return reply
+
+
+class Modest(FakeBackend):
+    """A fake that does only some things, and shows the model one message at a time."""
+
+    features: ClassVar[tuple[Feature, ...]] = (Feature.CREATE, Feature.SEND)
+
+    @property
+    def profile(self) -> Profile:
+        return Profile(
+            "fake",
+            {feature: Support.NATIVE for feature in Feature if feature in self.features},
+            context=ContextOwner.NONE,
+        )
+
+    async def create_conversation(
+        self,
+        *,
+        title: str | None = None,
+        system: str | None = None,
+        history: Sequence[Message] = (),
+        extra: Mapping[str, Any] | None = None,
+    ) -> Conversation:
+        asked = {
+            Feature.CREATE: True,
+            Feature.TITLE: title,
+            Feature.SYSTEM: system,
+            Feature.HISTORY_SEED: history,
+        }
+        for feature, value in asked.items():
+            self._need(feature, needed=bool(value))
+        return await super().create_conversation(title=title, system=system, history=history, extra=extra)
+
+    async def get_conversation(self, conversation_id: str) -> Conversation:
+        self._need(Feature.GET)
+        return await super().get_conversation(conversation_id)
+
+    def list_conversations(self) -> AsyncIterator[Conversation]:
+        self._need(Feature.LIST)
+        return super().list_conversations()
+
+    async def rename_conversation(self, conversation_id: str, title: str) -> Conversation:
+        self._need(Feature.RENAME)
+        return await super().rename_conversation(conversation_id, title)
+
+    async def delete_conversation(self, conversation_id: str) -> None:
+        self._need(Feature.DELETE)
+        await super().delete_conversation(conversation_id)
+
+    def list_messages(
+        self,
+        conversation_id: str,
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        newest_first: bool = False,
+    ) -> AsyncIterator[Message]:
+        self._need(Feature.HISTORY)
+        return super().list_messages(conversation_id, after=after, limit=limit, newest_first=newest_first)
+
+    async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
+        self._need(Feature.SEND)
+        files = not all(isinstance(part, Text) for part in message.parts)
+        self._need(Feature.ATTACHMENTS, needed=files)
+        self._find(conversation_id).messages.clear()
+        return await super().send(conversation_id, message, options)
+
+    def stream(
+        self, conversation_id: str, message: Message, options: SendOptions
+    ) -> AsyncGenerator[StreamEvent, None]:
+        self._need(Feature.STREAM)
+        return super().stream(conversation_id, message, options)
+
+    def _need(self, feature: Feature, *, needed: bool = True) -> None:
+        if needed and not self.profile.can(feature):
+            raise self.profile.unsupported(feature)
+
+
+class Blind(Modest):
+    """It changes conversations that it cannot show."""
+
+    features = (
+        Feature.CREATE,
+        Feature.TITLE,
+        Feature.HISTORY_SEED,
+        Feature.RENAME,
+        Feature.DELETE,
+        Feature.SEND,
+        Feature.ATTACHMENTS,
+    )
+
+
+class Resident(Modest):
+    """Its conversations are made elsewhere."""
+
+    features = (Feature.SEND, Feature.GET)
+
+
+class Mute(Modest):
+    """It can do nothing at all."""
+
+    features = ()
+
+
+class ModestContract(ChatBackendContract):
+    async def conversation(self, bridge: Bridge) -> Chat:
+        created = await FakeBackend.create_conversation(cast(FakeBackend, bridge.backend))
+        return bridge.open(created.id)
+
+
+@pytest.mark.parametrize("backend", [Modest, Blind, Resident])
+async def test_a_backend_that_says_what_it_cannot_do_keeps_the_contract(backend: type[Modest]) -> None:
+    results = await ModestContract(lambda: Bridge(backend())).run()
+    assert [] == [str(result) for result in results if result.problem]
+
+
+@pytest.mark.parametrize(
+    "check", ["check_create", "check_list", "check_history", "check_send", "check_stream", "check_rename"]
+)
+async def test_a_backend_that_can_do_nothing_may_say_so(check: str) -> None:
+    await getattr(ModestContract(lambda: Bridge(Mute())), check)()
+
+
+async def test_running_the_contract_gives_a_result_for_each_rule() -> None:
+    results = await ChatBackendContract(lambda: Bridge(Breathing())).run()
+
+    assert ChatBackendContract.checks() == tuple(result.check for result in results)
+    # The fake does not reason unless it is told how, which is a hook, as what makes it say nothing is.
+    assert ["check_reasoning"] == [result.check for result in results if result.problem]
+    assert ["check_empty_answer"] == [result.check for result in results if result.skipped]
+
+
+def test_a_result_says_rule_and_problem() -> None:
+    assert "kept    Be." == str(Result("check_being", "Be."))
+    assert "skipped Be. (why)" == str(Result("check_being", "Be.", skipped="why"))
+    assert "BROKEN  Be. (check_being: not)" == str(Result("check_being", "Be.", problem="not"))
+
+
+def test_every_rule_is_said_in_one_line() -> None:
+    for check in ChatBackendContract.checks():
+        rule = getattr(ChatBackendContract, check).__doc__
+        assert rule is not None
+        assert "\n" not in rule.strip(), check
+
+
+async def test_a_subclass_may_add_a_check_and_one_without_words_goes_by_its_name() -> None:
+    class More(FakeContract):
+        async def check_more(self) -> None:
+            raise NotApplicable("nothing more to say")
+
+    assert (*ChatBackendContract.checks(), "check_more") == More.checks()
+    assert Result("check_more", "check_more", skipped="nothing more to say") == (await More().run())[-1]
+
+
+async def test_a_contract_needs_a_bridge_to_try() -> None:
+    with pytest.raises(NotImplementedError, match="ChatBackendContract needs an open_bridge"):
+        ChatBackendContract().open_bridge()
+
+
+async def test_a_rule_that_hangs_is_broken() -> None:
+    class Impatient(FakeContract):
+        PATIENCE = 0.0
+
+        def open_bridge(self) -> AbstractAsyncContextManager[Bridge]:
+            return Bridge(broken_backends.Hangs())
+
+    with pytest.raises(AssertionError, match="TimeoutError"):
+        await Impatient().check_send()
+
+
+def test_expectations_say_what_was_found_and_cut_what_is_long() -> None:
+    with pytest.raises(AssertionError, match="no"):
+        expect(False, "no")
+    expect(True, "no")
+
+
+async def never() -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+async def never_an_item() -> AsyncGenerator[int, None]:
+    await asyncio.get_running_loop().create_future()
+    yield 1
+
+
+async def at_once() -> None:
+    pass
+
+
+async def wrong() -> None:
+    raise KeyError("wrong")
+
+
+async def test_a_refusal_must_come_at_once_and_be_of_its_kind() -> None:
+    for action, problem in (
+        (never, "it began I/O"),
+        (never_an_item, "it began I/O"),
+        (at_once, "it went through"),
+        (wrong, "not KeyError"),
+    ):
+        with pytest.raises(AssertionError, match=problem):
+            expect_refused(UsageError, "trying", action)
+
+
+async def test_an_error_that_does_not_come_or_is_another_is_said() -> None:
+    async def some() -> AsyncIterator[int]:
+        yield 1
+
+    actions: list[tuple[Callable[[], Awaitable[None] | AsyncIterator[int]], str]] = [
+        (at_once, "went through"),
+        (some, "went through"),
+        (wrong, "not KeyError"),
+    ]
+    for action, problem in actions:
+        with pytest.raises(AssertionError, match=problem):
+            await what_raises(UsageError, "trying", action)
+
+
+def test_events_fold_as_they_are_documented() -> None:
+    events: list[StreamEvent] = [
+        TextDelta("gone"),
+        Reset("again"),
+        ReasoningDelta("I ", 0),
+        TextDelta("He", 1),
+        ReasoningDelta("think", 0),
+        TextDelta("llo", 1),
+        TextDelta("draft", 2),
+        PartAdded(Text("final"), 2),
+    ]
+    assert (Reasoning("I think"), Text("Hello"), Text("final")) == fold(events)
