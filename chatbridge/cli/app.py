@@ -1,0 +1,348 @@
+"""The commands: their arguments and their help; what they do is in the modules beside this one."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from chatbridge.backend import Feature
+from chatbridge.bridge import Bridge, connect
+from chatbridge.cli import conversations as kept
+from chatbridge.cli.chat import Talk, create, warn
+from chatbridge.cli.describe import describe as describe_backend
+from chatbridge.cli.describe import list_backends, secret_options
+from chatbridge.cli.emulate import emulate as serve_emulator
+from chatbridge.cli.output import Output, one_line
+from chatbridge.cli.plain import plain, plain_reply
+from chatbridge.cli.program import FAILED, MISUSED, Program
+from chatbridge.cli.stage import perform
+from chatbridge.config import find_backend
+from chatbridge.errors import UsageError
+from chatbridge.registry import load_adapter
+from chatbridge.secret import Secret
+
+__all__ = ["app"]
+
+_BACKEND = "chatbridge.cli.backend"
+
+
+def _example(*lines: str) -> str:
+    return "\b\n" + "\n".join(("Examples:" if len(lines) > 1 else "Example:", *(f"  {x}" for x in lines)))
+
+
+def _set_debug(context: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's
+    if value:
+        context.ensure_object(Output).debug = True
+
+
+def _set_raw(context: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's
+    if value:
+        context.ensure_object(Output).raw = True
+
+
+_debug = click.option(
+    "--debug",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_set_debug,
+    help="Show a traceback with an error.",
+)
+_raw = click.option(
+    "--raw",
+    is_flag=True,
+    expose_value=False,
+    callback=_set_raw,
+    help="Print what is said as it is, not with terminal controls escaped.",
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_ask_key = click.option(
+    "--ask-key", is_flag=True, help="Ask for the key at the terminal, without showing it."
+)
+
+
+@click.group(
+    cls=Program,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=_example(
+        "chatbridge demo",
+        "chatbridge chat h2ogpte://h2ogpte.example.com?llm=auto",
+    )
+    + "\n\nExit codes: 0 done, 1 the backend failed, 2 usage or configuration.",
+)
+@click.version_option(package_name="chatbridge", prog_name="chatbridge", message="%(prog)s %(version)s")
+@_debug
+@click.pass_context
+def app(context: click.Context) -> int:
+    """
+    Hold conversations over chat APIs, whoever's they are.
+
+    A URL is a config string such as h2ogpte://HOST, the name of a backend in the config file, or '-' for
+    the default ($CHATBRIDGE_BACKEND, else the config file's). Keys come from the environment, from a file
+    (key=file:PATH) or from --ask-key.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        return MISUSED
+    return 0
+
+
+def _bridge(url: str | None, output: Output, *, ask_key: bool) -> Bridge:
+    backend = find_backend(None if url in {None, "-"} else url)
+    given: dict[str, Any] = {}
+    if ask_key:
+        if not output.typed:
+            raise UsageError("--ask-key needs a terminal to ask at")
+        for name in secret_options(load_adapter(backend.scheme)):
+            typed: str = click.prompt(f"{backend.scheme} {name}", hide_input=True, err=True)
+            given[name] = Secret(typed)
+    return connect(backend, **given)
+
+
+@app.command(epilog=_example("chatbridge demo"))
+@_debug
+@click.pass_obj
+def demo(output: Output) -> int:
+    """
+    Show one conversation over every backend.
+
+    The servers are emulators: nothing leaves this machine. What each backend claims is tried and checked;
+    the exit code is 1 if something of it did not work.
+    """
+    return 0 if asyncio.run(perform(output)) else FAILED
+
+
+@app.command(epilog=_example("chatbridge chat fake:", "printf 'Hello\\nAnd now?\\n' | chatbridge chat fake:"))
+@click.argument("url", required=False)
+@click.option("--conversation", "-c", metavar="ID", help="Go on with this one instead of a new one.")
+@_raw
+@_ask_key
+@_debug
+@click.pass_obj
+def chat(output: Output, url: str | None, conversation: str | None, *, ask_key: bool) -> None:
+    """
+    Talk; the answers are streamed.
+
+    Through a pipe, each line of stdin is a message (or a command, /help shows them), answers go to stdout,
+    and the first failure ends it.
+    """
+    bridge = _bridge(url, output, ask_key=ask_key)
+    Talk(bridge, output).run(conversation)
+
+
+@app.command(
+    epilog=_example(
+        'chatbridge send kaziro: "Which markets close today?"',
+        "git diff | chatbridge send fake: - --json",
+    )
+)
+@click.argument("url")
+@click.argument("text")
+@click.option("--conversation", "-c", metavar="ID", help="Send to this one instead of a new one.")
+@click.option(
+    "--delete", is_flag=True, help="Delete the conversation after the answer; not if there is none."
+)
+@_json
+@_raw
+@_ask_key
+@_debug
+@click.pass_obj
+def send(  # one argument for each of the command line's
+    output: Output,
+    url: str,
+    text: str,
+    conversation: str | None,
+    *,
+    delete: bool,
+    as_json: bool,
+    ask_key: bool,
+) -> None:
+    """
+    Send one message and print the answer.
+
+    The conversation's id goes to stderr. TEXT may be '-' for what is on stdin.
+    """
+    bridge = _bridge(url, output, ask_key=ask_key)
+    asyncio.run(_send(bridge, output, text, conversation, delete=delete, as_json=as_json))
+
+
+def _stdin() -> str:
+    try:
+        return sys.stdin.read().removesuffix("\n")
+    except UnicodeError:
+        pass
+    raise UsageError("what was piped in is not UTF-8")
+
+
+async def _send(
+    bridge: Bridge, output: Output, text: str, conversation: str | None, *, delete: bool, as_json: bool
+) -> None:
+    text = _stdin() if text == "-" else text
+    if not text.strip():
+        raise UsageError("there is nothing to send")
+    async with bridge:
+        if delete:
+            bridge.require(Feature.DELETE)
+        with output.waiting(f"waiting for {bridge.profile.name}"):
+            if conversation is None:
+                talk = await create(bridge, output)
+            else:
+                talk = bridge.open(conversation)
+                output.note(f"conversation: {talk.id}")
+            reply = await talk.send(text)
+        if as_json:
+            output.json(plain_reply(reply, talk.id))
+        else:
+            output.write(reply.text)
+            warn(reply, output)
+        if delete:
+            await talk.delete()
+
+
+class ListByDefault(click.Group):
+    """A group of which `list` is meant where an option follows at once."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that *args* begin with."""
+        return super().resolve_command(ctx, ["list", *args] if args[0].startswith("-") else args)
+
+
+@app.group(
+    cls=ListByDefault,
+    invoke_without_command=True,
+    epilog=_example(
+        "chatbridge conversations h2ogpte:",
+        "chatbridge conversations h2ogpte: show 5f0c7d8e --json",
+        'chatbridge conversations h2ogpte: rename 5f0c7d8e "Kyoto, with maples"',
+    ),
+)
+@click.argument("url")
+@_ask_key
+@_debug
+@click.pass_context
+def conversations(context: click.Context, url: str, *, ask_key: bool) -> None:
+    """
+    List, show, rename or delete conversations.
+
+    Without a command, list them.
+    """
+    context.meta[_BACKEND] = url, ask_key
+    if context.invoked_subcommand is None:
+        context.invoke(list_, as_json=False)
+
+
+def _named(output: Output) -> Bridge:
+    url, ask_key = click.get_current_context().meta[_BACKEND]
+    return _bridge(url, output, ask_key=ask_key)
+
+
+@conversations.command("list", epilog=_example("chatbridge conversations fake: list --json"))
+@_json
+@_debug
+@click.pass_obj
+def list_(output: Output, *, as_json: bool) -> None:
+    """
+    List them.
+
+    Through a pipe: id, time and title, a line each, with tabs between.
+    """
+    asyncio.run(kept.list_all(_named(output), output, as_json=as_json))
+
+
+@conversations.command(epilog=_example("chatbridge conversations h2ogpte: show 5f0c7d8e"))
+@click.argument("conversation_id", metavar="ID")
+@_json
+@_raw
+@_debug
+@click.pass_obj
+def show(output: Output, conversation_id: str, *, as_json: bool) -> None:
+    """Show one, with its messages where the backend shows them."""
+    asyncio.run(kept.show(_named(output), conversation_id, output, as_json=as_json))
+
+
+@conversations.command(epilog=_example('chatbridge conversations h2ogpte: rename 5f0c7d8e "In autumn"'))
+@click.argument("conversation_id", metavar="ID")
+@click.argument("title")
+@_json
+@_debug
+@click.pass_obj
+def rename(output: Output, conversation_id: str, title: str, *, as_json: bool) -> None:
+    """Give one another title."""
+    asyncio.run(kept.rename(_named(output), conversation_id, title, output, as_json=as_json))
+
+
+@conversations.command(epilog=_example("chatbridge conversations h2ogpte: delete 5f0c7d8e"))
+@click.argument("conversation_id", metavar="ID")
+@_json
+@_debug
+@click.pass_obj
+def delete(output: Output, conversation_id: str, *, as_json: bool) -> None:
+    """Delete one on the server; it is not asked for again."""
+    asyncio.run(kept.delete(_named(output), conversation_id, output, as_json=as_json))
+
+
+@app.command(epilog=_example("chatbridge backends"))
+@_json
+@_debug
+@click.pass_obj
+def backends(output: Output, *, as_json: bool) -> None:
+    """List the installed backends."""
+    found = list(list_backends())
+    if as_json:
+        return output.json(plain(found))
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("name", "emulator", "summary"):
+        table.add_column(heading, overflow="fold")
+    for listed in found:
+        broken = Text(f"broken: {one_line(listed.error)}", "red") if listed.error is not None else None
+        summary = broken or Text(listed.summary or "")
+        table.add_row(Text(listed.name, "cyan"), "yes" if listed.emulator else "no", summary)
+    return output.draw(table)
+
+
+@app.command(epilog=_example("chatbridge describe h2ogpte", "chatbridge describe fake --json"))
+@click.argument("scheme")
+@_json
+@_debug
+@click.pass_obj
+def describe(output: Output, scheme: str, *, as_json: bool) -> None:
+    """
+    Tell what a backend can do, and its options.
+
+    It needs no key and no network. In place of SCHEME a config string does, where options change what can
+    be done. "emulated" is what the API lacks and chatbridge makes up for.
+    """
+    description = describe_backend(scheme)
+    if as_json:
+        return output.json(description.plain())
+    return output.draw(*description.shown())
+
+
+@app.command(epilog=_example("chatbridge emulate h2ogpte --port 8101", "chatbridge emulate kaziro --json"))
+@click.argument("name")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="The port; by default a free one.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help='When ready, print one line: {"name", "base_url", "config", "env"}.',
+)
+@_debug
+@click.pass_obj
+def emulate(output: Output, name: str, host: str, port: int, *, as_json: bool) -> None:
+    """
+    Serve an emulator of the API NAME.
+
+    It runs until Ctrl-C or SIGTERM, and answers as the API's documents say, from memory.
+    `chatbridge backends` shows who has one.
+    """
+    asyncio.run(serve_emulator(name, host, port, output, as_json=as_json))

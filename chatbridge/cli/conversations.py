@@ -1,0 +1,109 @@
+"""`chatbridge conversations`: what a backend keeps, listed, shown, renamed and deleted."""
+
+from __future__ import annotations
+
+from rich.table import Table
+from rich.text import Text
+
+from chatbridge.backend import Feature
+from chatbridge.bridge import Bridge
+from chatbridge.cli.output import Output, one_line
+from chatbridge.cli.plain import kind_of, plain, time_text
+from chatbridge.domain import Conversation, Message
+from chatbridge.domain import Text as TextPart
+
+__all__ = ["delete", "list_all", "rename", "show"]
+
+
+async def list_all(bridge: Bridge, output: Output, *, as_json: bool) -> None:
+    """Show all conversations; a table for people, lines of id, time and title for pipes."""
+    async with bridge:
+        with output.waiting(f"reading from {bridge.profile.name}"):
+            found = [conversation async for conversation in bridge.conversations()]
+    if as_json:
+        return output.json(plain(found))
+    if not output.watched:
+        for conversation in found:
+            output.row(*_cells(conversation))
+        return None
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("id", overflow="fold", style="cyan")
+    table.add_column("updated", no_wrap=True)
+    table.add_column("title", overflow="fold")
+    for conversation in found:
+        table.add_row(*(Text(one_line(cell)) for cell in _cells(conversation)))
+    return output.draw(table if found else Text("There are no conversations."))
+
+
+def _cells(conversation: Conversation) -> tuple[str, str, str]:
+    moment = conversation.updated_at or conversation.created_at
+    when = "" if moment is None else moment.strftime("%Y-%m-%d %H:%M")
+    return conversation.id, when, conversation.title or ""
+
+
+async def show(bridge: Bridge, conversation_id: str, output: Output, *, as_json: bool) -> None:
+    """Show a conversation, and its messages where the backend shows them."""
+    messages: list[Message] | None = None
+    async with bridge:
+        with output.waiting(f"reading from {bridge.profile.name}"):
+            chat = bridge.open(conversation_id)
+            if bridge.profile.can(Feature.GET) or not bridge.profile.can(Feature.HISTORY):
+                await chat.refresh()
+            if bridge.profile.can(Feature.HISTORY):
+                messages = [message async for message in chat.messages()]
+    if as_json:
+        document = plain(chat.conversation)
+        return output.json({"conversation": document, "messages": plain(messages)})
+    _show_fields(chat.conversation, output)
+    if messages is None:
+        return output.note(str(bridge.profile.unsupported(Feature.HISTORY)))
+    for message in messages:
+        _show_message(message, output)
+    return None
+
+
+def _show_fields(conversation: Conversation, output: Output) -> None:
+    fields = {
+        "id": conversation.id,
+        "title": conversation.title,
+        "system": conversation.system,
+        "created": conversation.created_at and time_text(conversation.created_at),
+        "updated": conversation.updated_at and time_text(conversation.updated_at),
+        **conversation.extra,
+    }
+    for name, value in fields.items():
+        if value is not None:
+            output.write(one_line(f"{name}: {value}"))
+
+
+def _show_message(message: Message, output: Output) -> None:
+    when = "" if message.created_at is None else f", {time_text(message.created_at)}"
+    author = "" if message.author is None else f" {message.author}"
+    output.write("\n" + one_line(f"{message.role.value}{author}{when}"))
+    if message.text:
+        output.write(message.text)
+    for part in message.parts:
+        if not isinstance(part, TextPart):
+            output.write(f"[{kind_of(part)}]")
+    for reference in message.references:
+        output.write(one_line(f"[reference: {reference.title or reference.document_id}]"))
+
+
+async def rename(bridge: Bridge, conversation_id: str, title: str, output: Output, *, as_json: bool) -> None:
+    """Give a conversation another title."""
+    async with bridge:
+        with output.waiting(f"waiting for {bridge.profile.name}"):
+            conversation = await bridge.open(conversation_id).rename(title)
+    if as_json:
+        return output.json(plain(conversation))
+    return output.row(conversation.id, conversation.title or "")
+
+
+async def delete(bridge: Bridge, conversation_id: str, output: Output, *, as_json: bool) -> None:
+    """Delete a conversation."""
+    async with bridge:
+        with output.waiting(f"waiting for {bridge.profile.name}"):
+            await bridge.open(conversation_id).delete()
+    if as_json:
+        return output.json({"id": conversation_id, "deleted": True})
+    return output.note(f"deleted: {conversation_id}")

@@ -1,0 +1,83 @@
+"""`chatbridge emulate`: one emulator, served until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import signal
+from contextlib import suppress
+from ipaddress import ip_address
+
+from attrs import evolve, frozen
+
+from chatbridge.cli.output import Output
+from chatbridge.cli.plain import Json, plain
+from chatbridge.config import BackendURL
+from chatbridge.errors import ConfigError
+from chatbridge.registry import load_adapter
+from chatbridge.testing.emulator import Served, serve
+
+__all__ = ["emulate"]
+
+
+async def emulate(name: str, host: str, port: int, output: Output, *, as_json: bool) -> None:
+    """
+    Serve the emulator *name* until SIGINT or SIGTERM, and say where it is.
+
+    Raises:
+        ConfigError: There is none, or it cannot listen there.
+    """
+    emulator = load_adapter(name).load_emulator()()
+    stop = asyncio.Event()
+    # Before it is said to be ready, so that whoever reads that can stop it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with suppress(NotImplementedError):  # Windows has no such handlers; Ctrl-C works there all the same.
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    problem = None
+    try:
+        async with serve(emulator, host, port) as served:
+            _announce(_Ready.of(served), output, as_json=as_json)
+            await stop.wait()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        problem = error.strerror or str(error)
+    if problem is not None:
+        raise ConfigError(f"{name}: cannot listen on {host}, port {port}: {problem}")
+
+
+@frozen
+class _Ready:
+    """An emulator that answers, and what a client needs to reach it."""
+
+    name: str
+    base_url: str
+    config: str
+    env: dict[str, str]
+
+    @classmethod
+    def of(cls, served: Served) -> _Ready:
+        # "Any address" is none to connect to.
+        url = served.base_url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+        served = evolve(served, base_url=url)
+        config = BackendURL.parse(served.config)
+        if not _is_loopback(config.host or ""):
+            config = config.with_options(insecure="true")
+        return cls(served.emulator.name, url, str(config), served.emulator.env)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _announce(ready: _Ready, output: Output, *, as_json: bool) -> None:
+    if as_json:
+        document: Json = {name: plain(getattr(ready, name)) for name in ("name", "base_url", "config", "env")}
+        return output.json(document)
+    output.write(f"{ready.name} is emulated at {ready.base_url}; Ctrl-C stops it. To talk to it:\n")
+    for variable, value in ready.env.items():
+        output.write(f"  export {variable}={shlex.quote(value)}")
+    return output.write(f"  chatbridge chat {shlex.quote(ready.config)}")

@@ -1,0 +1,55 @@
+"""The frame of the command line: whatever fails becomes one paragraph on stderr and an exit code."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Any, NoReturn
+
+import click
+
+from chatbridge.cli.output import Output, paragraph
+from chatbridge.errors import ChatbridgeError, MissingSecret, UsageError
+
+__all__ = ["FAILED", "INTERRUPTED", "MISUSED", "Program"]
+
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+
+
+class Program(click.Group):
+    """The whole command line; any failure becomes one paragraph on stderr and an exit code."""
+
+    def main(self, *args: Any, **extra: Any) -> NoReturn:  # noqa: ANN401 - click's own
+        """Run, and exit: 0 done, 1 the backend failed, 2 usage or configuration, 130 interrupted."""
+        output: Output = extra.setdefault("obj", Output())
+        extra["standalone_mode"] = False
+        try:
+            code = _code(super().main(*args, **extra))
+        except Exception as error:  # noqa: BLE001 - the last line of defence
+            code = _explain(error, output)
+        sys.exit(code)
+
+
+def _code(result: object) -> int:
+    return result if isinstance(result, int) else 0
+
+
+def _explain(error: Exception, output: Output) -> int:
+    if isinstance(error, click.Abort):
+        return INTERRUPTED
+    if output.debug:
+        click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+    if isinstance(error, click.ClickException):
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        hint = f" See '{context.command_path} --help'." if context is not None else ""
+        output.note(f"chatbridge: {error.format_message()}{hint}")
+        return error.exit_code
+    if isinstance(error, ChatbridgeError):
+        hint = "; or use --ask-key" if isinstance(error, MissingSecret) else ""
+        output.note(f"chatbridge: {paragraph(error)}{hint}")
+        return MISUSED if isinstance(error, UsageError) else FAILED
+    output.note(
+        f"chatbridge: this is a bug in chatbridge or in a backend's package: {type(error).__name__}: {error}"
+        f"{'' if output.debug else ' (--debug shows where)'}"
+    )
+    return FAILED

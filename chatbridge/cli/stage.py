@@ -1,0 +1,131 @@
+"""How `chatbridge demo` looks: the dialogue as it happens, and the table at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import define, field
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from chatbridge.backend import Feature
+from chatbridge.cli.demo import Check, Prepare, demonstrate, takes_part
+from chatbridge.cli.describe import STYLES, list_backends
+from chatbridge.cli.output import Output, one_line
+from chatbridge.registry import load_adapter
+from chatbridge.testing.responder import pieces
+
+__all__ = ["Stage", "perform", "results"]
+
+INDENT = 12
+"""Where what is said begins, behind who says it."""
+
+COLUMN = 13
+"""How wide a backend's results are."""
+
+
+@define
+class Stage:
+    """Shows a conversation line by line; answers appear as their pieces come."""
+
+    output: Output
+    _console: Console = field(init=False)
+    _name: str = ""
+    _column: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self._console = self.output.console()
+
+    def begins(self, name: str, where: str) -> None:
+        """Draw a line with the backend's name."""
+        self._name = name
+        self._console.print()
+        self._console.print(Rule(Text(f"{name}: {where}"), align="left"))
+
+    def asks(self, text: str) -> None:
+        """Show the user's words."""
+        self._line("you", text, "cyan")
+
+    def answers(self, piece: str) -> None:
+        """Show a piece of the answer, wrapped between words."""
+        if not self._column:
+            self._begin(self._name, "magenta")
+        for word in pieces(one_line(piece)):
+            if self._column + len(word.rstrip()) > self._console.width and self._column > INDENT:
+                self._console.print()
+                self._console.print(" " * INDENT, end="")
+                self._column = INDENT
+            shown = word.lstrip() if self._column == INDENT else word
+            self._console.print(shown, end="", soft_wrap=True)
+            self._column += len(shown)
+
+    def answered(self) -> None:
+        """End the line."""
+        if self._column:
+            self._console.print()
+        self._column = 0
+
+    def did(self, feature: Feature, what: str) -> None:
+        """Show a step that worked."""
+        self._line(feature.value, what, "green")
+
+    def failed(self, feature: Feature, problem: str) -> None:
+        """Show a step that did not work."""
+        self._line(feature.value, f"FAILED: {problem}", "bold red")
+
+    def _line(self, who: str, text: str, style: str) -> None:
+        self._begin(who, style)
+        self.answers(text)
+        self.answered()
+
+    def _begin(self, who: str, style: str) -> None:
+        self._console.print(Text(f"{who:<{INDENT - 1}} ", style), end="")
+        self._column = INDENT
+
+
+async def perform(output: Output, prepare: Prepare | None = None) -> bool:
+    """Show every backend that takes part; whether all that is claimed works, and no backend is broken."""
+    stage = Stage(output)
+    installed = list(list_backends())
+    adapters = [load_adapter(listed.name) for listed in installed if listed.error is None]
+    checks = [await demonstrate(adapter, stage, prepare) for adapter in adapters if takes_part(adapter)]
+    results(checks, output)
+    problems = [listed.error for listed in installed if listed.error is not None] + [
+        f"{check.name} claims {feature.value}, which did not work: {problem}"
+        for check in checks
+        for feature, problem in check.problems.items()
+    ]
+    for problem in problems:
+        output.note(f"chatbridge: {problem}")
+    return not problems
+
+
+def results(checks: Sequence[Check], output: Output) -> None:
+    """Draw what each backend can do and whether it did, in as many tables as fit side by side."""
+    beside = max(1, (output.console().width - COLUMN) // COLUMN)
+    for first in range(0, len(checks), beside):
+        output.draw("", _table(checks[first : first + beside]))
+    output.draw(Text("+ used in the conversation and found right   ! claimed, and did not work", style="dim"))
+
+
+def _table(checks: Sequence[Check]) -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("backend", no_wrap=True)
+    for check in checks:
+        table.add_column(Text(check.name), overflow="fold", min_width=COLUMN - 1)
+    for feature in Feature:
+        table.add_row(feature.value, *(_cell(check, feature) for check in checks))
+    table.add_section()
+    table.add_row("turns", *(str(check.turns) for check in checks))
+    table.add_row("time", *(f"{check.seconds:.2f} s" for check in checks))
+    return table
+
+
+def _cell(check: Check, feature: Feature) -> Text:
+    support = check.profile.support(feature)
+    if feature in check.problems:
+        return Text(f"{support.value} !", "bold red")
+    return Text(f"{support.value}{' +' if feature in check.worked else ''}", STYLES[support])

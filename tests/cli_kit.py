@@ -1,0 +1,132 @@
+"""What the tests of the command line share: running it in the process, and emulators beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Generator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from importlib.metadata import EntryPoint
+from typing import Literal
+
+import pytest
+from attrs import frozen
+from click.testing import CliRunner, Result
+
+from chatbridge import registry
+from chatbridge.backend import Feature, Profile, Support
+from chatbridge.cli.app import app
+from chatbridge.cli.output import Output
+from chatbridge.options import CommonOptions, option
+from chatbridge.registry import Adapter, Defaults
+from chatbridge.secret import Secret
+from chatbridge.testing import fake
+from chatbridge.testing.emulator import Emulator, Served, serve
+
+KEY = "sk-emulator"
+
+
+def run(
+    *args: str,
+    stdin: str | bytes = "",
+    output: Output | None = None,
+    env: Mapping[str, str | None] | None = None,
+) -> Result:
+    """Run the command line with *args*; it sees no config file and no keys but those in *env*."""
+    clean: dict[str, str | None] = dict.fromkeys(
+        (
+            "CHATBRIDGE_BACKEND",
+            "CHATBRIDGE_CONFIG",
+            "H2OGPTE_API_KEY",
+            "KAZIRO_API_KEY",
+            "COLUMNS",
+            "FORCE_COLOR",
+        )
+    )
+    return CliRunner(env=clean | {"XDG_CONFIG_HOME": "/nonexistent"} | dict(env or {})).invoke(
+        app, args, input=stdin, obj=Output() if output is None else output, prog_name="chatbridge"
+    )
+
+
+def check(code: int, result: Result) -> Result:
+    """Hold that it ended with *code*, and that no traceback and no key was shown."""
+    assert code == result.exit_code, result.output
+    assert "Traceback" not in result.output
+    assert KEY not in result.output
+    return result
+
+
+def failure(code: int, *args: str, **settings: object) -> str:
+    """Hold that *args* fail with *code*, nothing on stdout and one line on stderr; give that line."""
+    result = check(code, run(*args, **settings))  # type: ignore[arg-type]  # passed on as they are
+    assert "" == result.stdout
+    line, end, more = result.stderr.partition("\n")
+    assert ("\n", "") == (end, more)
+    return line.removeprefix("chatbridge: ")
+
+
+@contextmanager
+def served(emulator: Emulator) -> Generator[Served]:
+    """Serve *emulator* from a thread, for commands that run an event loop of their own."""
+    ready: Future[tuple[Served, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+
+    async def serving() -> None:
+        stop = asyncio.Event()
+        async with serve(emulator) as listening:
+            ready.set_result((listening, asyncio.get_running_loop(), stop))
+            await stop.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(serving(),))
+    thread.start()
+    listening, loop, stop = ready.result(timeout=30)
+    try:
+        yield listening
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(timeout=30)
+    assert [] == emulator.crashes
+
+
+@contextmanager
+def h2ogpte() -> Generator[tuple[Emulator, str, dict[str, str]]]:
+    """Serve h2oGPTe's emulator; give it, the config string that reaches it, and the variables for it."""
+    emulator: Emulator = registry.load_adapter("h2ogpte").load_emulator()()
+    with served(emulator) as listening:
+        yield emulator, listening.config, emulator.env
+
+
+def install(monkeypatch: pytest.MonkeyPatch, **backends: str) -> None:
+    """Let *backends*, each `module:NAME`, be all that is installed."""
+    entries = [EntryPoint(name, value, registry.GROUP) for name, value in backends.items()]
+
+    def entry_points(*, group: str) -> list[EntryPoint]:
+        assert registry.GROUP == group
+        return entries
+
+    monkeypatch.setattr(registry, "entry_points", entry_points)
+
+
+@frozen(kw_only=True)
+class OddOptions(CommonOptions):
+    """Options of every kind that a backend may have."""
+
+    key: Secret = option("The key.")
+    cookie: Secret | None = option("Another.", default=None)
+    team: str = option("The team.")
+    mode: Literal["some", "all"] = option("How much it can do.", default="some")
+
+
+def _odd_profile(options: OddOptions) -> Profile:
+    return Profile("odd", {Feature.STREAM: Support.NATIVE} if options.mode == "all" else {})
+
+
+ODD = Adapter(
+    "odd",
+    "A backend whose options change what it can do",
+    options=OddOptions,
+    profile=_odd_profile,
+    open=fake.FakeBackend,
+    defaults=Defaults(model_option="mode"),
+)
+"""A backend that has no public host, and needs more than a key."""
