@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Generator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable
 from contextlib import suppress
-from types import coroutine
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from chatbridge.clock import Clock, deadline
 from chatbridge.errors import (
@@ -38,13 +37,14 @@ class Bounds:
     """
     Every wait of one bridge for its backend.
 
-    The transport keeps to deadlines by itself, and a little sooner; the timers here are for backends that do
-    without it, and for those that still wait when the bridge is closed.
+    A backend on the bridge's transport is *trusted*: the transport keeps to deadlines, watches
+    streams and ends what is under way when it closes. Any other is watched here.
 
     Attributes:
         provider: The backend's name.
         timeout: Seconds that one call may take in all.
         patience: Seconds that a stream may be silent once it has begun.
+        trusted: Whether the backend keeps to limits by itself.
         closed: Whether the bridge was closed.
     """
 
@@ -53,10 +53,13 @@ class Bounds:
     # What a backend, or one of its streams, may take to close.
     CLOSING = 1.0
 
-    def __init__(self, clock: Clock, *, provider: str, timeout: float, patience: float) -> None:
+    def __init__(
+        self, clock: Clock, *, provider: str, timeout: float, patience: float, trusted: bool = False
+    ) -> None:
         self.provider = provider
         self.timeout = timeout
         self.patience = patience
+        self.trusted = trusted
         self.closed = False
         self._clock = clock
         self._timers: set[asyncio.Timeout] = set()
@@ -119,18 +122,13 @@ class Bounds:
             TimeoutError: It did not end by *give_up*, by default *until*, plus `GRACE`, or the bridge closed.
         """
         with deadline(until):
-            # An event that is there already is had without a timer, which would cost more than the event.
-            steps = call.__await__()
-            try:
-                waits_for: object = next(steps)
-            except StopIteration as done:
-                result: T = done.value
-                return result
+            if self.trusted:
+                return await call
             timer = self._clock.timeout_at((until if give_up is None else give_up) + self.GRACE)
             self._timers.add(timer)
             try:
                 async with timer:
-                    return await _rest(steps, waits_for)
+                    return await call
             finally:
                 self._timers.discard(timer)
                 if self._quiet is not None and not self._timers:
@@ -151,25 +149,3 @@ class Bounds:
                 async with self._clock.timeout_at(self._clock.now() + self.GRACE):
                     await self._quiet.wait()
             expire(self._clock, self._timers)
-
-
-@coroutine
-def _rest(steps: Generator[Any, Any, T], waits_for: object) -> Generator[Any, Any, T]:
-    """Run a coroutine on from its first wait."""
-    thrown: BaseException | None = None
-    try:
-        while True:
-            try:
-                yield waits_for
-            except BaseException as error:  # noqa: BLE001 - whatever it is, it is the coroutine's to handle
-                thrown = error
-            if thrown is None:
-                return (yield from steps)
-            # Outside of the handler, or what the coroutine raises instead would carry this one along.
-            waits_for = steps.throw(thrown)
-            thrown = None
-    except StopIteration as done:
-        result: T = done.value
-        return result
-    finally:
-        thrown = None

@@ -104,8 +104,8 @@ class Bridge:
             self.clock,
             provider=backend.profile.name,
             timeout=self.options.timeout,
-            # The transport watches its streams by itself, and sees more of them than becomes an event.
-            patience=self.options.idle_timeout if transport is None else self.options.timeout,
+            patience=self.options.idle_timeout,
+            trusted=transport is not None,
         )
         self._transport = transport
 
@@ -161,7 +161,7 @@ class Bridge:
             if value:
                 self.require(feature)
         until = self.clock.now() + self.options.timeout
-        conversation = await self.bounded(
+        conversation = await self.bounds.call(
             self.backend.create_conversation(
                 title=title if own.can(Feature.TITLE) else None,
                 system=system if own.can(Feature.SYSTEM) else None,
@@ -246,10 +246,6 @@ class Bridge:
         if not self.profile.can(feature):
             raise self.profile.unsupported(feature)
 
-    async def bounded(self, call: Awaitable[T], *, creates: bool = False, until: float | None = None) -> T:
-        """Await *call* of the backend under one deadline over all its endpoint calls."""
-        return await self.bounds.call(call, creates=creates, until=until)
-
 
 class Chat:
     """
@@ -257,19 +253,16 @@ class Chat:
 
     Attributes:
         bridge: The bridge that it belongs to.
+        id: The backend's id of the conversation.
         conversation: What is known of it; `refresh` reads it again.
         system: The system prompt that goes with each message, where the API takes it so.
     """
 
     def __init__(self, bridge: Bridge, conversation: Conversation, system: str | None = None) -> None:
         self.bridge = bridge
+        self.id = conversation.id
         self.conversation = conversation
         self.system = system
-
-    @property
-    def id(self) -> str:
-        """The backend's id of the conversation."""
-        return self.conversation.id
 
     async def send(
         self,
@@ -301,7 +294,7 @@ class Chat:
         try:
             async with self.bridge.order.turn(self.id, until):
                 call = self.bridge.backend.send(self.id, outgoing.message, outgoing.options)
-                reply = await self.bridge.bounded(call, creates=True, until=until)
+                reply = await self.bridge.bounds.call(call, creates=True, until=until)
         except ChatbridgeError as error:
             raise error.because(
                 provider=error.provider or self.bridge.profile.name,
@@ -359,14 +352,14 @@ class Chat:
         """Delete the conversation on the server."""
         self.bridge.require(Feature.DELETE)
         try:
-            await self.bridge.bounded(self.bridge.backend.delete_conversation(self.id))
+            await self.bridge.bounds.call(self.bridge.backend.delete_conversation(self.id))
         except ChatbridgeError as error:
             raise error.because(conversation_id=self.id)
 
     async def update(self, call: Awaitable[Conversation], *, until: float | None = None) -> Conversation:
         """Take what *call* of the backend tells of the conversation."""
         try:
-            self.conversation = await self.bridge.bounded(call, until=until)
+            self.conversation = await self.bridge.bounds.call(call, until=until)
         except ChatbridgeError as error:
             raise error.because(conversation_id=self.id)
         return self.conversation

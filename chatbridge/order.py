@@ -60,7 +60,7 @@ class Order:
         lane.users += 1
         taken = False
         try:
-            taken = await self._acquire(lane.lock, until)
+            taken = await self._acquire(lane, until)
         finally:
             if not taken:
                 self._leave(conversation_id, lane)
@@ -73,7 +73,10 @@ class Order:
             )
         lane.streaming = task if streaming else None
 
-    async def _acquire(self, lock: asyncio.Lock, until: float) -> bool:
+    async def _acquire(self, lane: _Lane, until: float) -> bool:
+        lock = lane.lock
+        if lane.users == 1:
+            return await lock.acquire()
         timer = self._clock.timeout_at(until)
         self._waiting.add(timer)
         try:
@@ -83,8 +86,6 @@ class Order:
             return False
         finally:
             self._waiting.discard(timer)
-        if self._closed:
-            lock.release()
         return not self._closed
 
     def give_back(self, conversation_id: str) -> None:

@@ -7,6 +7,7 @@ had come, the columns what a repetition would do.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum, StrEnum
 from types import MappingProxyType
@@ -271,8 +272,9 @@ class Retrier:
         self._clock = clock
         self._attempts = attempts
         self.bucket = TokenBucket() if bucket is None else bucket
+        self._pauses: set[asyncio.Timeout] = set()
         self._retrying = AsyncRetrying(
-            sleep=clock.sleep, retry=self._may_repeat, wait=self._wait, stop=self._must_stop, reraise=True
+            sleep=self._pause, retry=self._may_repeat, wait=self._wait, stop=self._must_stop, reraise=True
         )
 
     async def run(
@@ -302,6 +304,22 @@ class Retrier:
             self.bucket.give(call.last_cost)
             return result
         raise call.verdict()
+
+    def close(self) -> None:
+        """End the waits between attempts; what comes after them is the attempts' to refuse."""
+        for timer in tuple(self._pauses):
+            self._clock.postpone(timer, self._clock.now())
+
+    async def _pause(self, seconds: float) -> None:
+        timer = self._clock.timeout_at(self._clock.now() + seconds + self.LONGEST_WAIT)
+        self._pauses.add(timer)
+        try:
+            async with timer:
+                await self._clock.sleep(seconds)
+        except TimeoutError:
+            pass  # Closed.
+        finally:
+            self._pauses.discard(timer)
 
     async def _again(
         self,

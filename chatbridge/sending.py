@@ -68,8 +68,8 @@ def prepare(
         UnsupportedFeature: An option cannot be honoured and `strict` is set.
     """
     if isinstance(message, str):
-        message = Message(Role.USER, (Text(message),))
-    if message.id is None:
+        message = Message(Role.USER, (Text(message),), str(uuid.uuid4()))
+    elif message.id is None:
         message = evolve(message, id=str(uuid.uuid4()))
     if options is None and not changes and system is None and not settings.include:
         return Outgoing(message, NO_OPTIONS)

@@ -149,7 +149,11 @@ class ReplyStream:
         """Wait for the next event; where none comes, close the stream and say why."""
         failed: ChatbridgeError
         try:
-            event = await self._wait()
+            if self._waiting or self._source is None:
+                raise UsageError("a stream is read by one task at a time")
+            if self._bridge.bounds.closed:
+                raise self._gave_up()
+            event = await self._wait(self._source)
         except ChatbridgeError as error:
             failed = error
         except StopAsyncIteration:
@@ -165,18 +169,14 @@ class ReplyStream:
         await self._close()
         raise self._explained(failed)
 
-    async def _wait(self) -> StreamEvent:
-        if self._waiting or self._source is None:
-            raise UsageError("a stream is read by one task at a time")
-        if self._bridge.bounds.closed:
-            raise self._gave_up()
+    async def _wait(self, source: AsyncGenerator[StreamEvent, None]) -> StreamEvent:
         clock = self._bridge.clock
         started = clock.now()
         until = started + self._budget
         give_up = min(until, started + self._bridge.bounds.patience) if self._begun else until
         self._waiting = True
         try:
-            return await self._bridge.bounds.wait(anext(self._source), until, give_up=give_up)
+            return await self._bridge.bounds.wait(anext(source), until, give_up=give_up)
         finally:
             self._waiting = False
             self._budget -= clock.now() - started

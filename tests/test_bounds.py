@@ -19,7 +19,8 @@ from chatbridge import (
     UsageError,
     connect,
 )
-from chatbridge.clock import current_deadline
+from chatbridge.bounds import expire
+from chatbridge.clock import SystemClock, current_deadline
 from chatbridge.errors import DeliveryUnknownTimeout, UnavailableTimeout
 from chatbridge.http import Transport
 from chatbridge.options import CommonOptions
@@ -132,7 +133,7 @@ async def test_a_call_may_fail_and_recover_while_it_waits() -> None:
         raise Unavailable("lost")
 
     bridge = Bridge(Double())
-    task = asyncio.create_task(bridge.bounded(call()))
+    task = asyncio.create_task(bridge.bounds.call(call()))
     await turns_of_the_loop()
     ready.set_exception(ConnectionError("with headers"))
 
@@ -162,7 +163,7 @@ async def test_what_a_call_makes_of_an_error_does_not_carry_it(clock: ManualCloc
         return "never"
 
     bridge = Bridge(Double(), clock=clock)
-    tasks = [asyncio.create_task(bridge.bounded(each())) for each in (call, recovers)]
+    tasks = [asyncio.create_task(bridge.bounds.call(each())) for each in (call, recovers)]
     await turns_of_the_loop()
     ready.set_exception(ConnectionError("with headers"))
     lost, recovered = await asyncio.gather(*tasks, return_exceptions=True)
@@ -200,6 +201,25 @@ async def test_a_call_that_is_cancelled_before_it_begins_leaves_no_coroutine_beh
 
 
 # ------------------------------------------------------------------------------------------ closing
+
+
+async def test_a_timer_that_fires_already_is_left_alone() -> None:
+    clock = SystemClock()
+    timer = clock.timeout_at(clock.now() + 60)
+
+    async def wait() -> None:
+        async with timer:
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    expire(clock, [timer])
+    await asyncio.sleep(0)
+    assert timer.expired()
+    expire(clock, [timer])
+
+    with pytest.raises(TimeoutError):
+        await task
 
 
 @pytest.mark.parametrize(("name", "method", "error"), HANGS)
@@ -332,3 +352,37 @@ async def test_c5_an_open_stream_over_http_ends_with_an_error(served: Served) ->
             await drain(stream)
 
     assert_nothing_left(bridge)
+
+
+# ------------------------------------------------------------------------------- the clock of these tests
+
+
+async def test_the_manual_clock_moves_only_when_it_is_moved(clock: ManualClock) -> None:
+    start, wall = clock.now(), clock.wall()
+    clock.advance(2)
+    await clock.sleep(3)
+
+    assert (start + 5, wall + 5, [3]) == (clock.now(), clock.wall(), clock.slept)
+
+
+async def test_the_manual_clock_fires_what_is_due_and_nothing_else(clock: ManualClock) -> None:
+    async def wait(timer: asyncio.Timeout) -> None:
+        async with timer:
+            await asyncio.Event().wait()
+
+    early, late, moved = (clock.timeout_at(clock.now() + seconds) for seconds in (1, 3, 2))
+    unused = clock.timeout_at(clock.now() + 1)
+    tasks = [asyncio.create_task(wait(timer)) for timer in (early, late, moved)]
+    await turns_of_the_loop()
+    clock.postpone(moved, clock.now() + 5)
+    clock.advance(2)
+    await turns_of_the_loop()
+    assert [True, False, False] == [task.done() for task in tasks]
+    clock.postpone(moved, clock.now())
+    await turns_of_the_loop()
+    assert [True, False, True] == [task.done() for task in tasks]
+    clock.advance(1)
+    await asyncio.wait(tasks)
+
+    assert [TimeoutError] * 3 == [type(task.exception()) for task in tasks]
+    assert not unused.expired()

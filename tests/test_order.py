@@ -217,6 +217,22 @@ async def test_the_turn_is_free_once_the_stream_has_finished(
     assert_nothing_left(bridge)
 
 
+async def test_a_task_whose_stream_has_finished_waits_behind_those_who_wait(
+    double: Double, chat: Chat
+) -> None:
+    """It is not taken for one that still reads."""
+    async with chat.stream("one") as stream:
+        await anext(stream)
+        task = asyncio.create_task(chat.send("two"))
+        await turns_of_the_loop()
+        async for _ in stream:
+            pass
+        await chat.send("three")
+
+    await task
+    assert ["one", "two", "three"] == said(double)
+
+
 async def test_another_task_waits_for_an_open_stream(bridge: Bridge, double: Double, chat: Chat) -> None:
     async with chat.stream("one") as stream:
         await anext(stream)

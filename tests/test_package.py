@@ -40,7 +40,7 @@ def modules_loaded_by(code: str) -> set[str]:
     return {name.partition(".")[0] for name in done.stdout.split()}
 
 
-# -------------------------------------------------------------------------------------- importing
+# ------------------------------------------------------------------------------ what importing costs
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:

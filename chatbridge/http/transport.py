@@ -226,6 +226,7 @@ class Transport:
     async def close(self) -> None:
         """Close the sessions; calls under way fail and are not repeated, later ones raise UsageError."""
         self._closed = True
+        self.retrier.close()
         for response in self._responses:  # aiohttp would let a reader wait on.
             response.content.set_exception(aiohttp.ClientConnectionError())
         sessions = list(self._sessions.values())

@@ -96,20 +96,23 @@ async def compare(port: int, rounds: int, calls: int) -> None:
             [("call", 1, calls), ("streamed chunk", CHUNKS, max(64, calls // 20))]
         ):
             for at_once in (1, 64):
-                pairs = [(0.0, 0.0)]
+                pairs: list[tuple[float, float]] = []
                 for _ in range(rounds + 1):
                     a = await measure(theirs[index], amount, at_once)
                     b = await measure(ours[index], amount, at_once)
                     pairs.append((a / per, b / per))
-                pairs = pairs[2:]  # The first round warms up.
+                pairs = pairs[1:]  # The first round warms up.
                 ratio = statistics.median(b / a for a, b in pairs)
                 a, b = (statistics.median(side) for side in zip(*pairs, strict=True))
-                print(f"{name:15} {at_once:3} at once: aiohttp {a:7.2f} us, chatbridge {b:7.2f} us, ratio {ratio:.2f}")
+                costs = f"aiohttp {a:7.2f} us, chatbridge {b:7.2f} us, ratio {ratio:.2f}"
+                print(f"{name:15} {at_once:3} at once: {costs}")
 
 
 def fresh(code: str, *arguments: str) -> float:
     """Wall time of *code* in a new interpreter, best of five, in milliseconds."""
-    program = f"import time, sys; begun = time.perf_counter()\n{code}\nprint((time.perf_counter() - begun) * 1000)"
+    program = (
+        f"import time, sys; begun = time.perf_counter()\n{code}\nprint((time.perf_counter() - begun) * 1000)"
+    )
     command = [sys.executable, "-c", program, *arguments]
     return min(float(subprocess.run(command, check=True, capture_output=True).stdout) for _ in range(5))
 
@@ -143,7 +146,8 @@ def main() -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
         port = int(server.stdout.readline())
-        print(f"import: aiohttp {fresh('import aiohttp'):.0f} ms, chatbridge {fresh('import chatbridge'):.0f} ms")
+        imports = fresh("import aiohttp"), fresh("import chatbridge")
+        print(f"import: aiohttp {imports[0]:.0f} ms, chatbridge {imports[1]:.0f} ms")
         first = fresh(FIRST_PLAIN, str(port)), fresh(FIRST_BRIDGED, str(port))
         print(f"import and first call: aiohttp {first[0]:.0f} ms, chatbridge {first[1]:.0f} ms")
         asyncio.run(compare(port, arguments.rounds, arguments.calls))

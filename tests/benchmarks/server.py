@@ -12,7 +12,9 @@ CHUNKS = 1000
 
 
 def _stream() -> bytes:
-    pieces = [f"piece {number:04} of the answer, some twenty words or tokens long; " for number in range(CHUNKS)]
+    pieces = [
+        f"piece {number:04} of the answer, some twenty words or tokens long; " for number in range(CHUNKS)
+    ]
     lines = [json.dumps({"body": piece, "finished": False}) for piece in pieces]
     lines.append(json.dumps({"message_id": "m", "body": "".join(pieces), "finished": True}))
     return "".join(line + "\n" for line in lines).encode()
