@@ -292,9 +292,12 @@ class Chat:
         outgoing = self._prepare(message, options, changes)
         until = self.bridge.clock.now() + self.bridge.options.timeout
         try:
-            async with self.bridge.order.turn(self.id, until):
+            await self.bridge.order.take(self.id, until)
+            try:
                 call = self.bridge.backend.send(self.id, outgoing.message, outgoing.options)
                 reply = await self.bridge.bounds.call(call, creates=True, until=until)
+            finally:
+                self.bridge.order.give_back(self.id)
         except ChatbridgeError as error:
             raise error.because(
                 provider=error.provider or self.bridge.profile.name,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 
 from attrs import define, field
 
@@ -30,15 +28,6 @@ class Order:
         self._lanes: dict[str, _Lane] = {}
         self._waiting: set[asyncio.Timeout] = set()
         self._closed = False
-
-    @asynccontextmanager
-    async def turn(self, conversation_id: str, until: float) -> AsyncGenerator[None]:
-        """Hold the conversation's turn for the block."""
-        await self.take(conversation_id, until)
-        try:
-            yield
-        finally:
-            self.give_back(conversation_id)
 
     async def take(self, conversation_id: str, until: float, *, streaming: bool = False) -> None:
         """

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable, Mapping
+from secrets import token_hex
 from typing import Any, TypedDict
 
 from attrs import evolve, fields, frozen
@@ -68,9 +68,9 @@ def prepare(
         UnsupportedFeature: An option cannot be honoured and `strict` is set.
     """
     if isinstance(message, str):
-        message = Message(Role.USER, (Text(message),), str(uuid.uuid4()))
+        message = Message(Role.USER, (Text(message),), token_hex(16))
     elif message.id is None:
-        message = evolve(message, id=str(uuid.uuid4()))
+        message = evolve(message, id=token_hex(16))
     if options is None and not changes and system is None and not settings.include:
         return Outgoing(message, NO_OPTIONS)
     options = _merge(options or NO_OPTIONS, changes, system, settings)

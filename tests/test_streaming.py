@@ -621,10 +621,11 @@ async def test_waiting_for_the_turn_counts_against_the_stream(
     bridge: Bridge, double: Double, chat: Chat, clock: ManualClock
 ) -> None:
     double.script = [asyncio.Event()]
-    async with bridge.order.turn(chat.id, clock.now() + 1):
-        task = asyncio.create_task(read(chat.stream("Hi")))
-        await turns_of_the_loop()
-        clock.advance(TIMEOUT - 1)
+    await bridge.order.take(chat.id, clock.now() + 1)
+    task = asyncio.create_task(read(chat.stream("Hi")))
+    await turns_of_the_loop()
+    clock.advance(TIMEOUT - 1)
+    bridge.order.give_back(chat.id)
     await turns_of_the_loop()
     clock.advance(1 + bridge.bounds.GRACE)
 

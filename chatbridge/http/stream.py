@@ -108,16 +108,20 @@ class EventStream(Generic[EventT]):
     async def __anext__(self) -> EventT:
         if self._first:
             return self._first.pop()
+        event = None
         try:
-            event = await self._next(Phase.EVENTS)
-        except Failure as caught:
-            failure = caught
+            if self._frames and not self._over:  # Without a coroutine, which would cost as much as the event.
+                event = self._decode(self._frames.popleft())
+            if event is None:
+                event = await self._next()
+        except Exception as error:  # noqa: BLE001 - the boundary: nothing foreign gets past it
+            failure = self._failure(error, Phase.EVENTS)
         else:
             if event is None:
                 raise StopAsyncIteration
             return event
         self._close()
-        raise self._api.error(self._endpoint, self._seen(failure), self._request, self._started)
+        raise self._api.error(self._endpoint, failure, self._request, self._started)
 
     def failed(self, message: str | None, code: str | None = None) -> ChatbridgeError:
         """Make the error for a failure that the API reports inside the stream."""
@@ -131,6 +135,10 @@ class EventStream(Generic[EventT]):
             excerpt=message if message is None else clean(message),
         )
         return self._api.error(self._endpoint, self._seen(failure), self._request, self._started)
+
+    def _failure(self, error: Exception, phase: Phase) -> Failure:
+        failure = error if isinstance(error, Failure) else failed_reading(error, phase)
+        return self._seen(failure)
 
     def _seen(self, failure: Failure) -> Failure:
         failure.status, failure.request_id = self._status, request_id(self._headers)
@@ -148,49 +156,41 @@ class EventStream(Generic[EventT]):
         self._response, self._status, self._headers = answer.response, answer.status, answer.headers
         self._budget = deadline - self._clock.now()
         self._patience = api.transport.options.first_byte_timeout
-        opened = False
+        failure = None
         try:
             if self._headers.get("Content-Encoding", "identity").lower() != "identity":
                 raise compressed()
-            event = await self._next(Phase.FIRST_EVENT)
+            event = await self._next()
             if event is None:
                 raise Failure(Phase.FIRST_EVENT, "the answer is empty", kind="empty")
             self._first = [event]
-            opened = True
-        except Failure as failure:
-            self._seen(failure)
-            raise
+        except Exception as error:  # noqa: BLE001 - the boundary: nothing foreign gets past it
+            failure = self._failure(error, Phase.FIRST_EVENT)
         finally:
-            if not opened:
+            if not self._first:
                 self._close()
+        if failure is not None:
+            raise failure
 
     def _close(self) -> None:
         if self._response is not None:
             # Not drained: what is not wanted is not read.
-            self._response.close()
-            self._response = None
-            self._api.transport.limiter.release()
+            response, self._response = self._response, None
+            self._api.transport.release(response)
         self._over = True
 
-    async def _next(self, phase: Phase) -> EventT | None:
+    async def _next(self) -> EventT | None:
         """Give the next event; None after the last."""
-        try:
-            while not self._over:
-                if self._frames:
-                    event = self._decode(self._frames.popleft())
-                    if event is not None:
-                        return event
-                elif self._ended:
-                    return self._finish()
-                else:
-                    await self._read()
-        except Failure:
-            raise
-        except Exception as error:  # noqa: BLE001 - the boundary: nothing foreign gets past it
-            caught = error
-        else:
-            return None
-        raise failed_reading(caught, phase)
+        while not self._over:
+            if self._frames:
+                event = self._decode(self._frames.popleft())
+                if event is not None:
+                    return event
+            elif self._ended:
+                return self._finish()
+            else:
+                await self._read()
+        return None
 
     def _decode(self, frame: Frame) -> EventT | None:
         try:

@@ -16,7 +16,6 @@ from contextvars import ContextVar
 from importlib.metadata import version
 from types import NoneType
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 import aiohttp
 from attrs import define, field, frozen
@@ -34,6 +33,7 @@ from chatbridge.options import CommonOptions
 from chatbridge.retry import Failure, Retrier
 
 if TYPE_CHECKING:
+    from aiohttp.client_proto import ResponseHandler
     from aiohttp.client_reqrep import ClientRequest
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
@@ -104,15 +104,23 @@ class _Exchange:
     clock: Clock
     timer: asyncio.Timeout
     deadline: float
+    connect_timeout: float
     first_byte_timeout: float
     tracker: Any = None
+    connecting: bool = False
     connected: bool = False
     answered: bool = False
 
+    def on_connecting(self) -> None:
+        """Begin to wait for a new connection."""
+        self.connecting = True
+        self.wait(self.connect_timeout)
+
     def on_connection(self) -> None:
-        """Begin to wait for the head."""
+        """Begin to wait for the head. For a connection that was there already, that has begun."""
         self.connected = True
-        self.wait(self.first_byte_timeout)
+        if self.connecting:
+            self.wait(self.first_byte_timeout)
 
     def wait(self, seconds: float) -> None:
         """Allow *seconds* from now, within the deadline."""
@@ -157,6 +165,15 @@ class _Connector(aiohttp.TCPConnector):
         _exchange.get().on_connection()
         return connection
 
+    async def _create_connection(
+        self,
+        req: ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's
+    ) -> ResponseHandler:
+        _exchange.get().on_connecting()
+        return await super()._create_connection(req, traces, timeout)
+
 
 async def _send_once(
     request: aiohttp.ClientRequest,
@@ -200,7 +217,7 @@ class Transport:
         self.limiter = Limiter(options.concurrency, self.clock)
         self.retrier = Retrier(self.clock, options.attempts)
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
-        self._responses: WeakSet[aiohttp.ClientResponse] = WeakSet()
+        self._responses: set[aiohttp.ClientResponse] = set()
         self._closed = False
 
     def _session(self, *, fresh: bool) -> aiohttp.ClientSession:
@@ -227,7 +244,7 @@ class Transport:
         """Close the sessions; calls under way fail and are not repeated, later ones raise UsageError."""
         self._closed = True
         self.retrier.close()
-        for response in self._responses:  # aiohttp would let a reader wait on.
+        for response in tuple(self._responses):  # aiohttp would let a reader wait on.
             response.content.set_exception(aiohttp.ClientConnectionError())
         sessions = list(self._sessions.values())
         self._sessions.clear()
@@ -246,8 +263,8 @@ class Transport:
         """
         Make one attempt.
 
-        With *streamed*, an answer of success is not read: it carries the open response, which the caller
-        closes before it calls `limiter.release`.
+        With *streamed*, an answer of success is not read: it carries the open response, with which the
+        caller calls `release` at last.
 
         Raises:
             Failure: There is no answer. A refusal is one.
@@ -275,9 +292,7 @@ class Transport:
         finally:
             _exchange.reset(token)
             if not keep:
-                if response is not None:
-                    response.close()
-                self.limiter.release()
+                self.release(response)
         if response is not None and response.status not in endpoint.success:
             return Answer(response.status, response.headers, None)  # What it says needs no body.
         failure = await exchange.failure(caught)
@@ -285,6 +300,13 @@ class Transport:
         if response is not None:
             failure.status, failure.request_id = response.status, request_id(response.headers)
         raise failure
+
+    def release(self, response: aiohttp.ClientResponse | None) -> None:
+        """Close *response*, if there is one, and let the next call begin."""
+        if response is not None:
+            self._responses.discard(response)
+            response.close()
+        self.limiter.release()
 
     def _check(self, deadline: float) -> None:
         """Refuse to begin when closed, or with less time than an attempt may need."""
@@ -299,7 +321,7 @@ class Transport:
         return self._closed and task is not None and not task.cancelling()
 
     def _exchange(self, request: Request, deadline: float) -> _Exchange:
-        connect_by = min(deadline, self.clock.now() + self.options.connect_timeout)
+        options, now = self.options, self.clock.now()
         tracker = None
         if request.body is not None and len(request.body) > self.TRACKED_UPLOAD:
             # Of aiohttp 3.14.4 and later; a small body leaves in one piece.
@@ -307,9 +329,10 @@ class Transport:
             tracker = None if make is None else make()
         return _Exchange(
             self.clock,
-            self.clock.timeout_at(connect_by),
+            self.clock.timeout_at(min(deadline, now + options.first_byte_timeout)),
             deadline,
-            self.options.first_byte_timeout,
+            options.connect_timeout,
+            options.first_byte_timeout,
             tracker,
         )
 
@@ -329,11 +352,11 @@ class Transport:
             **extra,
         )
         exchange.answered = True
-        self._responses.add(response)
         problem = self._bad_head(response)
         if problem is not None:
             response.close()
             raise problem
+        self._responses.add(response)
         return response
 
     def _bad_head(self, response: aiohttp.ClientResponse) -> Failure | None:
