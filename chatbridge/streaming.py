@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 from attrs import evolve
 
 from chatbridge.backend import ChatBackend, Feature, Support
+from chatbridge.clock import deadline
 from chatbridge.domain import (
     Finished,
     Message,
@@ -170,13 +171,16 @@ class ReplyStream:
         raise self._explained(failed)
 
     async def _wait(self, source: AsyncGenerator[StreamEvent, None]) -> StreamEvent:
-        clock = self._bridge.clock
+        clock, bounds = self._bridge.clock, self._bridge.bounds
         started = clock.now()
         until = started + self._budget
-        give_up = min(until, started + self._bridge.bounds.patience) if self._begun else until
         self._waiting = True
         try:
-            return await self._bridge.bounds.wait(anext(source), until, give_up=give_up)
+            if bounds.trusted:
+                with deadline(until):
+                    return await anext(source)
+            give_up = min(until, started + bounds.patience) if self._begun else until
+            return await bounds.wait(anext(source), until, give_up=give_up)
         finally:
             self._waiting = False
             self._budget -= clock.now() - started

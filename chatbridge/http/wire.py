@@ -34,7 +34,11 @@ Raw = Mapping[str, Any]
 
 def keep_raw() -> Any:  # noqa: ANN401 - like attrs' own `field`, whose type is the annotation's
     """Make the field `raw`."""
-    return attrs.field(factory=dict[str, Any], repr=False, eq=False, kw_only=True)
+    return attrs.field(factory=_nothing, repr=False, eq=False, kw_only=True)
+
+
+def _nothing() -> Raw:
+    return {}
 
 
 _Hook = Callable[[Any, Any], Any]

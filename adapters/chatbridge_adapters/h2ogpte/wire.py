@@ -13,7 +13,7 @@ from datetime import datetime
 from types import NoneType
 from typing import Any, cast
 
-from attrs import evolve, frozen
+from attrs import define, evolve, frozen
 
 from chatbridge.domain import Conversation, Message, Reference, Role, Text, Usage
 from chatbridge.http import (
@@ -156,7 +156,7 @@ class Completion:
     raw: Raw = keep_raw()
 
 
-@frozen
+@define  # Frozen ones cost twice as much to make, and a long answer has thousands.
 class CompletionLine:
     """
     One line of a streamed answer.
