@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import socket
+import threading
 from http import HTTPStatus
 from types import NoneType
 from typing import Any
@@ -15,8 +16,9 @@ from attrs import frozen
 
 from chatbridge import errors
 from chatbridge.errors import ChatbridgeError, Outcome, Phase
-from chatbridge.http import Endpoint, Id, Kind, Limits
+from chatbridge.http import Api, Endpoint, Id, Kind, Limits, Transport
 from chatbridge.http.failures import failed_to_connect, to_error
+from chatbridge.options import CommonOptions
 from chatbridge.retry import Failure
 from fault_server import Script, Step, answer, chunked, client_of
 
@@ -384,3 +386,30 @@ async def test_j3_what_cannot_be_written_as_json_is_refused_before_anything_leav
             with pytest.raises(errors.UsageError, match=r"acme say: .*\$\.text"):
                 await client.api.call(SEND, broken)
     assert 0 == client.server.begun
+
+
+async def test_d1_a_large_answer_is_read_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over 1 MiB: other tasks are not held up, and the answer is the same."""
+    threads: list[int] = []
+    decode = Api.decode
+
+    def noted(*args: Any) -> object:
+        threads.append(threading.get_ident())
+        return decode(*args)
+
+    monkeypatch.setattr(Api, "decode", noted)
+    text = "x" * (2**20 + 1)
+    async with client_of((answer(b'{"id":"%b"}' % text.encode()),), (OK,)) as client:
+        assert text == (await client.api.call(SEND, {})).id
+        assert "x" == (await client.api.call(SEND, {})).id
+
+    assert [False, True] == [thread == threading.get_ident() for thread in threads]
+
+
+async def test_b2_bridges_to_one_origin_share_its_retry_budget() -> None:
+    one = Transport("http://127.0.0.1:9/a", CommonOptions())
+    other = Transport("http://127.0.0.1:9/b", CommonOptions())
+    elsewhere = Transport("http://127.0.0.1:10/a", CommonOptions())
+
+    assert one.retrier.bucket is other.retrier.bucket
+    assert one.retrier.bucket is not elsewhere.retrier.bucket

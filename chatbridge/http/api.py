@@ -9,13 +9,13 @@ An adapter's handle on its API: endpoint calls with types, retries and errors.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 from attrs import frozen
-from multidict import CIMultiDict
 from yarl import URL
 
 from chatbridge.clock import current_deadline
@@ -36,6 +36,7 @@ __all__ = ["Api", "ApiError", "bearer"]
 AnswerT = TypeVar("AnswerT")
 
 _NOT_FOUND = 404
+_LARGE = 2**20
 _WEB_PAGE = object()
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -72,6 +73,9 @@ def bearer(key: Secret) -> Secret:
     return Secret(f"Bearer {key.reveal()}")
 
 
+_HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": USER_AGENT}
+
+
 def _plain(value: str | Secret) -> str:
     return value.reveal() if isinstance(value, Secret) else value
 
@@ -103,7 +107,7 @@ class Api:
         self.redactor = Redactor()
         self._can_settle = can_settle
         self._read_error = read_error
-        self._headers: CIMultiDict[str | Secret] = CIMultiDict()
+        self._headers = Headers(_HEADERS)
         for header, value in headers.items():
             self.set_header(header, value)
 
@@ -126,7 +130,7 @@ class Api:
             _, blank, bare = value.reveal().partition(" ")
             if blank and bare:
                 self.redactor.add(Secret(bare))
-        self._headers[name] = value
+        self._headers[name] = _plain(value)
 
     async def call(
         self,
@@ -162,7 +166,11 @@ class Api:
                 if gone and any(outcome_of(failure) is Outcome.UNKNOWN for failure in earlier):
                     return cast(AnswerT, None)
                 raise self.refusal(answer)
-            return cast(AnswerT, None) if answer.body is None else self._read(endpoint, answer, warn)
+            if answer.body is None:
+                return cast(AnswerT, None)
+            if len(answer.body) > _LARGE:  # Other tasks go on meanwhile.
+                return await asyncio.to_thread(self._read, endpoint, answer, warn)
+            return self._read(endpoint, answer, warn)
 
         try:
             return await self.transport.retrier.run(endpoint.kind, deadline, attempt)
@@ -200,14 +208,9 @@ class Api:
         Raises:
             UsageError: An id or the body cannot be sent.
         """
-        headers = Headers({
-            "Accept": "application/json" if endpoint.framing is None else "*/*",
-            "Accept-Encoding": "identity",
-            "User-Agent": USER_AGENT,
-        })  # fmt: skip
-        for name, value in self._headers.items():
-            headers[name] = _plain(value)
-        data = None
+        headers, data = Headers(self._headers), None
+        if endpoint.framing is not None:
+            headers["Accept"] = "*/*"
         if body is not None:
             headers["Content-Type"] = "application/json"
             data = self._encode(endpoint, body)

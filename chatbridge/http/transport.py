@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from importlib.metadata import version
 from types import NoneType
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import aiohttp
 from attrs import define, field, frozen
@@ -30,7 +31,7 @@ from chatbridge.http.failures import failed_reading, failed_to_connect, failed_w
 from chatbridge.http.headers import request_id
 from chatbridge.http.limiter import Limiter
 from chatbridge.options import CommonOptions
-from chatbridge.retry import Failure, Retrier
+from chatbridge.retry import Failure, Retrier, TokenBucket
 
 if TYPE_CHECKING:
     from aiohttp.client_proto import ResponseHandler
@@ -187,6 +188,10 @@ async def _send_once(
     raise aborted
 
 
+# The retry budget belongs to the origin, whichever bridge goes there; it lasts as long as one does.
+_buckets: WeakValueDictionary[str, TokenBucket] = WeakValueDictionary()
+
+
 class Transport:
     """
     Carries the endpoint calls of one bridge to one origin.
@@ -215,7 +220,8 @@ class Transport:
         self.clock: Clock = SystemClock() if clock is None else clock
         self.limits = Limits() if limits is None else limits
         self.limiter = Limiter(options.concurrency, self.clock)
-        self.retrier = Retrier(self.clock, options.attempts)
+        origin = "/".join(base_url.split("/", 3)[:3])
+        self.retrier = Retrier(self.clock, options.attempts, _buckets.setdefault(origin, TokenBucket()))
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
         self._responses: set[aiohttp.ClientResponse] = set()
         self._closed = False
