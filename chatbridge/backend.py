@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from enum import StrEnum
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, cast
 
 from attrs import evolve, field, frozen
 
-from chatbridge.domain import Conversation, Message, Reply, Role, SendOptions, StreamEvent, Text
+from chatbridge.domain import (
+    Attachment,
+    Conversation,
+    Message,
+    Opaque,
+    Part,
+    Reasoning,
+    Reply,
+    Role,
+    SendOptions,
+    StreamEvent,
+    Text,
+    ToolCall,
+    ToolResult,
+)
 from chatbridge.errors import BadOption, UnsupportedFeature, UsageError
 
 __all__ = [
@@ -85,16 +100,17 @@ def _features(features: Mapping[Feature, Support]) -> Mapping[Feature, Support]:
     return dict(features)
 
 
-def _option_names(names: Iterable[str]) -> frozenset[str]:
-    return frozenset(names)
+# A string is an iterable of strings, too: taken for one, it would fall apart into letters.
+def _option_names(names: str | Iterable[str]) -> frozenset[str]:
+    return frozenset(_sentences(names))
 
 
 def _settlers(ways: Iterable[SettleBy]) -> frozenset[SettleBy]:
     return frozenset(ways)
 
 
-def _sentences(sentences: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sentences)
+def _sentences(sentences: str | Iterable[str]) -> tuple[str, ...]:
+    return (sentences,) if isinstance(sentences, str) else tuple(sentences)
 
 
 @frozen
@@ -313,13 +329,27 @@ def text_to_send(message: Message, profile: Profile) -> str:
 
     Raises:
         UnsupportedFeature: There are parts other than text.
-        UsageError: It is not the user's.
+        UsageError: It is not the user's, or has a part that is given back to its origin only.
     """
     if message.role is not Role.USER:
         raise UsageError(f"{profile.name} takes messages of the user only, not of the {message.role.value}")
-    if not all(isinstance(part, Text) for part in message.parts):
-        raise profile.unsupported(Feature.ATTACHMENTS)
+    for part in message.parts:
+        if isinstance(part, Opaque):
+            raise UsageError(
+                f"{profile.name} takes text only, and a part of the kind {part.kind!r} "
+                f"can be given back to {part.origin} only"
+            )
+        if not isinstance(part, Text):
+            raise profile.unsupported(_FEATURE_OF[type(part)])
     return message.text
+
+
+_FEATURE_OF: Mapping[type[Part], Feature] = {
+    Attachment: Feature.ATTACHMENTS,
+    Reasoning: Feature.REASONING,
+    ToolCall: Feature.TOOLS,
+    ToolResult: Feature.TOOLS,
+}
 
 
 async def select_messages(
@@ -328,27 +358,32 @@ async def select_messages(
     after: str | None = None,
     limit: int | None = None,
     newest_first: bool = False,
-) -> AsyncIterator[Message]:
+) -> AsyncGenerator[Message, None]:
     """
-    Filter a history that an API gives from its beginning.
+    Filter a history that an API gives from its beginning, and close it.
 
-    With *newest_first* all of it is read before the first message is yielded.
+    With *newest_first* all of it is read before the first message is yielded; with a *limit* of 0 none is.
 
     Raises:
         UsageError: No message has the id *after*.
     """
     chosen: list[Message] = []
     found, yielded = after is None, 0
-    async for message in messages:
-        if not found:
-            found = message.id == after
-        elif newest_first:
-            chosen.append(message)
-        elif limit is None or yielded < limit:
-            yielded += 1
-            yield message
-        if limit is not None and not newest_first and yielded >= limit:
+    async with AsyncExitStack() as stack:
+        if isinstance(messages, AsyncGenerator):
+            stack.push_async_callback(cast(AsyncGenerator[Message, None], messages).aclose)
+        if limit == 0:
             return
+        async for message in messages:
+            if not found:
+                found = message.id == after
+            elif newest_first:
+                chosen.append(message)
+            else:
+                yield message
+                yielded += 1
+                if yielded == limit:
+                    return
     if not found:
         raise UsageError(f"the history has no message with the id {after!r}")
     for message in chosen[::-1][:limit]:

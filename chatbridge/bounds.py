@@ -134,7 +134,7 @@ class Bounds:
                 if self._quiet is not None and not self._timers:
                     self._quiet.set()
 
-    async def close(self, call: Awaitable[None]) -> None:
+    async def close(self, call: Awaitable[object]) -> None:
         """Await *call*, which closes something, and give up on it after `CLOSING` and `GRACE`."""
         with suppress(TimeoutError):
             await self.wait(call, self._clock.now() + self.CLOSING)

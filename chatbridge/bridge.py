@@ -29,6 +29,7 @@ from chatbridge.errors import (
 )
 from chatbridge.order import Order
 from chatbridge.registry import resolve
+from chatbridge.secret import Veiled
 from chatbridge.sending import OptionChanges, Outgoing, prepare
 from chatbridge.streaming import ReplyStream
 
@@ -57,7 +58,9 @@ def connect(
     Raises:
         ConfigError: Naming the part at fault.
     """
-    target = resolve(url if isinstance(url, BackendURL) else find_backend(url), options)
+    given = Veiled(options)
+    del options  # What is raised may be shown with the variables of this function.
+    target = resolve(url if isinstance(url, BackendURL) else find_backend(url), given)
     transport = None
     if target.base_url is not None:
         from chatbridge.http import Transport  # noqa: PLC0415 - aiohttp takes time to import

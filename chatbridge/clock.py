@@ -12,7 +12,11 @@ __all__ = ["Clock", "SystemClock", "current_deadline", "deadline"]
 
 
 class Clock(Protocol):
-    """What measures time, waits and draws lots. `chatbridge.testing.ManualClock` is one that stands still."""
+    """
+    What measures time, waits and draws lots.
+
+    `chatbridge.testing.clock.ManualClock` is one that stands still.
+    """
 
     def now(self) -> float:
         """Seconds on a clock that never goes back."""

@@ -22,6 +22,7 @@ from urllib.parse import quote, unquote_to_bytes
 from attrs import evolve, field, frozen
 
 from chatbridge.errors import BadOption, ConfigError
+from chatbridge.secret import Veiled
 from chatbridge.text import quoted
 
 __all__ = ["BackendURL", "find_backend", "is_reference", "looks_secret"]
@@ -368,7 +369,7 @@ def find_backend(text: str | None, environ: Mapping[str, str] | None = None) -> 
     Raises:
         ConfigError: Naming the part at fault.
     """
-    environ = os.environ if environ is None else environ
+    environ = Veiled(os.environ if environ is None else environ)
     if text is not None and (not text or _is_config_string(text)):
         return BackendURL.parse(text)
     name: object = environ.get("CHATBRIDGE_BACKEND") or None if text is None else text

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
@@ -19,7 +19,7 @@ from attrs import NOTHING, Attribute, field, fields, frozen, resolve_types, vali
 
 from chatbridge.config import is_reference, looks_secret
 from chatbridge.errors import BadOption, ConfigError, MissingSecret
-from chatbridge.secret import Secret
+from chatbridge.secret import Secret, Veiled
 
 __all__ = ["CommonOptions", "OptionInfo", "describe_options", "option", "structure_options"]
 
@@ -31,9 +31,18 @@ def option(
     *,
     default: Any = NOTHING,  # noqa: ANN401 - whatever the field's type is
     validator: Any = None,  # noqa: ANN401 - attrs' own type for it is not public
+    empty: bool = False,
 ) -> Any:  # noqa: ANN401 - like attrs' own `field`, whose type is the annotation's
-    """Make a field of an options class; *doc* is one sentence for users. Without a default it is required."""
-    return field(default=default, validator=validator, metadata={"doc": doc})
+    """
+    Make a field of an options class.
+
+    Args:
+        doc: One sentence for users.
+        default: Without one the option is required.
+        validator: As attrs has them.
+        empty: Whether a text may be empty.
+    """
+    return field(default=default, validator=validator, metadata={"doc": doc, "empty": empty})
 
 
 def _finite(_: object, __: object, value: float) -> None:
@@ -188,20 +197,24 @@ class _Reader:
 
     backend: str
     env: Mapping[str, tuple[str, ...]]
-    environ: Mapping[str, str]
+    given: Veiled[object]
+    environ: Veiled[str]
     converter: Any = field(factory=_converter)
 
-    def read(self, attribute: Attribute[Any], given: object) -> object:
-        """Read one option from what was *given* or its environment variables; NOTHING leaves the default."""
+    def read(self, attribute: Attribute[Any]) -> object:
+        """Read one option from what was given or its environment variables; NOTHING leaves the default."""
         name, annotation = attribute.name, _unwrapped(attribute.type)
         variables = self.env.get(name, ())
-        value = given
+        if annotation is Secret:
+            secret = self._secret(name, variables)
+            return self._default(attribute, variables) if secret is None else secret
+        value = self.given.get(name)
         if value is None:
             value = next((text for variable in variables if (text := self._variable(variable))), None)
         if value is None:
             return self._default(attribute, variables)
-        if annotation is Secret:
-            return self._secret(value, name, from_variable=given is None)
+        if annotation is str and not (str(value).strip() or attribute.metadata.get("empty")):
+            raise BadOption(backend=self.backend, option=name, problem="is empty")
         try:
             result = self.converter.structure(value, attribute.type)
         except Exception:  # noqa: BLE001 - cattrs lets through whatever a hook raises
@@ -225,23 +238,52 @@ class _Reader:
         hint = f" (or set {' or '.join(variables)})" if variables else ""
         raise BadOption(backend=self.backend, option=attribute.name, problem="is required" + hint)
 
-    def _secret(self, value: object, name: str, *, from_variable: bool) -> Secret:
-        if isinstance(value, Secret):
-            return value
-        if not isinstance(value, str):
+    # What is raised may be shown with the variables of each function: below, none holds a secret as text.
+
+    def _secret(self, name: str, variables: Sequence[str]) -> Secret | None:
+        if name in self.given:
+            secret, looked_in = self._given_secret(name)
+            if secret is None:
+                raise MissingSecret(backend=self.backend, option=name, looked_in=(looked_in,))
+        else:
+            found = (_sealed(self._variable(variable)) for variable in variables)
+            secret = next((secret for secret in found if secret is not None), None)
+        if secret is not None and not _SENDABLE.fullmatch(secret.reveal()):
+            raise BadOption(
+                backend=self.backend,
+                option=name,
+                problem="holds a character that no header may have, as a line break or one beyond Latin-1",
+            )
+        return secret
+
+    def _given_secret(self, name: str) -> tuple[Secret | None, str]:
+        """Give the secret that was given or referred to, and where it was looked for."""
+        if not isinstance(self.given[name], str | Secret):
             raise BadOption(
                 backend=self.backend, option=name, problem=f"is not {_type_name(Secret)}, or text"
             )
-        found, looked_in = value, "the value given"
-        kind, _, place = value.partition(":")
-        if not from_variable and kind in {"env", "file"}:
-            if not is_reference(value):
-                raise BadOption(backend=self.backend, option=name, problem=f"names nothing after '{kind}:'")
-            found = self._variable(place) if kind == "env" else _file(Path(place))
-            looked_in = place if kind == "env" else value
-        if not found:
-            raise MissingSecret(backend=self.backend, option=name, looked_in=(looked_in,))
-        return Secret(found)
+        secret = _sealed(self.given[name])
+        if secret is None or secret is self.given[name] or not _REFERENCE.match(secret.reveal()):
+            return secret, "the value given"
+        kind = secret.reveal()[:4].rstrip(":")
+        if not is_reference(secret.reveal()):
+            raise BadOption(backend=self.backend, option=name, problem=f"names nothing after '{kind}:'")
+        place = secret.reveal().removeprefix(f"{kind}:")
+        if kind == "env":
+            return _sealed(self._variable(place)), place
+        return _sealed(_file(Path(place))), f"file:{place}"
+
+
+_REFERENCE = re.compile("env:|file:")
+# As HTTP has it, in Latin-1: it is where most secrets go.
+_SENDABLE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+
+
+def _sealed(value: object) -> Secret | None:
+    """Take a secret's text out of sight; None stands for a blank one."""
+    if isinstance(value, Secret):
+        return value if value.reveal().strip() else None
+    return Secret(value) if isinstance(value, str) and value.strip() else None
 
 
 def _file(path: Path) -> str:
@@ -281,9 +323,11 @@ def structure_options(
         BadOption: An option is unknown, missing, or its value not what it takes.
         MissingSecret: No secret was found where one is needed.
     """
-    given = {name: value for name, value in given.items() if value is not None}
     attributes = {attribute.name: attribute for attribute in fields(resolve_types(cls))}
-    for name in (*written, *given):
+    # What is raised may be shown with the variables of this function.
+    environ = Veiled(environ)
+    given = Veiled({**written, **{name: value for name, value in given.items() if value is not None}})
+    for name in given:
         if name not in attributes:
             raise BadOption(
                 backend=backend, option=name, problem="is unknown", known=tuple(sorted(attributes))
@@ -296,11 +340,8 @@ def structure_options(
                 problem=f"is a secret: write {name}=env:NAME or {name}=file:PATH, "
                 f"or pass connect(..., {name}=...)",
             )
-    reader = _Reader(backend, env, environ)
-    merged: dict[str, object] = {**written, **given}
-    values: dict[str, Any] = {
-        name: reader.read(attribute, merged.get(name)) for name, attribute in attributes.items()
-    }
+    reader = _Reader(backend, env, given, environ)
+    values: dict[str, Any] = {name: reader.read(attribute) for name, attribute in attributes.items()}
     try:
         return cls(**{name: value for name, value in values.items() if value is not NOTHING})
     except ConfigError:

@@ -21,6 +21,7 @@ from chatbridge.backend import ChatBackend, CompletionBackend, Profile
 from chatbridge.config import BackendURL
 from chatbridge.errors import ConfigError, UnknownBackend
 from chatbridge.options import CommonOptions, structure_options
+from chatbridge.secret import Veiled
 
 __all__ = ["GROUP", "Adapter", "Defaults", "Target", "backend_names", "load_adapter", "resolve"]
 
@@ -180,6 +181,8 @@ def resolve(
     Raises:
         ConfigError: Naming the part at fault.
     """
+    # What is raised may be shown with the variables of this function.
+    given, environ = Veiled(given or {}), Veiled(os.environ if environ is None else environ)
     adapter = load_adapter(url.scheme)
     written = dict(url.options)
     if url.model is not None:
@@ -198,9 +201,9 @@ def resolve(
     options = structure_options(
         adapter.options,
         written,
-        given or {},
+        given,
         backend=adapter.name,
         env=adapter.defaults.env,
-        environ=os.environ if environ is None else environ,
+        environ=environ,
     )
     return Target(url, adapter, options, _base_url(url, adapter, options))

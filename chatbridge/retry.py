@@ -152,7 +152,7 @@ class Failure(Exception):
         kind: The `kind` of the error it will become, where that has one.
         hint: What the adapter read off the answer.
         final: Whether the server asked not to be asked again.
-        attempts: All attempts of the call, once it is over.
+        attempts: All attempts of the call up to now: up to this one while it goes on, all once it is over.
     """
 
     phase: Phase
@@ -307,8 +307,9 @@ class Retrier:
 
     def close(self) -> None:
         """End the waits between attempts; what comes after them is the attempts' to refuse."""
-        for timer in tuple(self._pauses):
-            self._clock.postpone(timer, self._clock.now())
+        for timer in self._pauses:
+            if not timer.expired():
+                self._clock.postpone(timer, self._clock.now())
 
     async def _pause(self, seconds: float) -> None:
         timer = self._clock.timeout_at(self._clock.now() + seconds + self.LONGEST_WAIT)
@@ -329,6 +330,7 @@ class Retrier:
     ) -> Any:  # noqa: ANN401 - tenacity loses the type
         if pending:  # What tenacity counts as the first attempt has been made.
             raise pending.pop()
+        call.failures[-1].attempts = tuple(call.attempts)
         started = self._clock.now()
         try:
             return await attempt(tuple(call.failures))

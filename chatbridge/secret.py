@@ -1,9 +1,12 @@
 """Text that must not be shown: keys, tokens and passwords."""
 
 import hmac
-from typing import NoReturn, Self, final
+from collections.abc import Iterator, Mapping
+from typing import NoReturn, Self, TypeVar, final
 
 MASK = "***"
+
+T = TypeVar("T")
 
 
 @final
@@ -49,6 +52,28 @@ class Secret:
     def __getstate__(self) -> NoReturn:
         # Every pickle protocol asks for the state, and so do most serialisers that are not pickle.
         raise TypeError("a Secret cannot be pickled; store a reference to it, such as env:NAME or file:PATH")
+
+
+@final
+class Veiled(Mapping[str, T]):
+    """A look into a mapping, such as the environment, whose repr gives nothing of it away."""
+
+    __slots__ = ("_mapping",)
+
+    def __init__(self, mapping: Mapping[str, T]) -> None:
+        self._mapping = mapping
+
+    def __getitem__(self, name: str) -> T:
+        return self._mapping[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._mapping)
+
+    def __len__(self) -> int:
+        return len(self._mapping)
+
+    def __repr__(self) -> str:
+        return MASK
 
 
 def _octets(value: str) -> bytes:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 from attrs import evolve
 
@@ -39,8 +40,9 @@ class ReplyStream:
     One streamed answer, as an asynchronous context manager.
 
     Entering it sends the message and waits for the first event; leaving it, at the end or
-    early, closes the connection and lets the next message to the conversation go. Iterating gives the
-    events, of which the last is `Finished`; `text` gives the text alone.
+    early, closes the connection and lets the next message to the conversation go; a task that is still
+    reading gets `StreamCut`. Iterating gives the events, of which the last is `Finished`; `text` gives the
+    text alone.
     """
 
     def __init__(self, bridge: Bridge, conversation_id: str, outgoing: Outgoing) -> None:
@@ -52,7 +54,9 @@ class ReplyStream:
         self._seen: list[StreamEvent] = []
         self._reply: Reply | None = None
         self._entered = False
-        self._waiting = False
+        self._reader: asyncio.Task[object] | None = None
+        # There once the stream is left while a task reads it; set when that task has closed it.
+        self._let_go: asyncio.Event | None = None
         self._begun = False
         # Seconds of waiting that are left; what the reader takes between two events is not counted.
         self._budget = 0.0
@@ -77,7 +81,10 @@ class ReplyStream:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._close()
+        try:
+            await self._interrupt()
+        finally:
+            await self._close()
 
     def __aiter__(self) -> Self:
         self._check_entered()
@@ -149,9 +156,9 @@ class ReplyStream:
     async def _next(self) -> StreamEvent:
         """Wait for the next event; where none comes, close the stream and say why."""
         failed: ChatbridgeError
+        if self._reader is not None or self._source is None:
+            raise self._explained(UsageError("a stream is read by one task at a time"))
         try:
-            if self._waiting or self._source is None:
-                raise UsageError("a stream is read by one task at a time")
             if self._bridge.bounds.closed:
                 raise self._gave_up()
             event = await self._wait(self._source)
@@ -171,19 +178,38 @@ class ReplyStream:
         raise self._explained(failed)
 
     async def _wait(self, source: AsyncGenerator[StreamEvent, None]) -> StreamEvent:
+        """Wait for the next event, until another task leaves the stream."""
         clock, bounds = self._bridge.clock, self._bridge.bounds
         started = clock.now()
         until = started + self._budget
-        self._waiting = True
+        task = cast(asyncio.Task[object], asyncio.current_task())
+        cancelled = task.cancelling()
+        self._reader = task
         try:
             if bounds.trusted:
                 with deadline(until):
-                    return await anext(source)
-            give_up = min(until, started + bounds.patience) if self._begun else until
-            return await bounds.wait(anext(source), until, give_up=give_up)
+                    event = await anext(source)
+            else:
+                give_up = min(until, started + bounds.patience) if self._begun else until
+                event = await bounds.wait(anext(source), until, give_up=give_up)
+            if self._let_go is None:
+                return event
+        except asyncio.CancelledError:
+            if self._let_go is None or task.cancelling() - 1 > cancelled:
+                raise
         finally:
-            self._waiting = False
+            self._reader = None
             self._budget -= clock.now() - started
+            if self._let_go is not None:
+                task.uncancel()  # It was `_interrupt` that cancelled it.
+        raise StreamCut("the stream was left while it was being read", kind="cut")
+
+    async def _interrupt(self) -> None:
+        """End the wait of another task that is still reading."""
+        if self._reader is not None:
+            self._let_go = asyncio.Event()
+            self._reader.cancel()
+            await self._bridge.bounds.close(self._let_go.wait())
 
     def _gave_up(self) -> ChatbridgeError:
         if not self._begun:
@@ -212,17 +238,17 @@ class ReplyStream:
         return self._outgoing.warned(reply)
 
     async def _close(self) -> None:
-        if self._waiting:
-            raise UsageError("another task is still reading the stream")
+        if self._source is None or self._reader is not None:
+            return  # The reader closes it, once the backend lets it.
         source, self._source, self._first = self._source, None, None
-        if source is None:
-            return
         try:
             # The answer is here, or not wanted any more: that the backend fails to close changes nothing.
             with suppress(ChatbridgeError):
                 await self._bridge.bounds.close(source.aclose())
         finally:
             self._bridge.order.give_back(self._conversation_id)
+            if self._let_go is not None:
+                self._let_go.set()
 
     def __del__(self) -> None:
         if self._source is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 from collections.abc import Generator, Mapping
 from concurrent.futures import Future
@@ -64,6 +65,16 @@ def failure(code: int, *args: str, **settings: object) -> str:
     line, end, more = result.stderr.partition("\n")
     assert ("\n", "") == (end, more)
     return line.removeprefix("chatbridge: ")
+
+
+@contextmanager
+def interruptible() -> Generator[None]:
+    """Take SIGINT as a program at a terminal does, however the tests were started; so do its children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

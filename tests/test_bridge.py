@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -63,6 +64,48 @@ def no_config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.delenv("CHATBRIDGE_CONFIG", raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     return tmp_path / "chatbridge" / "config.toml"
+
+
+KEY, IN_ENVIRONMENT = "hunter2-in-code", "hunter2-in-environment"
+
+
+@pytest.mark.usefixtures("no_config")
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        ("h2ogpte://h?timeout=-1", {}),
+        ("h2ogpte://h?nonsense=1", {}),
+        ("h2ogpte://h?llm=", {}),
+        ("h2ogpte://h?key=env:NOT_SET", {}),
+        ("h2ogpte://h?key=env:BROKEN_KEY", {}),
+        ("h2ogpte:", {}),
+        ("h2ogpte+http://example.com", {}),
+        ("h2ogpte://h", {"key": KEY, "timeout": -1}),
+        ("h2ogpte://h", {"key": KEY + "\n"}),
+        ("h2ogpte://h", {"key": "env:" + KEY}),
+        ("h2ogpte://h", {"key": KEY.encode()}),
+        ("h2ogpte://h", {"passphrase": KEY}),
+        ("h2ogpte+http://example.com", {"key": KEY}),
+        ("nope:", {"key": KEY}),
+        ("not a config string", {"key": KEY}),
+        (None, {"key": KEY}),
+    ],
+)
+def test_x4_a_connect_that_fails_shows_no_secret_in_a_traceback_with_locals(
+    monkeypatch: pytest.MonkeyPatch, url: str | None, options: dict[str, Any]
+) -> None:
+    """Neither one given nor one of the environment; the caller's own frame is the caller's."""
+    monkeypatch.setenv("H2OGPTE_API_KEY", "" if url == "h2ogpte:" else IN_ENVIRONMENT)
+    monkeypatch.setenv("BROKEN_KEY", IN_ENVIRONMENT + "\x7f")
+    with pytest.raises(ConfigError) as caught:
+        connect(url, **options)
+
+    trace = caught.value.__traceback__
+    assert trace is not None
+    error = caught.value.with_traceback(trace.tb_next)
+    shown = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+    assert "in connect\n" in shown
+    assert "hunter2" not in shown
 
 
 def test_connect_takes_a_config_string() -> None:

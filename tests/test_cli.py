@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import runpy
 import sys
@@ -56,7 +57,9 @@ def test_every_command_is_listed_whole_in_the_help_of_the_program() -> None:
     assert set(app.commands) == {command[0] for command in COMMANDS}
     assert all(f"\n  {name} " in help_text for name in app.commands)
     assert "..." not in help_text.partition("Commands:")[2]
-    assert "Exit codes: 0 done, 1 the backend failed, 2 usage or configuration." in help_text
+    assert "Exit codes: 0 done, 1 the backend failed, 2 usage or configuration, 130 Ctrl-C." in " ".join(
+        help_text.split()
+    )
 
 
 def test_without_a_command_the_help_goes_to_stderr_as_a_mistake() -> None:
@@ -121,6 +124,33 @@ def test_a_bug_is_called_one_and_shows_its_traceback_on_demand(monkeypatch: pyte
     shown = run("backends", "--debug").stderr
     assert "Traceback" in shown
     assert "--debug" not in shown
+
+
+@pytest.mark.parametrize("stuck", [True, False])
+def test_what_the_system_refuses_is_no_bug(monkeypatch: pytest.MonkeyPatch, *, stuck: bool) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left")
+
+    def full_once() -> None:
+        monkeypatch.delattr(sys.stdout, "flush")
+        full()
+
+    def list_backends() -> None:
+        if stuck:
+            monkeypatch.setattr(sys.stdout, "flush", full_once, raising=False)
+        full()
+
+    monkeypatch.setattr(app_module, "list_backends", list_backends)
+    line = failure(1, "backends")
+    assert f"the system says: [Errno {errno.ENOSPC}] No space left (--debug shows where)" == line
+
+
+def test_an_error_of_a_connection_that_gets_through_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    def reset() -> None:
+        raise ConnectionResetError("gone")
+
+    monkeypatch.setattr(app_module, "list_backends", reset)
+    assert "this is a bug" in failure(1, "backends")
 
 
 def test_an_interrupt_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,11 +289,11 @@ def test_send_as_json_is_the_whole_reply() -> None:
 def test_warnings_of_a_reply_go_to_stderr_or_into_the_json() -> None:
     emulator = KaziroEmulator()
     with served(emulator) as listening:
-        url = f"{listening.config}?include=usage"
+        url = f"{listening.config}?include=references"
         result = check(0, run("send", url, "hi", env=emulator.env))
-        assert "warning: kaziro cannot honour include=usage, which was left out" in result.stderr
+        assert "warning: kaziro cannot honour include=references, which was left out" in result.stderr
         reply = json.loads(check(0, run("send", url, "hi", "--json", env=emulator.env)).stdout)
-        assert ["kaziro cannot honour include=usage, which was left out"] == reply["warnings"]
+        assert ["kaziro cannot honour include=references, which was left out"] == reply["warnings"]
 
 
 def test_an_answer_without_text_is_said_to_be_one() -> None:

@@ -29,7 +29,7 @@ from chatbridge.testing import fake
 from chatbridge.testing.emulator import Fault
 from chatbridge.testing.fake import FakeBackend
 from chatbridge_adapters.kaziro.emulator import COMPLETE, KaziroEmulator
-from cli_kit import check, h2ogpte, run, served
+from cli_kit import check, h2ogpte, interruptible, run, served
 
 
 def typed(
@@ -185,7 +185,8 @@ def test_ctrl_c_during_an_answer_leaves_only_the_answer(monkeypatch: pytest.Monk
             yield event
 
     monkeypatch.setattr(FakeBackend, "stream", slow)
-    result = typed("slow", "quick")
+    with interruptible():
+        result = typed("slow", "quick")
     assert "> So\n\n> Turn 1: you said 'quick'.\n> \n" == result.stdout
     assert "left; a message that was under way may have arrived" == result.stderr.splitlines()[2]
 

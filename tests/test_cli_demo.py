@@ -4,28 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import pytest
 from attrs import evolve
-from click.testing import Result
+from click.testing import Result as Ran
 
 from chatbridge.backend import ContextOwner, Feature, Support
 from chatbridge.cli import demo
 from chatbridge.cli.demo import Check
 from chatbridge.cli.output import Output
+from chatbridge.cli.rules import FEATURES, summary
 from chatbridge.cli.stage import Stage, perform, results
-from chatbridge.domain import Conversation, Finished, Message, Reply, StreamEvent, TextDelta
+from chatbridge.domain import (
+    Conversation,
+    Finished,
+    Message,
+    Reply,
+    SendOptions,
+    StreamEvent,
+    Text,
+    TextDelta,
+)
 from chatbridge.errors import NotFound
 from chatbridge.registry import backend_names, load_adapter
 from chatbridge.testing import fake
+from chatbridge.testing.contract import ChatBackendContract, Result
 from chatbridge.testing.emulator import Emulator, Fault
 from chatbridge.testing.fake import FakeBackend
 from cli_kit import check, install, run
 
 
-def cells(result: Result) -> dict[str, list[str]]:
+def cells(result: Ran) -> dict[str, list[str]]:
     """Read the table at the end: each row by its name."""
     table = result.stdout[result.stdout.index("\n backend ") :]
     rows = [re.split(r" {2,}", line.strip()) for line in table.splitlines() if line.startswith(" ")]
@@ -45,12 +56,36 @@ def test_the_demo_holds_the_conversation_over_every_backend() -> None:
     assert "!" not in "".join(map("".join, table.values()))
 
 
-def test_all_that_the_conversation_uses_is_marked_as_checked() -> None:
+def test_all_that_is_claimed_is_tried() -> None:
     table = cells(run("demo"))
+    marks = {cell for feature in Feature for cell in table[feature.value]}
+    assert {"native +", "emulated +", "unsupported"} == marks
     fakes = table["backend"].index("fake")
-    unused = {Feature.SYSTEM, Feature.HISTORY_SEED, Feature.ATTACHMENTS, Feature.TOOLS, Feature.REASONING}
-    for feature in Feature:
-        assert ("native" if feature in unused else "native +") == table[feature.value][fakes]
+    assert {"native +"} == {table[feature.value][fakes] for feature in Feature}
+
+
+def test_how_many_rules_of_the_contract_are_kept_is_said() -> None:
+    rules = len(ChatBackendContract.checks())
+    kept = re.findall(r"^contract    (.*)$", run("demo").stdout, re.MULTILINE)
+    # Nothing makes the emulators answer with nothing.
+    others = f"{rules - 1} rules kept, 1 does not apply"
+    assert [f"{rules} rules kept" if name == "fake" else others for name in backend_names()] == kept
+
+
+def test_each_feature_has_a_rule_and_no_rule_is_made_up() -> None:
+    assert set(Feature) == set(FEATURES.values())
+    assert set(FEATURES) <= set(ChatBackendContract.checks())
+
+
+def test_the_rules_are_counted() -> None:
+    kept, broken, skipped = (
+        Result("a", "A."),
+        Result("b", "B.", problem="no"),
+        Result("c", "C.", skipped="why"),
+    )
+    assert "1 rules kept" == summary([kept])
+    assert "2 rules kept, 1 broken, 1 does not apply" == summary([kept, broken, kept, skipped])
+    assert "0 rules kept, 2 do not apply" == summary([skipped, skipped])
 
 
 def test_the_dialogue_is_shown_with_its_words_wrapped_to_the_width() -> None:
@@ -118,8 +153,9 @@ def test_a_sabotaged_emulator_is_noticed(
     assert False is asyncio.run(perform(Output(), prepare))
     out, err = capsys.readouterr()
     blamed = re.findall(r"^chatbridge: h2ogpte claims (\w+), which did not work: ", err, re.MULTILINE)
+    broken = re.findall(r"^chatbridge: h2ogpte breaks a rule of the contract: ", err, re.MULTILINE)
     assert features <= {Feature(name) for name in blamed}
-    assert len(blamed) == err.count("\n")
+    assert len(blamed) + len(broken) == err.count("\n")
     assert all(f"\n{feature.value:<11} FAILED: " in out for feature in features)
     assert len(blamed) == len(re.findall(r"(native|emulated) !", out))
 
@@ -173,6 +209,23 @@ async def short(
     yield Finished(reply)
 
 
+create = FakeBackend.create_conversation
+
+
+async def bare_conversation(
+    self: FakeBackend, *, title: str | None = None, extra: Mapping[str, Any] | None = None, **_: object
+) -> Conversation:
+    return await create(self, title=title, extra=extra)
+
+
+async def plain_only(
+    self: FakeBackend, conversation_id: str, message: Message, options: SendOptions
+) -> Reply:
+    if options.tools or options.extra or any(not isinstance(part, Text) for part in message.parts):
+        raise RuntimeError("a bug")
+    return await answer(self, conversation_id, message, options)
+
+
 @pytest.mark.parametrize(
     ("sabotage", "blamed"),
     [
@@ -189,6 +242,11 @@ async def short(
         (replaced("get_conversation", by=another), "title"),
         (replaced("get_conversation", by=not_there), "get"),
         (replaced("delete_conversation", by=keep), "delete"),
+        (replaced("create_conversation", by=bare_conversation), "system"),
+        (replaced("create_conversation", by=bare_conversation), "history_seed"),
+        (replaced("send", by=plain_only), "tools"),
+        (replaced("send", by=plain_only), "attachments"),
+        (replaced("send", by=plain_only), "reasoning"),
     ],
 )
 def test_a_claim_that_does_not_hold_is_noticed(
@@ -201,6 +259,28 @@ def test_a_claim_that_does_not_hold_is_noticed(
     assert f"chatbridge: fake claims {blamed}, which did not work: " in result.stderr
 
 
+def pass_over(*_: object) -> None:
+    """Find nothing wrong."""
+
+
+EXTRA_RULE = "Refuse an `extra` that no API has, by name and before any I/O"
+
+
+def test_a_broken_rule_that_belongs_to_no_claim_makes_it_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It rejects an unknown `extra` late, and does what it does not claim."""
+    install(monkeypatch, fake="chatbridge.testing.fake:ADAPTER")
+    monkeypatch.setattr(fake, "check_extra", pass_over)
+    monkeypatch.setattr(fake, "PROFILE", fake.PROFILE.with_features({Feature.GET: Support.UNSUPPORTED}))
+    result = check(1, run("demo"))
+    broken = re.findall(
+        r"^chatbridge: fake breaks a rule of the contract: (.*?)\. ", result.stderr, re.MULTILINE
+    )
+    assert ["Read a conversation by its id", EXTRA_RULE] == sorted(broken)
+    assert 2 == result.stderr.count("\n")
+    assert "unsupported" == cells(result)["get"][0]
+    assert 2 == result.stdout.count("\ncontract    FAILED: ")
+
+
 def test_without_a_conversation_nothing_that_is_claimed_counts_as_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -210,6 +290,21 @@ def test_without_a_conversation_nothing_that_is_claimed_counts_as_used(
     assert "chatbridge: fake claims create, which did not work: LookupError: a bug\n" in result.stderr
     assert ["0"] == cells(result)["turns"]
     assert not any("+" in cell for row in cells(result).values() for cell in row)
+
+
+METHODS = {
+    Feature.GET: "get_conversation",
+    Feature.HISTORY: "list_messages",
+    Feature.LIST: "list_conversations",
+    Feature.STREAM: "stream",
+}
+
+
+def refusal(feature: Feature) -> Callable[..., Awaitable[None]]:
+    async def refuse_it(*_: object, **__: object) -> None:
+        raise fake.PROFILE.unsupported(feature)
+
+    return refuse_it
 
 
 @pytest.mark.parametrize(
@@ -226,7 +321,9 @@ def test_what_is_not_claimed_is_not_needed(
 ) -> None:
     install(monkeypatch, fake="chatbridge.testing.fake:ADAPTER")
     lacking = fake.PROFILE.with_features(dict.fromkeys(unsupported, Support.UNSUPPORTED))
-    monkeypatch.setattr(fake, "PROFILE", lacking)
+    monkeypatch.setattr(fake, "PROFILE", evolve(lacking, settle_by=()))
+    for feature in unsupported:
+        monkeypatch.setattr(FakeBackend, METHODS[feature], refusal(feature))
     table = cells(check(0, run("demo")))
     assert rows == {name: table[name][0] for name in rows}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import pty
@@ -25,7 +26,7 @@ from chatbridge.cli.plain import Json
 from chatbridge.errors import ConfigError
 from chatbridge.testing.emulator import Fault
 from chatbridge_adapters.kaziro.emulator import KaziroEmulator
-from cli_kit import check, failure, h2ogpte, run, served
+from cli_kit import check, failure, h2ogpte, interruptible, run, served
 
 PATIENCE = 60
 """Seconds that a process may take in the worst case; none is ever waited for in vain."""
@@ -42,14 +43,16 @@ def process(
     stderr: int = subprocess.PIPE,
 ) -> Generator[subprocess.Popen[str]]:
     """Start the program; it is gone at the end of the block."""
-    with subprocess.Popen(
-        (*PROGRAM, *args),
-        env=os.environ | {"PYTHONWARNINGS": "error"} | (env or {}),
-        text=True,
-        stdin=stdin,
-        stdout=stdout,
-        stderr=stderr,
-    ) as running:
+    with interruptible():
+        running = subprocess.Popen(
+            (*PROGRAM, *args),
+            env=os.environ | {"PYTHONWARNINGS": "error"} | (env or {}),
+            text=True,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+        )
+    with running:
         try:
             yield running
         finally:
@@ -212,6 +215,21 @@ def test_a_pipe_that_closes_ends_it_quietly(command: list[str]) -> None:
         _, err = running.communicate(timeout=PATIENCE)
     assert 1 == running.returncode
     assert "" == err.replace("conversation: conversation-1\n", "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="nothing here is always full")
+@pytest.mark.parametrize(
+    "command", [["describe", "fake"], ["--help"], ["send", "fake:", "hi"], ["demo"], ["backends", "--json"]]
+)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_behind_stdout_is_said_in_one_line(command: list[str], unbuffered: str) -> None:
+    env = {"PYTHONUNBUFFERED": unbuffered}
+    with Path("/dev/full").open("w") as full, process(*command, env=env, stdout=full.fileno()) as running:
+        _, err = running.communicate(timeout=PATIENCE)
+    assert 1 == running.returncode
+    problem = f"[Errno {errno.ENOSPC}] {os.strerror(errno.ENOSPC)}"
+    assert f"chatbridge: the system says: {problem} (--debug shows where)" == err.splitlines()[-1]
+    assert "" == "".join(err.splitlines()[:-1]).replace("conversation: conversation-1", "")
 
 
 def test_ctrl_c_during_a_send_ends_with_130_and_the_conversations_id() -> None:

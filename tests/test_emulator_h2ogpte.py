@@ -162,11 +162,12 @@ async def test_a_page_is_a_hundred_entries_unless_asked_and_clipped_at_the_maxim
         ("chats/{}/questions", "limit"),
     ],
 )
-@pytest.mark.parametrize("value", ["-1", "x", "", "1.5", "\u0661"])
-async def test_a_paging_number_below_zero_or_no_number_is_a_400(
+@pytest.mark.parametrize("value", ["-1", "x", "", "1.5", "\u0661", "9" * 5000])
+async def test_a_paging_number_below_zero_or_too_long_or_no_number_is_a_400(
     client: Client, path: str, name: str, value: str
 ) -> None:
-    expected = (400, {"code": 400, "message": f"{name} must be a number from 0 up"})
+    problem = f"{name} must be a whole number from 0 up, of at most 18 digits"
+    expected = (400, {"code": 400, "message": problem})
     assert expected == await client("GET", path.format(await client.create()), **{name: value})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 import pytest
@@ -222,3 +223,45 @@ async def test_a_test_can_look_after_the_end(bridge: Bridge) -> None:
         chat = await bridge.create(title="Kyoto")
 
     assert "Kyoto" == (await bridge.backend.get_conversation(chat.id)).title
+
+
+SENDS: list[Callable[[Bridge, str], Awaitable[object]]] = [
+    lambda bridge, text: bridge.create(title=text),
+    lambda bridge, text: bridge.create(system=text),
+    lambda bridge, text: bridge.create(history=[Message.user(text)]),
+    lambda bridge, text: bridge.open("conversation-1").rename(text),
+    lambda bridge, text: bridge.open("conversation-1").send(text),
+    lambda bridge, text: bridge.open("conversation-1").send("Hi", system=text),
+    lambda bridge, text: bridge.open("conversation-1").send("Hi", tools=[{"name": text}]),
+]
+
+
+@pytest.mark.parametrize("send", SENDS)
+async def test_it_refuses_text_that_no_api_could_be_sent(
+    bridge: Bridge, send: Callable[[Bridge, str], Awaitable[object]]
+) -> None:
+    chat = await bridge.create()
+    with pytest.raises(UsageError, match="half of a surrogate pair"):
+        await send(bridge, "\ud800")
+
+    assert [] == [message async for message in chat.messages()]
+    await send(bridge, "\U0001f363")
+
+
+async def test_it_keeps_its_system_prompt(bridge: Bridge) -> None:
+    chat = await bridge.create(system="Be brief.")
+
+    assert "Be brief." == (await chat.refresh()).system
+
+
+def test_it_says_which_options_change_nothing() -> None:
+    (note,) = [note for note in profile().notes if "change nothing" in note]
+
+    for name in ("temperature", "top_p", "seed", "tool_choice", "response_format"):
+        assert name in note
+
+
+async def test_its_answer_may_be_empty() -> None:
+    chat = await connect("fake:?reply=").create()
+
+    assert "" == (await chat.send("Hi")).text

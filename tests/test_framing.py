@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from chatbridge.http.content import BrokenContent
-from chatbridge.http.framing import Frame, Framer, JsonLines, PrefixedLines, ServerSentEvents
+from chatbridge.http.framing import DataLines, Frame, Framer, JsonLines, PrefixedLines, ServerSentEvents
 
 BOM = b"\xef\xbb\xbf"
 UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -20,7 +20,13 @@ def keeping_empty(limit: int) -> ServerSentEvents:
     return ServerSentEvents(limit, keep_empty=True)
 
 
-FRAMERS: list[Callable[[int], Framer]] = [JsonLines, PrefixedLines, ServerSentEvents, keeping_empty]
+FRAMERS: list[Callable[[int], Framer]] = [
+    JsonLines,
+    DataLines,
+    PrefixedLines,
+    ServerSentEvents,
+    keeping_empty,
+]
 
 SSE_PARTS = [
     *(
@@ -257,6 +263,13 @@ def test_blanks_at_the_end_are_no_line(rest: bytes) -> None:
 )
 def test_a_prefix_is_up_to_three_small_letters_or_digits(line: bytes, expected: Frame) -> None:
     assert [expected] == PrefixedLines().feed(line + b"\n")
+
+
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n", b"\n\n", b""])
+def test_a_data_line_is_its_document_and_other_fields_are_nothing(ending: bytes) -> None:
+    lines = [b": hi", b"event: x", b"id: 1", b"retry:2", b"data:", b'{"a":":"}', b"data:5", b"data: [1]"]
+    (*frames,) = drain(DataLines(), [b"\n".join(lines) + ending])[0]
+    assert [b'{"a":":"}', b"5", b" [1]"] == [frame.data for frame in frames]
 
 
 def test_an_unfinished_prefixed_line_counts_if_its_document_parses() -> None:

@@ -125,6 +125,23 @@ async def test_the_form_of_the_lines_decides_and_not_what_the_header_says(
     assert "Red" == (await read(lines(piece("Re"), whole("Red")), content_type)).text
 
 
+@pytest.mark.parametrize("finished", [{}, {"finished": None}])
+async def test_only_a_line_that_says_so_ends_the_answer(read: Reader, finished: dict[str, None]) -> None:
+    """One that does not say whether it is the last is a piece like any other."""
+    reply = await read(
+        lines({"body": "Red", **finished}, {"body": " leaves", **finished}, whole("Red leaves"))
+    )
+    assert ("Red leaves", "m", ["Red", " leaves"]) == (reply.text, reply.message.id, read.deltas)
+    error = await failing(read, lines({"body": "Red", **finished}, {"body": " leaves", **finished}))
+    assert ("cut", "Red leaves") == (error.kind, error.partial)
+
+
+async def test_lines_may_be_framed_as_server_sent_events(read: Reader) -> None:
+    events = [b": hello\n\n", b"event: message\nid: 7\nretry: 5\ndata: " + lines(piece("Re")) + b"\n"]
+    reply = await read(b"".join(events) + b"data:" + lines(whole("Red")) + b"\ndata: [DONE]\n\n")
+    assert ("Red", ["Re", "d"]) == (reply.text, read.deltas)
+
+
 async def test_blank_lines_and_carriage_returns_are_nothing(read: Reader) -> None:
     body = b"\n\r\n" + lines(piece("Re")).replace(b"\n", b"\r\n") + b"\n" + lines(whole("Red")).rstrip()
     assert "Red" == (await read(body)).text
@@ -162,8 +179,9 @@ async def test_half_a_character_is_replaced_with_a_warning_wherever_it_is(read: 
 
 
 async def test_a_document_in_place_of_a_stream_is_mended_too(read: Reader) -> None:
-    reply = await read(json.dumps({"body": "a\ud83c"}, indent=1).encode(), "application/json")
-    assert ("a\ufffd", 1) == (reply.text, len(reply.warnings))
+    for indent in (None, 1):
+        reply = await read(json.dumps({"body": "a\ud83c"}, indent=indent).encode(), "application/json")
+        assert ("a\ufffd", 1) == (reply.text, len(reply.warnings))
 
 
 # Failures
@@ -175,7 +193,7 @@ async def failing(read: Reader, body: bytes) -> AnswerLost:
     assert ("s", Outcome.ACCEPTED, "h2ogpte") == (
         lost.value.conversation_id, lost.value.outcome, lost.value.provider,
     )  # fmt: skip
-    assert 1 == len(read.emulator.calls)
+    assert "get_completion" == read.emulator.calls[-1].operation
     return lost.value
 
 
@@ -193,11 +211,17 @@ async def test_an_error_line_fails_the_answer_and_keeps_what_was_said(read: Read
     [
         ({"error": "no model"}, "no model"),
         ({"code": 500, "message": "no model"}, "no model"),
+        ({"code": 500, "message": "no model", "finished": None}, "no model"),
         ({"status": "queued"}, "not an answer"),
+        ({}, "not an answer"),
     ],
 )
-async def test_a_document_that_is_no_answer_fails_it(read: Reader, document: object, said: str) -> None:
-    error = await failing(read, json.dumps(document, indent=1).encode())
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("end", [b"", b"\n"])
+async def test_a_document_that_is_no_answer_fails_it(
+    read: Reader, document: object, said: str, indent: int | None, end: bytes
+) -> None:
+    error = await failing(read, json.dumps(document, indent=indent).encode() + end)
     assert isinstance(error, ProviderFailed)
     assert said in str(error)
 
@@ -221,14 +245,18 @@ async def test_a_stream_that_does_not_end_as_it_should_is_cut_and_keeps_what_was
     assert (kind, "Red leaves") == (error.kind, error.partial)
 
 
-@pytest.mark.parametrize(("body", "kind"), [(b"", "empty"), (b"\n\n", "empty"), (lines({}), "cut")])
+@pytest.mark.parametrize(("body", "kind"), [(b"", "empty"), (b"\n\n", "empty")])
 async def test_a_stream_of_nothing_is_no_answer(read: Reader, body: bytes, kind: str) -> None:
     assert kind == (await failing(read, body)).kind
 
 
-async def test_a_web_page_in_place_of_a_stream_leaves_the_delivery_in_doubt(read: Reader) -> None:
+@pytest.mark.parametrize("page", [b"<!doctype html>\n<p>Sign in", b"<html>Sign in</html>"])
+@pytest.mark.parametrize("end", [b"", b"\n"])
+async def test_a_web_page_in_place_of_a_stream_leaves_the_delivery_in_doubt(
+    read: Reader, page: bytes, end: bytes
+) -> None:
     with pytest.raises(DeliveryUnknown) as unknown:
-        await read(b"<!doctype html>\n<p>Sign in", "text/html")
+        await read(page + end, "text/html")
     assert ("not_the_api", 1) == (unknown.value.kind, len(read.emulator.calls))
 
 

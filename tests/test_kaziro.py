@@ -106,7 +106,9 @@ async def test_what_cannot_be_sent_is_refused_before_anything_leaves(
 
 def test_what_kaziro_cannot_do_says_what_there_is_instead() -> None:
     profile = ADAPTER.profile(None)
-    assert {Feature.CREATE, Feature.GET, Feature.SEND} == {f for f in Feature if profile.can(f)}
+    assert {Feature.CREATE, Feature.GET, Feature.SEND, Feature.USAGE} == {
+        f for f in Feature if profile.can(f)
+    }
     for feature in (Feature.LIST, Feature.RENAME, Feature.DELETE, Feature.HISTORY, Feature.ATTACHMENTS):
         assert profile.unsupported(feature).instead
 
@@ -231,6 +233,18 @@ async def test_usage_is_read_as_far_as_it_is_known_and_kept_as_it_came(
     reply = await kaziro.open("t").send("Hello")
     assert usage == reply.usage
     assert {"usage": raw} == reply.extra
+    assert () == reply.warnings
+
+
+async def test_usage_that_is_asked_for_and_not_told_is_a_warning(
+    kaziro: Bridge, kaziro_emulator: KaziroEmulator
+) -> None:
+    reply = await (await kaziro.create()).send("Hello", include="usage")
+    assert () == reply.warnings
+    for raw in (None, {"tokens": 7}):
+        answer(kaziro_emulator, {**SMALLEST, "usage": raw})
+        reply = await kaziro.open("t").send("Hello", include="usage")
+        assert (None, ("the server told no usage that can be read",)) == (reply.usage, reply.warnings)
 
 
 @pytest.mark.parametrize(

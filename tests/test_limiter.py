@@ -89,6 +89,30 @@ async def test_k1_who_is_cancelled_or_late_in_the_queue_holds_up_nobody() -> Non
     await last
 
 
+async def test_c5_closing_turns_away_all_who_wait_and_who_come_later() -> None:
+    clock = ManualClock()
+    limiter = Limiter(1, clock)
+    await limiter.acquire(FAR)
+    soon = clock.now() + 5
+    waiting = [asyncio.ensure_future(limiter.acquire(deadline)) for deadline in (FAR, soon, FAR)]
+    await settle()
+    clock.advance(5)
+    asyncio.get_running_loop().call_soon(limiter.close)  # As one deadline passes.
+    for one in (*waiting, asyncio.ensure_future(limiter.acquire(FAR))):
+        with pytest.raises(Failure, match="the bridge is closed") as caught:
+            await one
+        assert Phase.LOCAL is caught.value.phase
+
+
+async def test_c5_closing_frees_who_waits_for_a_stream_that_is_never_left() -> None:
+    async with client_of(STREAMING, concurrency=1) as client, client.api.stream(STREAM):
+        call = asyncio.ensure_future(client.api.call(SEND))
+        await settle()
+        await client.api.transport.close()
+        with pytest.raises(errors.UsageError, match="the bridge is closed"):
+            await call
+
+
 async def test_k1_a_place_given_to_a_call_as_it_is_cancelled_goes_to_the_next() -> None:
     limiter = Limiter(1, ManualClock())
     await limiter.acquire(FAR)
@@ -246,7 +270,7 @@ async def test_c5_closing_ends_calls_under_way_with_an_error_of_ours() -> None:
             queued = asyncio.ensure_future(client.api.call(GET))
             await settle()
             await client.api.transport.close()
-            with pytest.raises(kind):
+            with pytest.raises(kind, match=r"acme say: the bridge was closed$"):
                 await call
             with pytest.raises(errors.UsageError, match="closed"):
                 await queued
@@ -260,7 +284,9 @@ async def test_c5_what_closing_broke_is_not_repeated_and_stays_in_doubt(endpoint
         call = asyncio.ensure_future(client.api.call(endpoint))
         await client.server.reached.wait()
         await client.api.transport.close()
-        with pytest.raises((errors.Unavailable, errors.DeliveryUnknown)) as caught:
+        with pytest.raises(
+            (errors.Unavailable, errors.DeliveryUnknown), match="the bridge was closed"
+        ) as caught:
             await call
     assert (Outcome.UNKNOWN, [], 1) == (caught.value.outcome, client.clock.slept, client.server.begun)
 
@@ -272,7 +298,7 @@ async def test_c5_closing_during_a_name_lookup_is_not_mistaken_for_cancelling() 
         await settle()
         calls[1].cancel("enough")
         await client.api.transport.close()
-        with pytest.raises(errors.ConnectFailed):
+        with pytest.raises(errors.ConnectFailed, match="the bridge was closed"):
             await calls[0]
         with pytest.raises(asyncio.CancelledError, match="enough"):
             await calls[1]
@@ -285,7 +311,7 @@ async def test_c5_closing_ends_a_stream() -> None:
         following = asyncio.ensure_future(anext(events))
         await settle()
         await client.api.transport.close()
-        with pytest.raises(errors.StreamCut):
+        with pytest.raises(errors.StreamCut, match="the bridge was closed"):
             await following
         await client.server.left.wait()
 

@@ -23,7 +23,8 @@ async def test_an_operation_is_reached_by_its_public_call(
 
     await row.reach(scene)
 
-    (call,) = emulator.calls
+    call = emulator.calls[0]
+    assert {call.operation} == {each.operation for each in emulator.calls}
     assert (row.operation, row.method) == (call.operation, call.method)
     assert emulator.base_path + row.path.format(**call.params) == call.path
     assert call.params.get("session_id", chat.id) == chat.id

@@ -122,7 +122,6 @@ def test_the_common_options_have_their_defaults() -> None:
         ("include", {"usage", "references"}, {"usage", "references"}),
         ("include", (), set[str]()),
         ("tags", "a:b, c d ", {"a:b", "c d"}),
-        ("model", "", ""),
         ("model", "None", "None"),
         ("model", "sk-a", "sk-a"),
         ("mode", "slow", "slow"),
@@ -304,6 +303,8 @@ def test_a_secret_that_may_be_absent_is_none() -> None:
         ({"key": "file:a\0b"}, {}, ("file:a\0b",)),
         ({}, {"key": "env:C_KEY"}, ("C_KEY",)),
         ({}, {"key": ""}, ("the value given",)),
+        ({}, {"key": " \t"}, ("the value given",)),
+        ({}, {"key": Secret(" ")}, ("the value given",)),
         ({"session": "env:C_KEY"}, {"key": TEXT}, ("C_KEY",)),
     ],
 )
@@ -316,6 +317,29 @@ def test_a_missing_secret_says_where_it_was_looked_for(
     assert_plain(caught.value)
     assert looked_in == caught.value.looked_in
     assert f"there is none in {' or '.join(looked_in)}".replace("\0", "\\x00") in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["ключ-hunter2", "hunter2\r\nX: y", "hunter2\0", "hunter2\x7f"])
+def test_x4_a_secret_that_no_header_may_hold_is_refused_and_not_shown(text: str) -> None:
+    for in_code in (text, Secret(text), "env:C_KEY"):
+        with pytest.raises(BadOption, match="acme: option 'key' holds a character that no header") as caught:
+            structure({}, {"C_KEY": text}, key=in_code)
+        assert_plain(caught.value)
+        assert "hunter2" not in str(caught.value)
+    assert "clé" == secret_of({}, {}, key="clé")
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n"])
+def test_a_text_is_not_empty_unless_its_option_says_that_it_may_be(text: str) -> None:
+    @frozen(kw_only=True)
+    class Lenient(CommonOptions):
+        reply: str | None = option("What to say.", default=None, empty=True)
+
+    for written, in_code in (({"model": text}, {}), ({}, {"model": text})):
+        with pytest.raises(BadOption, match=r"^acme: option 'model' is empty$"):
+            structure(written, **in_code)
+    lenient = structure_options(Lenient, {"reply": text}, {}, backend="acme", env={}, environ={})
+    assert text == lenient.reply
 
 
 def test_a_file_that_is_not_text_holds_no_secret(tmp_path: Path) -> None:

@@ -200,6 +200,41 @@ def test_only_a_text_over_the_limit_is_cut(length: int, expected: str) -> None:
     assert expected == Redactor().clean("x" * length, 10)
 
 
+def test_of_a_long_text_only_the_beginning_is_searched() -> None:
+    """A long secret makes the search slow, and the text is the server's."""
+    searched: list[int] = []
+
+    class Noting(Redactor):
+        __slots__ = ()
+
+        def _compile(self) -> Callable[[str, str], str]:
+            substitute = super()._compile()
+
+            def noted(mask: str, text: str) -> str:
+                searched.append(len(text))
+                return substitute(mask, text)
+
+            return noted
+
+    key = "a" * 1500 + "b"
+    assert "x" * 499 + "…" == Noting([Secret(key)]).clean("x" * 65_536)
+    assert "said: ***" == Noting([Secret(key)]).clean("said: " + key)
+    assert "a" not in Noting([Secret(key)]).clean(key * 43)
+    assert max(searched) <= 4096
+
+
+@pytest.mark.parametrize("spell", ["plain", "json_units", "hex", "base64", "quote"])
+@pytest.mark.parametrize("filler", [KEY, "."])
+def test_where_the_search_stops_no_secret_begins_to_show(spell: str, filler: str) -> None:
+    secret, clean = "漢/Z" + KEY, Redactor([Secret("漢/Z" + KEY), Secret(KEY)]).clean
+    for length in range(3900, 4100):
+        before = (
+            (filler * length)[:length] if filler == "." else KEY * (length // len(KEY)) + "." * (length % 15)
+        )
+        cleaned = clean(before + SPELLINGS[spell](secret) + "." * 1000)
+        assert set(cleaned) <= set("*.…")
+
+
 def test_the_limit_is_500_unless_told() -> None:
     assert 500 == len(Redactor().clean("x" * 600))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from importlib import invalidate_caches
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,17 @@ from chatbridge.backend import (
     text_to_send,
 )
 from chatbridge.config import BackendURL
-from chatbridge.domain import Attachment, Conversation, Message, SendOptions
+from chatbridge.domain import (
+    Attachment,
+    Conversation,
+    Message,
+    Opaque,
+    Part,
+    Reasoning,
+    SendOptions,
+    ToolCall,
+    ToolResult,
+)
 from chatbridge.errors import (
     BadOption,
     ChatbridgeError,
@@ -382,8 +393,33 @@ def test_only_text_of_the_users_goes_where_nothing_else_is_taken() -> None:
     assert "HiHo" == text_to_send(Message.user(["Hi", "Ho"]), PROFILE)
     with pytest.raises(UsageError, match="messages of the user only, not of the assistant"):
         text_to_send(Message.assistant("Hi"), PROFILE)
-    with pytest.raises(UnsupportedFeature, match="does not support attachments"):
-        text_to_send(Message.user([Attachment("text/plain", b"")]), PROFILE)
+
+
+@pytest.mark.parametrize(
+    ("part", "feature"),
+    [
+        (Attachment("text/plain", b""), Feature.ATTACHMENTS),
+        (Reasoning("So."), Feature.REASONING),
+        (ToolCall("1", "look", {}), Feature.TOOLS),
+        (ToolResult("1", "seen"), Feature.TOOLS),
+    ],
+)
+def test_a_part_that_is_not_taken_is_refused_by_its_feature(part: Part, feature: Feature) -> None:
+    with pytest.raises(UnsupportedFeature) as caught:
+        text_to_send(Message.user(["Hi", part]), PROFILE)
+
+    assert feature.value == caught.value.feature
+
+
+def test_a_part_of_an_apis_own_goes_back_to_its_origin_only() -> None:
+    with pytest.raises(UsageError, match="a part of the kind 'card' can be given back to other only"):
+        text_to_send(Message.user([Opaque("other", "card", {})]), PROFILE)
+
+
+def test_a_lone_text_is_one_option_or_note_and_not_its_letters() -> None:
+    one = Profile("acme", {}, options="model", notes="It is slow.")
+
+    assert (frozenset({"model"}), ("It is slow.",)) == (one.options, one.notes)
 
 
 def test_an_extra_that_the_adapter_does_not_know_is_refused() -> None:
@@ -434,3 +470,26 @@ async def test_a_history_is_read_no_further_than_it_is_wanted() -> None:
 
     assert 2 == len([message async for message in select_messages(noted(), limit=2)])
     assert 2 == len(read)
+
+
+@pytest.mark.parametrize(("selection", "expected"), [({"limit": 1}, 1), ({"limit": 0}, 0), ({}, 1)])
+@pytest.mark.parametrize("newest_first", [False, True])
+async def test_a_history_is_closed_when_it_is_not_wanted_any_more(
+    selection: dict[str, Any], expected: int, newest_first: bool
+) -> None:
+    """Nothing of it is read where nothing is wanted."""
+    begun = closed = 0
+
+    async def noted() -> AsyncIterator[Message]:
+        nonlocal begun, closed
+        begun += 1
+        try:
+            async for message in history():
+                yield message
+        finally:
+            closed += 1
+
+    async with aclosing(select_messages(noted(), newest_first=newest_first, **selection)) as selected:
+        async for _ in selected:
+            break
+    assert (expected, expected) == (begun, closed)

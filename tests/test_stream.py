@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import pytest
-from attrs import frozen
+from attrs import evolve, frozen
 
 from chatbridge import errors
 from chatbridge.errors import ChatbridgeError, Outcome, Phase
@@ -156,6 +156,7 @@ FIRST: dict[str, tuple[Script, type[ChatbridgeError], str | None, int]] = {
     "web_page": ((READ, answer(b"<html>\n<p>hi\n")), errors.DeliveryUnknown, "not_the_api", 1),
     "gzip": ((READ, GZIP), errors.AnswerLost, "encoding", 1),
     "wrong_shape": (unframed(b"[]\n", STALL), errors.StreamCut, "schema", 3),
+    "web_page_on_one_line": ((READ, answer(b"\r\n <html></html>")), errors.DeliveryUnknown, "not_the_api", 1),
     "text": (unframed(b"Internal error\n", FIN), errors.StreamCut, "json", 3),
     "no_head": ((READ, STALL), errors.DeliveryUnknownTimeout, "timeout", 3),
     "lost": ((READ, RESET), errors.DeliveryUnknown, "lost", 3),
@@ -237,6 +238,47 @@ async def test_t5_a_document_of_another_shape_is_an_answer_that_is_lost() -> Non
                 _, error = await read(client, EVENTS)
                 assert isinstance(error, errors.AnswerLost)
                 assert kind == error.kind
+
+
+def is_a(line: Line) -> bool:
+    return line.text == "a"
+
+
+SAYS_WHOLE = evolve(LINES, whole=is_a)
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+async def test_t5_where_the_endpoint_tells_one_a_document_on_one_line_needs_no_end_mark(end: bytes) -> None:
+    async with client_of((READ, answer(A.strip() + end))) as client:
+        async with client.api.stream(SAYS_WHOLE, {}) as events:
+            assert [Line("a")] == [event async for event in events]
+        assert events.whole
+        for cut in (unframed(A, STALL), (READ, chunked(A, last=b""), RESET)):
+            client.server.scripts = (cut,)
+            _, error = await client.clock.through_stalls(client.server, read(client, SAYS_WHOLE), 60.0)
+            assert isinstance(error, errors.StreamCut)
+
+
+@pytest.mark.parametrize("body", [A + A, A + B, B + A, B])
+async def test_t5_only_an_event_that_is_the_only_one_can_be_the_whole_answer(body: bytes) -> None:
+    async with client_of((READ, answer(body))) as client:
+        _, error = await read(client, SAYS_WHOLE)
+    assert isinstance(error, errors.StreamCut)
+    assert "cut" == error.kind
+
+
+async def test_e1_an_error_after_the_first_event_tells_of_all_attempts() -> None:
+    busy = (READ, answer(b"{}", "429 No", "Retry-After: 7"))
+    async with client_of(busy, unframed(A, FIN)) as client:
+        _, error = await read(client)
+    assert error is not None
+    assert [(1, Phase.STATUS, 429, 7.0), (2, None, 200, None)] == [
+        (each.number, each.phase, each.status, each.wait) for each in error.attempts
+    ]
+    async with client_of(unframed(A, STALL)) as client, client.api.stream(LINES, {}) as events:
+        await anext(events)
+        failed = events.failed("no")
+    assert [(1, None, 200, None)] == [(a.number, a.phase, a.status, a.error) for a in failed.attempts]
 
 
 async def test_a_failure_inside_the_stream_is_the_providers_and_ends_it() -> None:

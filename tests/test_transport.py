@@ -16,7 +16,7 @@ from attrs import frozen
 
 from chatbridge import errors
 from chatbridge.errors import ChatbridgeError, Outcome, Phase
-from chatbridge.http import Api, Endpoint, Id, Kind, Limits, Transport
+from chatbridge.http import Endpoint, Id, Kind, Limits, ServerSentEvents, Transport, content
 from chatbridge.http.failures import failed_to_connect, to_error
 from chatbridge.options import CommonOptions
 from chatbridge.retry import Failure
@@ -255,8 +255,9 @@ KEYED: Any = _Key()
 def test_what_breaks_before_there_is_a_connection_was_not_sent(
     error: Exception, phase: Phase, retryable: bool
 ) -> None:
-    failure = failed_to_connect(error)
+    failure = failed_to_connect(error, "https://acme/say")
     assert phase is failure.phase
+    assert phase is Phase.LOCAL or "no connection to https://acme/say" in failure.reason
     public = to_error(Kind.SEND, failure)
     assert (Outcome.NOT_SENT, retryable) == (public.outcome, public.retryable)
     assert isinstance(error, TimeoutError) is isinstance(public, TimeoutError)
@@ -391,19 +392,66 @@ async def test_j3_what_cannot_be_written_as_json_is_refused_before_anything_leav
 async def test_d1_a_large_answer_is_read_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     """Over 1 MiB: other tasks are not held up, and the answer is the same."""
     threads: list[int] = []
-    decode = Api.decode
+    loads = content.loads
 
-    def noted(*args: Any) -> object:
+    def noted(data: bytes) -> object:
         threads.append(threading.get_ident())
-        return decode(*args)
+        return loads(data)
 
-    monkeypatch.setattr(Api, "decode", noted)
+    monkeypatch.setattr("chatbridge.http.api.loads", noted)
     text = "x" * (2**20 + 1)
     async with client_of((answer(b'{"id":"%b"}' % text.encode()),), (OK,)) as client:
         assert text == (await client.api.call(SEND, {})).id
         assert "x" == (await client.api.call(SEND, {})).id
 
     assert [False, True] == [thread == threading.get_ident() for thread in threads]
+
+
+_reading = threading.Event()
+_go_on = threading.Event()
+
+
+@frozen
+class Slow:
+    """An answer that takes as long to read as the test wants."""
+
+    id: Id
+
+    def __attrs_post_init__(self) -> None:
+        _reading.set()
+        _go_on.wait()
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_d1_reading_a_large_answer_ends_with_the_deadline(*, streamed: bool) -> None:
+    _reading.clear()
+    _go_on.clear()
+    framing = ServerSentEvents if streamed else None
+    endpoint = Endpoint("say", "POST", "/say", answer=Slow, framing=framing)
+    body = b'{\n"id":"%b"}' % (b"x" * 2**20)
+    async with client_of((READ, answer(body)), timeout=50.0) as client:
+        reading = client.api.stream(endpoint).__aenter__() if streamed else client.api.call(endpoint)
+        call = asyncio.ensure_future(reading)
+        assert await asyncio.to_thread(_reading.wait, 10)
+        client.clock.advance(50.0)
+        try:
+            with pytest.raises(errors.AnswerLostTimeout if not streamed else errors.StreamCutTimeout) as late:
+                await call
+        finally:
+            _go_on.set()
+    assert ("idle", 200, 1) == (late.value.kind, late.value.status, client.server.begun)
+
+
+async def test_where_there_is_no_connection_the_error_says_to_what() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        async with client_of((READ, OK), attempts=1) as client:
+            client.api.transport.base_url = url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+            with pytest.raises(errors.ConnectFailed) as refused:
+                await client.api.call(SEND, query={"q": "not shown"})
+    assert str(refused.value).startswith(
+        f"acme say: no connection to {url}/say: ClientConnectorError (errno "
+    )
 
 
 async def test_b2_bridges_to_one_origin_share_its_retry_budget() -> None:

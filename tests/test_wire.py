@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import pytest
 from attrs import asdict, field, frozen
@@ -255,6 +255,44 @@ def test_a_bad_time_never_costs_a_message(value: Any) -> None:
 def test_what_is_written_leaves_out_what_has_its_default() -> None:
     assert {"name": "Ann"} == unstructure(Author("Ann"))
     assert {"name": "Ann", "age": 3} == unstructure(Author("Ann", 3))
+
+
+@frozen
+class Counted:
+    """One of many, which counts how many were made."""
+
+    number: int
+    made: ClassVar[int] = 0
+
+    def __attrs_post_init__(self) -> None:
+        Counted.made += 1
+
+
+@frozen
+class Shelf:
+    things: list[list[Counted]]
+
+
+MANY = [{"number": 1}] * 1000
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "path", "made"),
+    [
+        ([{"number": "a"}, *MANY], list[Counted], "$[0].number", 0),
+        ([*MANY, {}, *MANY], list[Counted], "$[1000].number", 2000),
+        ({"things": [[], [{"number": "a"}, *MANY], *[MANY] * 9]}, Shelf, "$.things[1][0].number", 0),
+        ({"things": [[], 5, *[MANY] * 9]}, Shelf, "$.things[1]", 0),
+    ],
+)
+def test_a_long_list_is_explained_up_to_its_first_fault_and_no_further(
+    value: object, kind: Any, path: str, made: int
+) -> None:
+    Counted.made = 0
+    with pytest.raises(BrokenContent) as broken:
+        structure(value, kind)
+    assert str(broken.value).endswith(f" @ {path}")
+    assert (1, made) == (str(broken.value).count(" @ "), Counted.made)
 
 
 @given(st.text(), st.none() | st.integers())

@@ -74,7 +74,7 @@ _ask_key = click.option(
         "chatbridge demo",
         "chatbridge chat h2ogpte://h2ogpte.example.com?llm=auto",
     )
-    + "\n\nExit codes: 0 done, 1 the backend failed, 2 usage or configuration.",
+    + "\n\nExit codes: 0 done, 1 the backend failed, 2 usage or configuration, 130 Ctrl-C.",
 )
 @click.version_option(package_name="chatbridge", prog_name="chatbridge", message="%(prog)s %(version)s")
 @_debug
@@ -112,8 +112,9 @@ def demo(output: Output) -> int:
     """
     Show one conversation over every backend.
 
-    The servers are emulators: nothing leaves this machine. What each backend claims is tried and checked;
-    the exit code is 1 if something of it did not work.
+    The servers are emulators: nothing leaves this machine. After the conversation each backend is held to
+    the rules of the contract, so all that it claims is tried; the exit code is 1 if something of it did
+    not work, a rule is broken, or a backend cannot be loaded.
     """
     return 0 if asyncio.run(perform(output)) else FAILED
 

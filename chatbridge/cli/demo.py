@@ -1,5 +1,5 @@
 """
-One and the same conversation over every backend, and a check of all that their profiles claim.
+One and the same conversation over every backend, then the contract: a check of all that profiles claim.
 
 Nothing here knows an API: `Walk` uses what the bridge offers, and asks its profile what that is.
 """
@@ -7,7 +7,7 @@ Nothing here knows an API: `Walk` uses what the bridge offers, and asks its prof
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Protocol
@@ -16,11 +16,13 @@ from attrs import define, field
 
 from chatbridge.backend import ContextOwner, Feature, Profile
 from chatbridge.bridge import Bridge, Chat, connect
+from chatbridge.cli.rules import FEATURES, summary, try_rules
 from chatbridge.domain import Conversation, Reply, Role
 from chatbridge.errors import NotFound
 from chatbridge.options import describe_options
 from chatbridge.registry import Adapter
 from chatbridge.testing import fake
+from chatbridge.testing.contract import OpenBridge, Result
 from chatbridge.testing.emulator import Emulator, serve
 
 __all__ = ["Check", "Listener", "Prepare", "Walk", "demonstrate", "takes_part"]
@@ -53,12 +55,12 @@ class Listener(Protocol):
         """Note that the answer is complete, or broke off."""
         ...
 
-    def did(self, feature: Feature, what: str) -> None:
-        """Show what a step found."""
+    def did(self, step: str, what: str) -> None:
+        """Show what a step found; it has the name of a feature, or is the contract."""
         ...
 
-    def failed(self, feature: Feature, problem: str) -> None:
-        """Show that what the profile claims did not work."""
+    def failed(self, step: str, problem: str) -> None:
+        """Show what a step found wrong."""
         ...
 
 
@@ -68,17 +70,29 @@ class Check:
     What came of one backend.
 
     Attributes:
-        worked: What was used and found right.
+        worked: What was tried and found right.
         problems: What is claimed and did not work, and how that showed.
-        turns: How many messages were answered.
+        broken: The rules of the contract that are broken and belong to nothing claimed, and how.
+        turns: How many messages of the conversation were answered.
     """
 
     name: str
     profile: Profile
     worked: set[Feature] = field(factory=set[Feature])
     problems: dict[Feature, str] = field(factory=dict[Feature, str])
+    broken: dict[str, str] = field(factory=dict[str, str])
     turns: int = 0
     seconds: float = 0.0
+
+    def worked_well(self, feature: Feature) -> None:
+        """Note that *feature* was tried and found right; once it was found wrong, it stays so."""
+        if feature not in self.problems:
+            self.worked.add(feature)
+
+    def went_wrong(self, feature: Feature, problem: str) -> None:
+        """Note that *feature* is claimed and did not work; its first problem is kept."""
+        self.problems.setdefault(feature, problem)
+        self.worked.discard(feature)
 
 
 class _Unmet(Exception):
@@ -96,28 +110,47 @@ def takes_part(adapter: Adapter) -> bool:
 
 
 async def demonstrate(adapter: Adapter, listener: Listener, prepare: Prepare | None = None) -> Check:
-    """Hold the conversation over *adapter*, against its emulator where it has one."""
+    """Hold the conversation over *adapter*, then try the contract, against its emulator where it has one."""
     started = time.perf_counter()
-    async with _opened(adapter, prepare) as (bridge, where):
+    async with _reachable(adapter, prepare) as (open_bridge, where):
         listener.begins(adapter.name, where)
-        walk = Walk(bridge, listener)
-        await walk.run()
+        async with open_bridge() as bridge:
+            walk = Walk(bridge, listener)
+            await walk.run()
+        _judge(walk.check, await try_rules(adapter.name, open_bridge), listener)
     walk.check.seconds = time.perf_counter() - started
     return walk.check
 
 
+def _judge(check: Check, results: Sequence[Result], listener: Listener) -> None:
+    """Note and show what came of the rules; what is known to be wrong is not shown again."""
+    listener.did("contract", summary(results))
+    for result in results:
+        feature = FEATURES.get(result.check)
+        claimed = feature if feature is not None and check.profile.can(feature) else None
+        if result.problem is None:
+            if claimed is not None and result.skipped is None:
+                check.worked_well(claimed)
+        elif claimed is None:
+            check.broken[result.rule] = result.problem
+            listener.failed("contract", f"{result.rule} {result.problem}")
+        else:
+            if claimed not in check.problems:
+                listener.failed(claimed, f"{result.rule} {result.problem}")
+            check.went_wrong(claimed, result.problem)
+
+
 @asynccontextmanager
-async def _opened(adapter: Adapter, prepare: Prepare | None) -> AsyncGenerator[tuple[Bridge, str]]:
+async def _reachable(adapter: Adapter, prepare: Prepare | None) -> AsyncGenerator[tuple[OpenBridge, str]]:
     if adapter.emulator is None:
-        async with connect(f"{adapter.name}:") as bridge:
-            yield bridge, "in this process"
+        yield partial(connect, f"{adapter.name}:"), "in this process"
         return
     emulator: Emulator = adapter.load_emulator()()
     if prepare is not None:
         prepare(emulator)
     settings = _settings(adapter, emulator)
-    async with serve(emulator) as served, connect(served.config, **settings) as bridge:
-        yield bridge, served.config
+    async with serve(emulator) as served:
+        yield partial(connect, served.config, **settings), served.config
 
 
 def _settings(adapter: Adapter, emulator: Emulator) -> dict[str, Any]:
@@ -198,12 +231,10 @@ class Walk:
             what = await step()
         except Exception as error:  # noqa: BLE001 - whatever an adapter raises, its claim did not hold
             kind = "" if isinstance(error, _Unmet) else f"{type(error).__name__}: "
-            self.check.problems.setdefault(feature, f"{kind}{error}")
-            self.check.worked.discard(feature)
+            self.check.went_wrong(feature, f"{kind}{error}")
             self.listener.failed(feature, f"{kind}{error}")
             return
-        if feature not in self.check.problems:
-            self.check.worked.add(feature)
+        self.check.worked_well(feature)
         if what:
             self.listener.did(feature, what)
 

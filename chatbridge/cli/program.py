@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -48,8 +51,21 @@ def _explain(error: Exception, output: Output) -> int:
         hint = "; or use --ask-key" if isinstance(error, MissingSecret) else ""
         output.note(f"chatbridge: {paragraph(error)}{hint}")
         return MISUSED if isinstance(error, UsageError) else FAILED
-    output.note(
-        f"chatbridge: this is a bug in chatbridge or in a backend's package: {type(error).__name__}: {error}"
-        f"{'' if output.debug else ' (--debug shows where)'}"
-    )
+    where = "" if output.debug else " (--debug shows where)"
+    # Files and pipes fail so, stdout among them; of a connection's errors none should get here.
+    if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
+        _let_go_of_stdout()
+        output.note(f"chatbridge: the system says: {error}{where}")
+        return FAILED
+    kind = type(error).__name__
+    output.note(f"chatbridge: this is a bug in chatbridge or in a backend's package: {kind}: {error}{where}")
     return FAILED
+
+
+def _let_go_of_stdout() -> None:
+    """Give up what cannot be written to stdout; the interpreter would try again at its end, and complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError), Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -68,13 +68,13 @@ class Stage:
             self._console.print()
         self._column = 0
 
-    def did(self, feature: Feature, what: str) -> None:
-        """Show a step that worked."""
-        self._line(feature.value, what, "green")
+    def did(self, step: str, what: str) -> None:
+        """Show what a step found."""
+        self._line(step, what, "green")
 
-    def failed(self, feature: Feature, problem: str) -> None:
-        """Show a step that did not work."""
-        self._line(feature.value, f"FAILED: {problem}", "bold red")
+    def failed(self, step: str, problem: str) -> None:
+        """Show what a step found wrong."""
+        self._line(step, f"FAILED: {problem}", "bold red")
 
     def _line(self, who: str, text: str, style: str) -> None:
         self._begin(who, style)
@@ -87,17 +87,22 @@ class Stage:
 
 
 async def perform(output: Output, prepare: Prepare | None = None) -> bool:
-    """Show every backend that takes part; whether all that is claimed works, and no backend is broken."""
+    """Show every backend that takes part; whether all that is claimed works, and nothing is broken."""
     stage = Stage(output)
     installed = list(list_backends())
     adapters = [load_adapter(listed.name) for listed in installed if listed.error is None]
     checks = [await demonstrate(adapter, stage, prepare) for adapter in adapters if takes_part(adapter)]
     results(checks, output)
-    problems = [listed.error for listed in installed if listed.error is not None] + [
-        f"{check.name} claims {feature.value}, which did not work: {problem}"
-        for check in checks
-        for feature, problem in check.problems.items()
-    ]
+    problems = [listed.error for listed in installed if listed.error is not None]
+    for check in checks:
+        problems += [
+            f"{check.name} claims {feature.value}, which did not work: {problem}"
+            for feature, problem in check.problems.items()
+        ]
+        problems += [
+            f"{check.name} breaks a rule of the contract: {rule} {problem}"
+            for rule, problem in check.broken.items()
+        ]
     for problem in problems:
         output.note(f"chatbridge: {problem}")
     return not problems
@@ -108,7 +113,7 @@ def results(checks: Sequence[Check], output: Output) -> None:
     beside = max(1, (output.console().width - COLUMN) // COLUMN)
     for first in range(0, len(checks), beside):
         output.draw("", _table(checks[first : first + beside]))
-    output.draw(Text("+ used in the conversation and found right   ! claimed, and did not work", style="dim"))
+    output.draw(Text("+ tried and found right   ! claimed, and did not work", style="dim"))
 
 
 def _table(checks: Sequence[Check]) -> Table:

@@ -10,7 +10,7 @@ from chatbridge.http.api import Api, ApiError, bearer
 from chatbridge.http.content import BrokenContent, loads, mend, mend_all
 from chatbridge.http.endpoint import Endpoint
 from chatbridge.http.fold import TextFold
-from chatbridge.http.framing import JsonLines, PrefixedLines, ServerSentEvents
+from chatbridge.http.framing import DataLines, JsonLines, PrefixedLines, ServerSentEvents
 from chatbridge.http.stream import EventStream
 from chatbridge.http.transport import Limits, Transport
 from chatbridge.http.wire import Id, Raw, beyond, keep_raw, parse_time
@@ -20,6 +20,7 @@ __all__ = [
     "Api",
     "ApiError",
     "BrokenContent",
+    "DataLines",
     "Endpoint",
     "EventStream",
     "Hint",

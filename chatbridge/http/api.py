@@ -20,7 +20,14 @@ from yarl import URL
 
 from chatbridge.clock import current_deadline
 from chatbridge.errors import ChatbridgeError, Outcome, Phase, UsageError
-from chatbridge.http.content import BrokenContent, dumps, loads, may_hold_surrogates, mend_all
+from chatbridge.http.content import (
+    BrokenContent,
+    dumps,
+    is_web_page,
+    loads,
+    may_hold_surrogates,
+    mend_all,
+)
 from chatbridge.http.endpoint import Endpoint
 from chatbridge.http.failures import failed_reading, to_error
 from chatbridge.http.headers import request_id, retry_after, says_final
@@ -168,9 +175,7 @@ class Api:
                 raise self.refusal(answer)
             if answer.body is None:
                 return cast(AnswerT, None)
-            if len(answer.body) > _LARGE:  # Other tasks go on meanwhile.
-                return await asyncio.to_thread(self._read, endpoint, answer, warn)
-            return self._read(endpoint, answer, warn)
+            return await self._read(endpoint, answer, warn, deadline)
 
         try:
             return await self.transport.retrier.run(endpoint.kind, deadline, attempt)
@@ -237,28 +242,39 @@ class Api:
             provider=self.name,
         )
 
-    def _read(self, endpoint: Endpoint[AnswerT], answer: Answer, warn: Warn | None) -> AnswerT:
+    async def _read(
+        self, endpoint: Endpoint[AnswerT], answer: Answer, warn: Warn | None, deadline: float
+    ) -> AnswerT:
         try:
-            return self.decode(endpoint, answer.body or b"", warn)
-        except BrokenContent as broken:
-            failure = failed_reading(broken)
+            return await self.decode(endpoint, answer.body or b"", warn, deadline)
+        except (BrokenContent, TimeoutError) as error:
+            failure = failed_reading(error)
         except Failure as caught:
             failure = caught
         failure.status, failure.request_id = answer.status, request_id(answer.headers)
         raise failure
 
-    def decode(self, endpoint: Endpoint[AnswerT], data: bytes, warn: Warn | None) -> AnswerT:
+    async def decode(
+        self, endpoint: Endpoint[AnswerT], data: bytes, warn: Warn | None, deadline: float
+    ) -> AnswerT:
         """
         Read a whole document as the endpoint's wire type, and mend what is no text in it.
 
         Raises:
             BrokenContent: It is not strict JSON, or not of the type.
             Failure: It is a web page.
+            TimeoutError: It is large, and took longer than until *deadline*.
         """
+        if len(data) <= _LARGE:
+            return self._decode(endpoint, data, warn)
+        async with self.transport.clock.timeout_at(deadline):  # Other tasks go on meanwhile.
+            return await asyncio.to_thread(self._decode, endpoint, data, warn)
+
+    def _decode(self, endpoint: Endpoint[AnswerT], data: bytes, warn: Warn | None) -> AnswerT:
         try:
             value = loads(data)
         except BrokenContent:
-            if not data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+            if not is_web_page(data):
                 raise
             value = _WEB_PAGE
         if value is _WEB_PAGE:

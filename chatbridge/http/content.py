@@ -14,6 +14,7 @@ MAX_DIGITS = 4300
 
 _BOM = b"\xef\xbb\xbf"
 _BLANK = " \t\n\r"
+_BLANK_BYTES = _BOM + _BLANK.encode()
 _BRACKETS_TO_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # +1 and -1 as signed bytes
 _ALL_BUT_MARKS = bytes(set(range(256)) - set(b'[{]}"'))
 _DIGITS_TO_ZERO = bytes.maketrans(b"123456789", b"000000000")
@@ -35,6 +36,11 @@ class BrokenContent(Exception):
 
     def __str__(self) -> str:
         return str(self.args[1])
+
+
+def is_web_page(data: bytes) -> bool:
+    """Say whether *data* begins like HTML or XML."""
+    return data.lstrip(_BLANK_BYTES).startswith(b"<")
 
 
 def loads(data: bytes) -> Any:  # noqa: ANN401  # a document has any shape

@@ -47,6 +47,8 @@ class Endpoint(Generic[AnswerT]):
         success: The statuses that mean success.
         framing: Makes the decoder that cuts a streamed answer into events, given a line's limit in bytes.
         ends: Says which event is the stream's end mark.
+        whole: Says of an event without an end mark, the only one of its stream, whether it is the whole
+            answer, of a server that does not stream.
         gone_is_done: Whether 404 means success after an attempt whose outcome is unknown, as for deletion.
         beyond: Where it is documented, if not in the API's own documents.
     """
@@ -60,6 +62,7 @@ class Endpoint(Generic[AnswerT]):
     success: frozenset[int] = field(default=frozenset({200}), converter=_statuses, kw_only=True)
     framing: Callable[[int], Framer] | None = field(default=None, kw_only=True)
     ends: Callable[[AnswerT], bool] | None = field(default=None, kw_only=True)
+    whole: Callable[[AnswerT], bool] | None = field(default=None, kw_only=True)
     gone_is_done: bool = field(default=False, kw_only=True)
     beyond: str | None = field(default=None, kw_only=True)
 

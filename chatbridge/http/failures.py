@@ -20,19 +20,21 @@ def _named(error: BaseException) -> str:
     return type(error).__name__ + (f" (errno {number})" if isinstance(number, int) else "")
 
 
-def failed_to_connect(error: Exception) -> Failure:
-    """Classify what was raised before there was a connection, so before anything was sent."""
+def failed_to_connect(error: Exception, url: str) -> Failure:
+    """Classify what was raised before there was a connection to *url*, so before anything was sent."""
     if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError):
-        return Failure(Phase.CONNECT, "no connection in time", timed_out=True)
+        return Failure(Phase.CONNECT, f"no connection to {url} in time", timed_out=True)
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return Failure(Phase.CERTIFICATE, "the server's certificate is not valid for this host")
+        return Failure(
+            Phase.CERTIFICATE, f"no connection to {url}: the server's certificate is not valid for this host"
+        )
     if isinstance(error, aiohttp.ClientConnectorSSLError):
-        return Failure(Phase.TLS, f"no TLS connection: {_named(error)}")
+        return Failure(Phase.TLS, f"no connection to {url}: no TLS: {_named(error)}")
     if isinstance(error, aiohttp.ClientConnectorDNSError | RuntimeError):
-        return Failure(Phase.DNS, f"the host's name was not found: {_named(error)}")
+        return Failure(Phase.DNS, f"no connection to {url}: the host's name was not found: {_named(error)}")
     if isinstance(error, aiohttp.InvalidURL | ValueError):
         return Failure(Phase.LOCAL, f"not a request that can be sent: {_named(error)}")
-    return Failure(Phase.CONNECT, f"no connection: {_named(error)}")
+    return Failure(Phase.CONNECT, f"no connection to {url}: {_named(error)}")
 
 
 def failed_waiting(error: Exception, *, uploaded: bool) -> Failure:

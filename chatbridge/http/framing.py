@@ -14,6 +14,7 @@ LIMIT = 8 * 1024 * 1024
 _LF = 0x0A
 _BOM = b"\xef\xbb\xbf"
 _PREFIX = re.compile(rb"[a-z0-9]{1,3}(?=:)")
+_FIELD = re.compile(rb"(?:event|id|retry)?:")
 
 
 @attrs.define
@@ -74,6 +75,17 @@ class JsonLines:
 
     def _frame(self, line: bytes) -> Frame:
         return Frame("", line)
+
+
+class DataLines(JsonLines):
+    """
+    One JSON document per line, bare or as a data line of server-sent events.
+
+    Their other fields and comments yield nothing. The rest is as in `JsonLines`.
+    """
+
+    def _frames(self, lines: Iterable[bytes]) -> list[Frame]:
+        return super()._frames(line.removeprefix(b"data:") for line in lines if not _FIELD.match(line))
 
 
 class PrefixedLines(JsonLines):

@@ -12,6 +12,8 @@ from chatbridge.secret import MASK, Secret
 from chatbridge.text import printable
 
 _SHORTEST_ENCODED = 4  # a shorter secret is looked for in plain form only: its encodings turn up by chance
+_LOOKED_AT = 8  # for each character that may be shown, so many are searched: for a long secret that is slow
+_LONGEST_BEGINNING = 60  # of a cut-off secret that is too short to be found: 5 characters as \uXXXX\uXXXX
 _SHORTEST_PREFIX = 6  # a cut-off secret of at least so many characters is replaced too
 _NEVER_ESCAPED = frozenset(ascii_letters + digits + "-._~")
 _MORE_ESCAPES = {" ": ("+",), "/": ("\\/",), "'": ("\\'", "&#39;"), '"': ("&#34;",)}
@@ -52,8 +54,12 @@ class Redactor:
         """
         if self._substitute is None:
             self._substitute = self._compile()
-        line = printable(self._substitute(MASK, text)[: limit + 1])
-        return line if len(line) <= limit else line[: limit - 1] + "…"
+        start = text[: limit * _LOOKED_AT + _LONGEST_BEGINNING]
+        cleaned = self._substitute(MASK, start)
+        if len(start) < len(text):
+            cleaned = cleaned[:-_LONGEST_BEGINNING]
+        line = printable(cleaned[: limit + 1])
+        return line if len(line) <= limit and len(start) == len(text) else line[: limit - 1] + "…"
 
     def _compile(self) -> Callable[[str, str], str]:
         longest_first = sorted((secret.reveal() for secret in self._secrets), key=len, reverse=True)

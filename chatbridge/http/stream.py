@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 import aiohttp
 
-from chatbridge.errors import ChatbridgeError, Phase
-from chatbridge.http.content import BrokenContent, loads
+from chatbridge.errors import Attempt, ChatbridgeError, Phase
+from chatbridge.http.content import BrokenContent, is_web_page, loads
 from chatbridge.http.endpoint import Endpoint
 from chatbridge.http.failures import failed_reading
 from chatbridge.http.framing import Frame, Framer
@@ -46,7 +46,7 @@ class EventStream(Generic[EventT]):
 
     A server that answers with one JSON document in place of a stream is understood: the
     document is the only event, and needs no end mark. (Where events are lines, a document on one line is
-    an event like any other.)
+    an event like any other, unless the endpoint tells one by its `whole`.)
 
     Attributes:
         warnings: What had to be mended.
@@ -54,6 +54,7 @@ class EventStream(Generic[EventT]):
     """
 
     _response: aiohttp.ClientResponse | None = None
+    _last: EventT
 
     def __init__(self, api: Api, endpoint: Endpoint[EventT], request: Request) -> None:
         if endpoint.framing is None:
@@ -78,6 +79,8 @@ class EventStream(Generic[EventT]):
         self._first: list[EventT] = []
         self._received = 0
         self._before_first: list[bytes] | None = []
+        self._given = 0
+        self._attempts: tuple[Attempt, ...] = ()
         self._ended = False
         self._over = False
 
@@ -86,7 +89,7 @@ class EventStream(Generic[EventT]):
         self._started = self._clock.now()
         try:
             await self._api.transport.retrier.run(
-                self._endpoint.kind, deadline, lambda _: self._open(deadline)
+                self._endpoint.kind, deadline, lambda earlier: self._open(deadline, earlier)
             )
         except Failure as caught:
             failure = caught
@@ -138,15 +141,17 @@ class EventStream(Generic[EventT]):
 
     def _failure(self, error: Exception, phase: Phase) -> Failure:
         failure = error if isinstance(error, Failure) else failed_reading(error, phase)
+        self._api.transport.blame_closing(failure, error)
         return self._seen(failure)
 
     def _seen(self, failure: Failure) -> Failure:
         failure.status, failure.request_id = self._status, request_id(self._headers)
+        failure.attempts = self._attempts
         return failure
 
-    async def _open(self, deadline: float) -> None:
+    async def _open(self, deadline: float, earlier: tuple[Failure, ...]) -> None:
         """Make one attempt, up to the first event."""
-        api = self._api
+        api, begun = self._api, self._clock.now()
         self._reset()
         answer = await api.transport.attempt(
             self._endpoint, self._request, deadline, fresh=api.needs_fresh(self._endpoint), streamed=True
@@ -164,6 +169,9 @@ class EventStream(Generic[EventT]):
             if event is None:
                 raise Failure(Phase.FIRST_EVENT, "the answer is empty", kind="empty")
             self._first = [event]
+            before = earlier[-1].attempts if earlier else ()
+            seconds = self._clock.now() - begun
+            self._attempts = (*before, Attempt(len(before) + 1, None, answer.status, None, seconds))
         except Exception as error:  # noqa: BLE001 - the boundary: nothing foreign gets past it
             failure = self._failure(error, Phase.FIRST_EVENT)
         finally:
@@ -187,7 +195,7 @@ class EventStream(Generic[EventT]):
                 if event is not None:
                     return event
             elif self._ended:
-                return self._finish()
+                return await self._finish()
             else:
                 await self._read()
         return None
@@ -205,12 +213,14 @@ class EventStream(Generic[EventT]):
 
     def _accept(self, event: EventT) -> EventT:
         self._before_first = None
+        self._last = event
+        self._given += 1
         self._patience = self._api.transport.options.idle_timeout
         if self._endpoint.ends is not None and self._endpoint.ends(event):
             self._close()
         return event
 
-    def _finish(self) -> EventT | None:
+    async def _finish(self) -> EventT | None:
         """Deal with the end of the body."""
         if self._before_first is not None:
             document = b"".join(self._before_first)
@@ -219,10 +229,13 @@ class EventStream(Generic[EventT]):
             if not isinstance(self._framer, _NoFrames) and document.lstrip(_BLANK)[:1] not in _DOCUMENT:
                 raise BrokenContent("cut", "it ended before its first event")
             self.whole = True
-            event: EventT = self._api.decode(self._endpoint, document, self.warnings.append)
+            deadline = self._clock.now() + self._budget
+            event: EventT = await self._api.decode(self._endpoint, document, self.warnings.append, deadline)
             self._close()
             return event
-        if self._endpoint.ends is not None:
+        whole = self._endpoint.whole
+        self.whole = self._given == 1 and whole is not None and whole(self._last)
+        if self._endpoint.ends is not None and not self.whole:
             raise BrokenContent("cut", "it ended without its end mark")
         self._close()
         return None
@@ -257,7 +270,15 @@ class EventStream(Generic[EventT]):
             self._frames.extend(self._framer.feed(chunk))
         elif response.content.at_eof():
             self._ended = True
-            self._frames.extend(self._framer.close())
+            self._frames.extend(self._close_framer())
+
+    def _close_framer(self) -> list[Frame]:
+        try:
+            return self._framer.close()
+        except BrokenContent:
+            if self._before_first is None or not is_web_page(b"".join(self._before_first)):
+                raise
+        return []
 
 
 class _NoFrames:

@@ -127,12 +127,12 @@ class _Exchange:
         """Allow *seconds* from now, within the deadline."""
         self.clock.postpone(self.timer, min(self.deadline, self.clock.now() + seconds))
 
-    async def failure(self, error: Exception) -> Failure:
-        """Say what *error* means at this point."""
+    async def failure(self, error: Exception, url: URL) -> Failure:
+        """Say what *error* means at this point of a request to *url*."""
         if isinstance(error, _Aborted):
             error = error.cause
         if not self.connected:
-            return failed_to_connect(error)
+            return failed_to_connect(error, str(url.with_query(None)))
         if self.answered:
             return failed_reading(error)
         return failed_waiting(error, uploaded=await self._uploaded())
@@ -249,6 +249,7 @@ class Transport:
     async def close(self) -> None:
         """Close the sessions; calls under way fail and are not repeated, later ones raise UsageError."""
         self._closed = True
+        self.limiter.close()
         self.retrier.close()
         for response in tuple(self._responses):  # aiohttp would let a reader wait on.
             response.content.set_exception(aiohttp.ClientConnectionError())
@@ -301,8 +302,8 @@ class Transport:
                 self.release(response)
         if response is not None and response.status not in endpoint.success:
             return Answer(response.status, response.headers, None)  # What it says needs no body.
-        failure = await exchange.failure(caught)
-        failure.final = self._closed
+        failure = await exchange.failure(caught, request.url)
+        self.blame_closing(failure, caught)
         if response is not None:
             failure.status, failure.request_id = response.status, request_id(response.headers)
         raise failure
@@ -313,6 +314,13 @@ class Transport:
             self._responses.discard(response)
             response.close()
         self.limiter.release()
+
+    def blame_closing(self, failure: Failure, error: Exception) -> None:
+        """Say in *failure*, made of *error*, if it was closing that ended the call, and not the server."""
+        if self._closed:
+            failure.final = True
+            if not isinstance(error, BrokenContent | Failure | TimeoutError):
+                failure.reason = "the bridge was closed"
 
     def _check(self, deadline: float) -> None:
         """Refuse to begin when closed, or with less time than an attempt may need."""

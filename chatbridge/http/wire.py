@@ -17,7 +17,7 @@ from types import NoneType, UnionType
 from typing import Any, NewType, cast, get_args, get_origin
 
 import attrs
-from cattrs import Converter, transform_error
+from cattrs import Converter, IterableValidationError, IterableValidationNote, transform_error
 from cattrs.cols import list_structure_factory
 from cattrs.gen import make_dict_structure_fn, override
 
@@ -115,7 +115,9 @@ def _is_list(kind: object) -> bool:
 
 
 def _list_hook(kind: Any, converter: Converter) -> _Hook:  # noqa: ANN401 - a type expression
-    build = list_structure_factory(kind, converter)
+    build = (
+        _first_fault_hook(kind) if converter.detailed_validation else list_structure_factory(kind, converter)
+    )
 
     def hook(value: object, to: Any) -> object:  # noqa: ANN401 - a type expression
         if type(value) is not list:
@@ -123,6 +125,33 @@ def _list_hook(kind: Any, converter: Converter) -> _Hook:  # noqa: ANN401 - a ty
         return build(cast(list[object], value), to)
 
     return hook
+
+
+def _first_fault_hook(kind: Any) -> _Hook:  # noqa: ANN401 - a type expression
+    # cattrs' own would explain every element, which for a long list takes minutes.
+    (member,) = get_args(kind)
+
+    def hook(value: list[object], _: object) -> object:
+        build = _structure_hook(member)
+        for index, element in enumerate(value):
+            try:
+                build(element, member)
+            except Exception:  # noqa: BLE001 - whatever cattrs raises, the element is at fault
+                raise _fault_at(index, element, member) from None
+        return value
+
+    return hook
+
+
+def _fault_at(index: int, element: object, kind: Any) -> Exception:  # noqa: ANN401 - a type expression
+    """Explain what is wrong with the element at *index* of a list."""
+    try:
+        _detailed.structure(element, kind)
+    except Exception as error:  # noqa: BLE001 - cattrs raises groups and whatever else it met
+        error.add_note(IterableValidationNote("", index, kind))
+        group = cast(Any, IterableValidationError)  # Pyright takes it for a group of another kind.
+        return cast(Exception, group("", [error], list))
+    return TypeError("not of the documented form")
 
 
 def _class_hook(kind: Any, converter: Converter) -> _Hook:  # noqa: ANN401 - a type expression
@@ -181,7 +210,7 @@ def structure(value: object, kind: Any) -> Any:  # noqa: ANN401 - *kind* may be 
 
 
 def _explain(value: object, kind: Any) -> str:  # noqa: ANN401 - a type expression
-    """Do it again, slowly, to learn which field is at fault."""
+    """Do it again, slowly, to learn which field is at fault; of a list, up to the first element that is."""
     try:
         _detailed.structure(value, kind)
     except Exception as error:  # noqa: BLE001 - cattrs raises groups and whatever else it met

@@ -62,6 +62,6 @@ class ManualClock:
                 self._fire(timeout)
 
     def _fire(self, timeout: asyncio.Timeout) -> None:
-        with suppress(RuntimeError):  # It is over already, or has not begun.
+        with suppress(RuntimeError, AssertionError):  # It is over already, or has not begun.
             timeout.reschedule(asyncio.get_running_loop().time())
             del self._timeouts[timeout]

@@ -7,12 +7,14 @@ in 2025 and moves on a second at each look.
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
-from attrs import define, evolve, field, fields, frozen
+from attrs import AttrsInstance, asdict, define, evolve, field, fields, frozen, has
 
 from chatbridge.backend import (
     ContextOwner,
@@ -59,7 +61,9 @@ class FakeOptions(CommonOptions):
     """What the fake can be told."""
 
     model: str = option("The model that it claims to be.", default="fake-model")
-    reply: str | None = option("The answer to everything, in place of the usual one.", default=None)
+    reply: str | None = option(
+        "The answer to everything, in place of the usual one.", default=None, empty=True
+    )
 
 
 PROFILE = Profile(
@@ -71,6 +75,7 @@ PROFILE = Profile(
     settle_by={SettleBy.READ_BACK},
     absent_after=0.0,
     notes=(
+        "temperature, top_p, seed, tool_choice and response_format change nothing: it answers by rule.",
         "It reasons where `extra` says reasoning=true, and calls a tool that the message names.",
         "Conversations are gone with the bridge.",
     ),
@@ -107,6 +112,7 @@ class FakeBackend:
     ) -> Conversation:
         """Make a conversation, beginning with *history*; it takes no `extra`."""
         check_extra(extra or {}, (), PROFILE)
+        _check_sendable(title, system, *history)
         now = self._now()
         conversation = Conversation(
             self._id("conversation"), title=title, system=system, created_at=now, updated_at=now
@@ -129,6 +135,7 @@ class FakeBackend:
     async def rename_conversation(self, conversation_id: str, title: str) -> Conversation:
         """Give a conversation another title."""
         kept = self._find(conversation_id)
+        _check_sendable(title)
         kept.conversation = evolve(kept.conversation, title=title, updated_at=self._now())
         return kept.conversation
 
@@ -146,8 +153,10 @@ class FakeBackend:
     ) -> AsyncIterator[Message]:
         """Yield the messages."""
         messages = _each(self._find(conversation_id).messages)
-        async for message in select_messages(messages, after=after, limit=limit, newest_first=newest_first):
-            yield message
+        selected = select_messages(messages, after=after, limit=limit, newest_first=newest_first)
+        async with aclosing(selected):
+            async for message in selected:
+                yield message
 
     async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
         """Answer *message*."""
@@ -155,6 +164,7 @@ class FakeBackend:
         if message.role is not Role.USER:
             raise UsageError(f"{NAME} takes messages of the user only, not of the {message.role.value}")
         check_extra(options.extra, ("reasoning",), PROFILE)
+        _check_sendable(message, options)
         reply = self._answer(kept, message, options)
         kept.messages.append(evolve(message, created_at=self._now()))
         kept.messages.append(reply.message)
@@ -234,6 +244,18 @@ def _changed(kept: _Kept) -> tuple[datetime | None, str]:
 async def _each(messages: Sequence[Message]) -> AsyncIterator[Message]:
     for message in tuple(messages):
         yield message
+
+
+def _check_sendable(*values: object) -> None:
+    """Refuse texts that no API could be sent."""
+    plain = [asdict(cast(AttrsInstance, value)) if has(type(value)) else value for value in values]
+    try:
+        json.dumps(plain, ensure_ascii=False, skipkeys=True, default=lambda _: None).encode()
+    except UnicodeEncodeError:
+        pass
+    else:
+        return
+    raise UsageError(f"{NAME}: what is sent holds half of a surrogate pair", provider=NAME)
 
 
 def _exchanges(messages: Sequence[Message]) -> list[Exchange]:

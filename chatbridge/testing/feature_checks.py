@@ -52,7 +52,7 @@ class FeatureChecks(Checks):
                 await self._expect_title(bridge, chat.id, title)
 
     async def check_system(self) -> None:
-        """Take a system prompt at creation and by a handle, without a warning."""
+        """Take a system prompt at creation, which the new conversation tells, and by a handle."""
         async with self.bridge() as bridge:
             backend = bridge.backend
             if self.claims(
@@ -64,6 +64,9 @@ class FeatureChecks(Checks):
                 chat = await bridge.create(system="Be brief.")
                 if bridge.profile.support(Feature.SYSTEM) is Support.EMULATED:
                     expect_equal("Be brief.", chat.system, "the system prompt that goes with each message")
+                else:
+                    told = chat.conversation.system
+                    expect_equal("Be brief.", told, "the system prompt of the new conversation")
                 expect_equal((), (await chat.send("Hello")).warnings, "the warnings of an answer under it")
             if "system" in bridge.profile.options:
                 handle = bridge.open((await self.conversation(bridge)).id, system="Be long.")

@@ -274,9 +274,12 @@ class H2OGPTeBackend(PartialBackend):
                 for event in _told(line, fold):
                     yield event
                 last = line
-            if not last.is_whole:
-                said = wire.read_error(200, last.raw).message
-                raise lines.failed(said or "what came in place of a stream is not an answer")
+            if not last.is_last:  # One document in place of a stream.
+                if last.body is None:
+                    said = wire.read_error(200, last.raw).message
+                    raise lines.failed(said or "what came in place of a stream is not an answer")
+                for event in fold.finish(last.body):
+                    yield event
         warnings = [*lines.warnings, *fold.warnings]
         yield Finished(await self._reply(wire.mended(last), fold.shown, options, warnings))
 
@@ -286,14 +289,15 @@ class H2OGPTeBackend(PartialBackend):
         return await self._api.call(endpoint, body, ids={"session_id": conversation_id})
 
     async def _pages(self, endpoint: Endpoint[list[ItemT]], ids: Mapping[str, str]) -> AsyncIterator[ItemT]:
-        offset = 0
+        # A server may give less than it is asked for, so only the page before tells how long a full one is.
+        offset = full = 0
         while True:
             page = await self._api.call(endpoint, ids=ids, query={"offset": offset, "limit": PAGE})
             for item in page:
                 yield item
-            if len(page) < PAGE:
+            if not page or len(page) < full:
                 return
-            offset += len(page)
+            offset, full = offset + len(page), len(page)
 
     def _request(self, message: Message, options: SendOptions) -> wire.CompletionRequest:
         extra = dict(options.extra)
@@ -359,7 +363,7 @@ def _object(name: str, value: object) -> dict[str, Any]:
 
 def _told(line: wire.CompletionLine, fold: TextFold) -> list[StreamEvent]:
     """Tell what *line* adds to the text so far."""
-    if line.is_whole:
+    if line.is_last:
         return fold.finish(fold.shown if line.body is None else line.body)
     return fold.add_either(line.body or "")
 

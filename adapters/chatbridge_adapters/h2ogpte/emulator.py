@@ -278,8 +278,8 @@ class H2OGPTeEmulator(Emulator):
 
     def _number(self, call: Call, name: str, default: int) -> int:
         value = call.query.get(name, str(default))
-        if not re.fullmatch("[0-9]+", value, re.ASCII):
-            raise Refusal(self.error(400, f"{name} must be a number from 0 up"))
+        if not re.fullmatch("[0-9]{1,18}", value, re.ASCII):
+            raise Refusal(self.error(400, f"{name} must be a whole number from 0 up, of at most 18 digits"))
         return int(value)
 
     def _object(self, call: Call) -> dict[str, object]:

@@ -19,9 +19,9 @@ from chatbridge.domain import Conversation, Message, Reference, Role, Text, Usag
 from chatbridge.http import (
     ApiError,
     BrokenContent,
+    DataLines,
     Endpoint,
     Id,
-    JsonLines,
     Kind,
     Raw,
     beyond,
@@ -162,7 +162,8 @@ class CompletionLine:
     One line of a streamed answer.
 
     With `error` the answer has failed. With `finished` true, `body` is the whole answer and replaces
-    what came before; so it is without that field, in the one answer of a server that does not stream.
+    what came before. Without that field it is the one answer of a server that does not stream, if there
+    is no other line.
     """
 
     body: str | None = None
@@ -172,11 +173,9 @@ class CompletionLine:
     raw: Raw = keep_raw()
 
     @property
-    def is_whole(self) -> bool:
+    def is_last(self) -> bool:
         """Whether this line is the end mark."""
-        if self.error is not None or self.finished is False:
-            return False
-        return self.finished is True or self.body is not None
+        return self.finished is True and self.error is None
 
 
 _SESSION = "/chats/{session_id}"
@@ -261,8 +260,9 @@ STREAM = Endpoint(
     Kind.SEND,
     request=CompletionRequest,
     answer=CompletionLine,
-    framing=JsonLines,
-    ends=lambda line: line.is_whole,
+    framing=DataLines,
+    ends=lambda line: line.is_last,
+    whole=lambda line: line.finished is None,
 )
 GET_META = Endpoint(
     "get_message_meta", "GET", "/messages/{message_id}/meta", Kind.READ, answer=list[MessageMeta]
@@ -306,7 +306,7 @@ def to_conversation(session: ChatSession) -> Conversation:
         session.id,
         title=session.name,
         updated_at=session.updated_at,
-        extra=beyond(session.raw, "id", "name"),
+        extra=beyond(session.raw, "id", "name", *_read("updated_at", session.updated_at)),
     )
 
 
@@ -319,8 +319,15 @@ def to_message(message: ChatMessage) -> Message:
         author=message.username,
         created_at=message.created_at,
         reply_to=message.reply_to,
-        extra=beyond(message.raw, "id", "content", "username", "reply_to"),
+        extra=beyond(
+            message.raw, "id", "content", "username", "reply_to", *_read("created_at", message.created_at)
+        ),
     )
+
+
+def _read(name: str, moment: datetime | None) -> tuple[str, ...]:
+    """Name a time that was read; one that cannot be read stays in `extra`."""
+    return () if moment is None else (name,)
 
 
 def to_reference(reference: MessageReference) -> Reference:

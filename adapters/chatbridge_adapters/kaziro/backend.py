@@ -38,7 +38,7 @@ _NOT_KEPT = "keep what you send and what is answered yourself"
 
 PROFILE = Profile(
     NAME,
-    dict.fromkeys((Feature.CREATE, Feature.GET, Feature.SEND), Support.NATIVE),
+    dict.fromkeys((Feature.CREATE, Feature.GET, Feature.SEND, Feature.USAGE), Support.NATIVE),
     options={"model"},
     context=ContextOwner.SERVER,
     stores=Stores.UNDOCUMENTED,
@@ -55,6 +55,7 @@ PROFILE = Profile(
     notes=(
         "Reading a thread gives its state only: status, user_id, processing_message_type, in `extra`.",
         "Whoever knows a thread's id can read that state: the API asks for no key there.",
+        "Usage is passed on where the server tells it; whether it does is undocumented.",
         "A send in doubt cannot be settled: there is no history to look at.",
     ),
 )
@@ -109,4 +110,6 @@ class KaziroBackend(PartialBackend):
         warnings: list[str] = []
         answer = await self._api.call(wire.COMPLETE, request, warn=warnings.append)
         reply = wire.to_reply(answer)
+        if "usage" in options.include and reply.usage is None:
+            warnings.append("the server told no usage that can be read")
         return evolve(reply, warnings=(*warnings, *reply.warnings)) if warnings else reply

@@ -1,0 +1,58 @@
+"""The contract in the demo: its rules tried over a backend, and which feature each of them speaks of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from chatbridge.backend import Feature
+from chatbridge.domain import SendOptions
+from chatbridge.testing import fake
+from chatbridge.testing.contract import Ask, ChatBackendContract, OpenBridge, Result
+
+__all__ = ["FEATURES", "summary", "try_rules"]
+
+FEATURES: Mapping[str, Feature] = {f"check_{feature.value}": feature for feature in Feature} | {
+    "check_cancelling": Feature.SEND,
+    "check_context": Feature.SEND,
+    "check_conversations_at_once": Feature.SEND,
+    "check_empty_answer": Feature.SEND,
+    "check_leaving_a_stream": Feature.STREAM,
+    "check_long_text": Feature.SEND,
+    "check_order": Feature.SEND,
+    "check_sending_inside_a_stream": Feature.STREAM,
+    "check_stream_equals_send": Feature.STREAM,
+    "check_text": Feature.SEND,
+}
+"""The feature that does not work if a rule is broken; the rules that are not here belong to none."""
+
+
+class _Contract(ChatBackendContract):
+    PATIENCE = 10.0
+
+
+class _FakeContract(_Contract):
+    """The fake reasons and says nothing only if told to in its own way."""
+
+    def ask_to_reason(self) -> Ask:
+        return Ask("Think about it.", SendOptions(extra={"reasoning": True}))
+
+    def ask_for_nothing(self) -> Ask:
+        return Ask("Say nothing.", SendOptions(max_output_tokens=0))
+
+
+async def try_rules(name: str, open_bridge: OpenBridge) -> Sequence[Result]:
+    """Try every rule over the backend *name*."""
+    contract = _FakeContract if name == fake.NAME else _Contract
+    return await contract(open_bridge).run()
+
+
+def summary(results: Sequence[Result]) -> str:
+    """Count what came of the rules, as in ``32 rules kept, 1 does not apply``."""
+    broken = sum(result.problem is not None for result in results)
+    skipped = sum(result.skipped is not None for result in results)
+    counts = [f"{len(results) - broken - skipped} rules kept"]
+    if broken:
+        counts.append(f"{broken} broken")
+    if skipped:
+        counts.append(f"{skipped} {'does' if skipped == 1 else 'do'} not apply")
+    return ", ".join(counts)
