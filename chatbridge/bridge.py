@@ -30,7 +30,7 @@ from chatbridge.errors import (
 from chatbridge.order import Order
 from chatbridge.registry import resolve
 from chatbridge.secret import Veiled
-from chatbridge.sending import OptionChanges, Outgoing, prepare
+from chatbridge.sending import OptionChanges, Outgoing, check_include, prepare
 from chatbridge.streaming import ReplyStream
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ def connect(
     """
     given = Veiled(options)
     del options  # What is raised may be shown with the variables of this function.
+    if not isinstance(cast(object, url), str | BackendURL | None):
+        raise ConfigError(f"connect takes a config string, a BackendURL or None, not {type(url).__name__}")
     target = resolve(url if isinstance(url, BackendURL) else find_backend(url), given)
     transport = None
     if target.base_url is not None:
@@ -71,7 +73,9 @@ def connect(
         raise ConfigError(
             f"{target.adapter.name} keeps no conversations, and there is no store to keep them in"
         )
-    return Bridge(cast(ChatBackend, backend), options=target.options, transport=transport, clock=clock)
+    bridge = Bridge(cast(ChatBackend, backend), options=target.options, transport=transport, clock=clock)
+    check_include(bridge.profile, target.options)
+    return bridge
 
 
 class Bridge:

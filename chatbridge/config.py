@@ -152,6 +152,14 @@ def _check_path(_: object, __: object, path: str | None) -> None:
         raise ConfigError("the base path has a control character")
 
 
+# A forgotten "//" must not send key and messages to another server.
+_HOST_LIKE = re.compile(
+    r"/.*|localhost(?:[:/].*)?|[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?:[:/].*)?|\[.*"
+    r"|[^/]*:[0-9]{2,5}(?:/.*)?|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+\.[A-Za-z]{2,}(?:/.*)?",
+    re.DOTALL,
+)
+
+
 def _check_model(_: object, __: object, model: str | None) -> None:
     if model is None:
         return
@@ -160,6 +168,11 @@ def _check_model(_: object, __: object, model: str | None) -> None:
     _check_text(model, "the model")
     if looks_secret(model) or _USERINFO.search(model):
         _literal_secret("the model")
+    if _HOST_LIKE.fullmatch(model):
+        raise ConfigError(
+            f"{quoted(model)} after ':' would be a model on the API's public host, and looks like a host: "
+            "write '://' for a host, or name a model like this by an option"
+        )
 
 
 def _check_option_name(name: str) -> None:

@@ -233,6 +233,9 @@ class UnknownBackend(ConfigError):
         self.name = name
         self.installed = tuple(installed)
         hint = _close(name, installed)
+        if name in {"http", "https"}:
+            plain = "+http" if name == "http" else ""
+            hint = f"; a config string begins with a backend's name, as in BACKEND{plain}://HOST"
         super().__init__(
             f"no chat backend named {quoted(name)} is installed{hint} (installed: {_listed(installed)})"
         )

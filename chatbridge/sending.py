@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from secrets import token_hex
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from attrs import evolve, fields, frozen
 
 from chatbridge.backend import Feature, Profile
 from chatbridge.domain import Message, Reply, Role, SendOptions, Text
-from chatbridge.errors import UnsupportedFeature, UsageError
+from chatbridge.errors import BadOption, UnsupportedFeature, UsageError
 from chatbridge.options import CommonOptions
 
-__all__ = ["OptionChanges", "Outgoing", "prepare"]
+__all__ = ["OptionChanges", "Outgoing", "check_include", "prepare"]
 
 NO_OPTIONS = SendOptions()
 
@@ -69,6 +69,8 @@ def prepare(
     """
     if isinstance(message, str):
         message = Message(Role.USER, (Text(message),), token_hex(16))
+    elif not isinstance(cast(object, message), Message):
+        raise UsageError(f"a message is a str or a Message, not {type(message).__name__}")
     elif message.id is None:
         message = evolve(message, id=token_hex(16))
     if options is None and not changes and system is None and not settings.include:
@@ -84,8 +86,8 @@ def prepare(
     if ignored and settings.strict:
         raise UnsupportedFeature(
             backend=profile.name,
-            feature=f"the option {' and '.join(ignored)}",
-            instead=f"the options {', '.join(sorted(profile.options)) or 'none'}",
+            feature=f"the option{'s' if len(ignored) > 1 else ''} {' and '.join(ignored)}",
+            instead=f"these options: {', '.join(sorted(profile.options)) or 'none'}",
         )
     unset = {name: getattr(NO_OPTIONS, name) for name in fields_ignored}
     honoured = evolve(options, **unset, include=options.include.difference(includes_ignored))
@@ -94,6 +96,20 @@ def prepare(
         honoured,
         tuple(f"{profile.name} cannot honour {name}, which was left out" for name in ignored),
     )
+
+
+def check_include(profile: Profile, settings: CommonOptions) -> None:
+    """
+    Check at once what would fail at each message.
+
+    Raises:
+        BadOption: `strict` is set, and the API has nothing of what `include` asks for.
+    """
+    missing = sorted(name for name in settings.include if not profile.can(_INCLUDES[name]))
+    if settings.strict and missing:
+        raise BadOption(
+            backend=profile.name, option="include", shown=",".join(missing), problem="cannot be honoured"
+        )
 
 
 def _merge(

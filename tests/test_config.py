@@ -30,9 +30,9 @@ hosts = (
 )
 characters = st.characters(exclude_categories=["Cs"])
 values = st.text(characters, max_size=12).filter(lambda text: not looks_secret(text))
-models = st.text(characters.filter(lambda c: c != "@"), min_size=1, max_size=12).filter(
-    lambda text: not looks_secret(text)
-)
+models = st.text(characters.filter(lambda c: c not in "@:/"), min_size=1, max_size=12).filter(
+    lambda text: not looks_secret(text) and text.count(".") < 2 and text != "localhost" and text[0] != "["
+) | st.sampled_from(["meta/llama-3.1", "openai:gpt-4o", "qwen:72b/x"])
 segments = st.from_regex(r"([A-Za-z0-9_~!$&'()*+,;=:@-]|%C3%A9|%20){1,6}", fullmatch=True).filter(
     lambda segment: not looks_secret(segment)
 )
@@ -84,7 +84,7 @@ def test_it_cannot_be_changed() -> None:
         ("kaziro:kaziro-broker", BackendURL("kaziro", model="kaziro-broker")),
         ("h2ogpte:mistral:7b/x@2", BackendURL("h2ogpte", model="mistral:7b/x@2")),
         ("h2ogpte:a%20b%3F", BackendURL("h2ogpte", model="a b?")),
-        ("h2ogpte:%2F%2Fx", BackendURL("h2ogpte", model="//x")),
+        ("h2ogpte:meta/llama-3.1", BackendURL("h2ogpte", model="meta/llama-3.1")),
         ("h2ogpte://Example.COM", BackendURL("h2ogpte", host="example.com")),
         ("h2ogpte://h/", BackendURL("h2ogpte", host="h", path="")),
         ("h2ogpte://h/api/v1", BackendURL("h2ogpte", host="h", path="/api/v1")),
@@ -565,3 +565,23 @@ def test_importing_the_core_loads_neither_aiohttp_nor_cattrs_nor_an_adapter(modu
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert "[]" == done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "h2ogpte:myhost.example.com",
+        "h2ogpte:localhost",
+        "h2ogpte:localhost:8080",
+        "h2ogpte:127.0.0.1",
+        "h2ogpte:10.0.0.1/api",
+        "h2ogpte:/x",
+        "h2ogpte:box:8080/api/v1",
+        "h2ogpte:[::1]",
+    ],
+)
+def test_a_forgotten_double_slash_does_not_lead_to_another_server(text: str) -> None:
+    with pytest.raises(ConfigError, match="looks like a host: write '://'") as caught:
+        BackendURL.parse(text)
+
+    assert_plain(caught.value)

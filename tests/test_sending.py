@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatbridge import (
+    BadOption,
     Bridge,
     ChatbridgeError,
+    ConfigError,
     Feature,
     Message,
     Reply,
@@ -195,9 +197,13 @@ def test_what_does_not_exist_cannot_be_included() -> None:
 @pytest.mark.parametrize(
     ("double", "options", "named"),
     [
-        (Double(options=["seed"]), {"temperature": 0.5}, "the option temperature; instead: the options seed"),
-        (Double(options=()), {"seed": 1}, "the option seed; instead: the options none"),
-        (Double(options=()), {"seed": 1, "top_p": 1.0}, "the option seed and top_p"),
+        (
+            Double(options=["seed"]),
+            {"temperature": 0.5},
+            "the option temperature; instead: these options: seed",
+        ),
+        (Double(options=()), {"seed": 1}, "the option seed; instead: these options: none"),
+        (Double(options=()), {"seed": 1, "top_p": 1.0}, "the options seed and top_p"),
         (Double(without=[Feature.USAGE]), {"include": "usage"}, "the option include=usage"),
     ],
 )
@@ -239,3 +245,21 @@ async def test_the_same_over_a_config_string() -> None:
         replies = await asyncio.gather(chat.send("one"), chat.send("two", include="usage"))
 
     assert [1, 1] == [len(reply.message.references) for reply in replies]
+
+
+@pytest.mark.parametrize("message", [None, b"Hi", 3])
+async def test_what_is_no_message_is_refused(message: Any) -> None:
+    async with connect("fake:") as bridge:
+        chat = await bridge.create()
+        with pytest.raises(UsageError, match="a message is a str or a Message, not"):
+            await chat.send(message)
+
+
+def test_what_is_no_config_string_is_refused() -> None:
+    with pytest.raises(ConfigError, match="connect takes a config string, a BackendURL or None, not int"):
+        connect(123)  # type: ignore[arg-type]
+
+
+def test_with_strict_an_include_that_can_never_be_is_refused_at_once() -> None:
+    with pytest.raises(BadOption, match="kaziro: option 'include' = 'references' cannot be honoured"):
+        connect("kaziro:?include=references&strict=true", key="k")
