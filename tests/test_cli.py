@@ -563,3 +563,23 @@ def test_a_backend_that_can_do_nothing_is_described_as_such(monkeypatch: pytest.
 def test_all_secrets_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, odd="cli_kit:ODD")
     assert ("key", "cookie") == secret_options(load_adapter("odd"))
+
+
+def test_describe_knows_the_names_of_the_config_file(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('[backends.work]\nurl = "kaziro:?strict=true"\n')
+
+    result = check(0, run("describe", "work", env={"CHATBRIDGE_CONFIG": str(config)}))
+
+    assert result.stdout.startswith("kaziro: Kaziro's broker")
+
+
+def test_an_interrupted_send_says_that_the_message_may_have_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("chatbridge.cli.app._send", interrupted)
+
+    result = check(130, run("send", "fake:", "Hi"))
+
+    assert "interrupted; a message that was under way may have arrived" in result.stderr

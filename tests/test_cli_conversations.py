@@ -185,3 +185,16 @@ def test_the_help_of_a_subcommand_needs_no_backend_that_works() -> None:
         "Usage: chatbridge conversations URL delete"
         in check(0, run("conversations", "nowhere:", "delete", "--help")).stdout
     )
+
+
+@pytest.mark.parametrize("command", ["list", "show", "rename", "delete"])
+def test_each_command_tells_its_own_help(command: str) -> None:
+    usage = check(0, run("conversations", command, "--help")).stdout.splitlines()[0]
+
+    assert f"conversations URL {command} " in usage
+
+
+def test_a_command_in_the_urls_place_is_told_where_the_url_goes() -> None:
+    result = check(2, run("conversations", "show", "c-1"))
+
+    assert "the URL comes before 'show', as in: chatbridge conversations URL show" in result.stderr

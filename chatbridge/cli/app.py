@@ -170,7 +170,11 @@ def send(  # one argument for each of the command line's
     The conversation's id goes to stderr. TEXT may be '-' for what is on stdin.
     """
     bridge = _bridge(url, output, ask_key=ask_key)
-    asyncio.run(_send(bridge, output, text, conversation, delete=delete, as_json=as_json))
+    try:
+        asyncio.run(_send(bridge, output, text, conversation, delete=delete, as_json=as_json))
+    except KeyboardInterrupt:
+        output.note("chatbridge: interrupted; a message that was under way may have arrived")
+        raise
 
 
 def _stdin() -> str:
@@ -207,7 +211,16 @@ async def _send(
 
 
 class ListByDefault(click.Group):
-    """A group of which `list` is meant where an option follows at once."""
+    """A group whose commands follow a URL, and of which `list` is meant where none does."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the URL; a command in its place is asked about, or misplaced."""
+        if args and args[0] in self.commands:
+            if not set(ctx.help_option_names).intersection(args):
+                right = f"{ctx.command_path} URL {args[0]}"
+                raise click.UsageError(f"the URL comes before {args[0]!r}, as in: {right}", ctx)
+            args = ["URL", *args]
+        return super().parse_args(ctx, args)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -318,8 +331,9 @@ def describe(output: Output, scheme: str, *, as_json: bool) -> None:
     """
     Tell what a backend can do, and its options.
 
-    It needs no key and no network. In place of SCHEME a config string does, where options change what can
-    be done. "emulated" is what the API lacks and chatbridge makes up for.
+    It needs no key and no network. In place of SCHEME a config string does, or the name of a backend in
+    the config file, where options change what can be done. "emulated" is what the API lacks and chatbridge
+    makes up for.
     """
     description = describe_backend(scheme)
     if as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import get_args
 
 from attrs import fields, frozen, resolve_types
@@ -14,8 +15,8 @@ from rich.text import Text
 from chatbridge.backend import ContextOwner, Feature, Profile, SettleBy, Stores, Support
 from chatbridge.bridge import with_emulations
 from chatbridge.cli.plain import Json, plain
-from chatbridge.config import BackendURL
-from chatbridge.errors import ChatbridgeError
+from chatbridge.config import BackendURL, find_backend
+from chatbridge.errors import ChatbridgeError, ConfigError
 from chatbridge.options import OptionInfo, describe_options, structure_options
 from chatbridge.registry import Adapter, backend_names, load_adapter
 from chatbridge.secret import Secret
@@ -154,7 +155,7 @@ def describe(text: str) -> Description:
     Raises:
         ConfigError: There is none, or an option is wrong.
     """
-    url = BackendURL.parse(text if ":" in text else f"{text}:")
+    url = _find(text)
     adapter = load_adapter(url.scheme)
     defaults = adapter.defaults
     infos = describe_options(adapter.options, defaults.env)
@@ -168,6 +169,14 @@ def describe(text: str) -> Description:
         adapter.options, written, missing, backend=adapter.name, env=defaults.env, environ={}
     )
     return Description(adapter, infos, with_emulations(adapter.profile(options)))
+
+
+def _find(text: str) -> BackendURL:
+    """Take a scheme, a config string, or a name in the config file."""
+    if ":" not in text and text not in backend_names():
+        with suppress(ConfigError):
+            return find_backend(text)
+    return BackendURL.parse(text if ":" in text else f"{text}:")
 
 
 def _option_text(info: OptionInfo) -> Text:

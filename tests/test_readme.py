@@ -1,0 +1,90 @@
+"""README tells the truth: its Python runs, and its tables name what there is."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import fields
+
+from chatbridge import errors
+from chatbridge.options import CommonOptions
+from chatbridge.testing.emulator import serve
+from chatbridge_adapters.h2ogpte.emulator import H2OGPTeEmulator
+
+README = Path(__file__).parent.parent.joinpath("README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+PROGRAMS = [block for block in BLOCKS if "async with connect(" in block and "async def" not in block]
+TESTS = [block for block in BLOCKS if "async def" in block]
+
+
+async def run(code: str, **names: Any) -> dict[str, Any]:
+    """Run *code*, which may await."""
+    program = "async def main():\n" + textwrap.indent(code, "    ") + "    return locals()\n"
+    scope: dict[str, Any] = {**names}
+    exec(compile(program, "README.md", "exec"), scope)
+    found: dict[str, Any] = await scope["main"]()
+    return found
+
+
+def test_the_blocks_are_found() -> None:
+    assert (3, 2) == (len(PROGRAMS), len(TESTS))
+
+
+@pytest.mark.parametrize("backend", ["fake", "h2ogpte"])
+@pytest.mark.parametrize("block", PROGRAMS)
+async def test_each_program_runs_on_any_backend_that_can_do_it(block: str, backend: str) -> None:
+    emulator = H2OGPTeEmulator()
+    async with serve(emulator) as served:
+        url = "fake:?" if backend == "fake" else f"{served.config}?"
+        options = "include=usage" if "include=usage" in block else ""
+        there = re.sub(r'connect\("[^"]*"\)', f'connect("{url}{options}", **key)', block)
+        await run(there, key={} if backend == "fake" else {"key": emulator.key})
+
+
+@pytest.mark.parametrize("block", TESTS)
+async def test_each_test_passes(block: str) -> None:
+    found = await run(block)
+    (test,) = (value for name, value in found.items() if name.startswith("test_"))
+    await test()
+
+
+async def test_what_only_one_api_has_works_as_shown() -> None:
+    (block,) = (block for block in BLOCKS if "attach_collection" in block)
+    emulator = H2OGPTeEmulator()
+    async with serve(emulator) as served:
+        setup = (
+            "from chatbridge import connect\n"
+            f'async with connect("{served.config}", key=key) as bridge:\n    chat = await bridge.create()\n'
+        )
+        await run(setup + textwrap.indent(block, "    "), key=emulator.key)
+
+    assert {"update_chat_session_collection", "list_questions_for_chat_session"} <= {
+        call.operation for call in emulator.calls
+    }
+
+
+def test_the_common_options_and_their_defaults_are_those_in_the_table() -> None:
+    told = dict(re.findall(r"^\| `(\w+)` \| ([\w.]*) ?\|", README, re.MULTILINE))
+    defaults = {
+        attribute.name: f"{attribute.default:g}"
+        if isinstance(attribute.default, float)
+        else attribute.default
+        for attribute in fields(CommonOptions)
+    }
+    shown = {
+        name: "" if default == frozenset() else str(default).lower() for name, default in defaults.items()
+    }
+
+    assert shown == told
+
+
+def test_each_error_that_is_named_exists() -> None:
+    table = README[README.index("| error |") : README.index("```python", README.index("| error |"))]
+    named = re.findall(r"`([A-Z]\w+)`", table)
+
+    assert named
+    assert [] == [name for name in named if not hasattr(errors, name)]
