@@ -303,3 +303,8 @@ def test_an_attempt_cannot_be_changed() -> None:
 
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         attempt.number = 2
+
+
+@pytest.mark.parametrize(("name", "form"), [("http", "BACKEND+http://HOST"), ("https", "BACKEND://HOST")])
+def test_a_bare_address_is_told_where_the_backends_name_goes(name: str, form: str) -> None:
+    assert form in str(errors.UnknownBackend(name=name, installed=["fake"]))
