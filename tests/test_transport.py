@@ -461,3 +461,9 @@ async def test_b2_bridges_to_one_origin_share_its_retry_budget() -> None:
 
     assert one.retrier.bucket is other.retrier.bucket
     assert one.retrier.bucket is not elsewhere.retrier.bucket
+
+
+async def test_a_body_of_another_type_than_the_call_table_says_is_a_mistake_of_the_adapter() -> None:
+    async with client_of((OK,)) as client:
+        with pytest.raises(TypeError, match="say takes no Hi as its request"):
+            await client.api.call(SEND, Hi(Id("x")))

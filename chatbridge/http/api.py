@@ -159,6 +159,7 @@ class Api:
             warn: Told what had to be mended in the answer.
 
         Raises:
+            TypeError: The body is neither the endpoint's wire type nor a mapping.
             UsageError: The request cannot be sent.
             ChatbridgeError: Any other; see `chatbridge.errors`.
         """
@@ -233,6 +234,8 @@ class Api:
         raise UsageError(f"{self.name}: the base URL has no host, or a port that cannot be")
 
     def _encode(self, endpoint: Endpoint[Any], body: object) -> bytes:
+        if not isinstance(body, Mapping) and type(body) is not endpoint.request:
+            raise TypeError(f"{endpoint.operation} takes no {type(body).__name__} as its request")
         try:
             return dumps(cast(object, body) if isinstance(body, Mapping) else unstructure(body))
         except ValueError as error:
