@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from enum import StrEnum
@@ -247,7 +248,7 @@ class CompletionBackend(Protocol):
         ...
 
 
-class PartialBackend:
+class PartialBackend(ABC):
     """
     A base for backends of APIs that cannot do everything: each method that is not overridden says so.
 
@@ -255,9 +256,9 @@ class PartialBackend:
     """
 
     @property
+    @abstractmethod
     def profile(self) -> Profile:
         """What this backend can do."""
-        raise NotImplementedError
 
     async def create_conversation(
         self,
@@ -310,7 +311,7 @@ class PartialBackend:
         """Refuse."""
         self._refuse(Feature.STREAM)
 
-    async def close(self) -> None:
+    async def close(self) -> None:  # noqa: B027 - most backends make nothing that needs closing
         """Do nothing: there is nothing that the backend made itself."""
 
     def _refuse(self, feature: Feature) -> NoReturn:

@@ -315,7 +315,7 @@ async def test_a_subclass_may_add_a_check_and_one_without_words_goes_by_its_name
 
 
 async def test_a_contract_needs_a_bridge_to_try() -> None:
-    with pytest.raises(NotImplementedError, match="ChatBackendContract needs an open_bridge"):
+    with pytest.raises(UsageError, match="ChatBackendContract needs an open_bridge"):
         ChatBackendContract().open_bridge()
 
 

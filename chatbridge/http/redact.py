@@ -13,7 +13,9 @@ from chatbridge.text import printable
 
 _SHORTEST_ENCODED = 4  # a shorter secret is looked for in plain form only: its encodings turn up by chance
 _LOOKED_AT = 8  # for each character that may be shown, so many are searched: for a long secret that is slow
-_LONGEST_BEGINNING = 60  # of a cut-off secret that is too short to be found: 5 characters as \uXXXX\uXXXX
+_LONGEST_BEGINNING = (
+    60  # of a cut-off secret that is too short to be found: 5 characters, each escaped twice over
+)
 _SHORTEST_PREFIX = 6  # a cut-off secret of at least so many characters is replaced too
 _NEVER_ESCAPED = frozenset(ascii_letters + digits + "-._~")
 _MORE_ESCAPES = {" ": ("+",), "/": ("\\/",), "'": ("\\'", "&#39;"), '"': ("&#34;",)}

@@ -26,7 +26,7 @@ from chatbridge.domain import (
     Text,
     TextDelta,
 )
-from chatbridge.errors import UnsupportedFeature
+from chatbridge.errors import UnsupportedFeature, UsageError
 
 __all__ = [
     "Ask",
@@ -185,7 +185,7 @@ class Checks:
     def open_bridge(self) -> AbstractAsyncContextManager[Bridge]:
         """Open a bridge to the backend under test; override this, or give it to the constructor."""
         if self._open_bridge is None:
-            raise NotImplementedError(f"{type(self).__name__} needs an open_bridge")
+            raise UsageError(f"{type(self).__name__} needs an open_bridge")
         return self._open_bridge()
 
     async def conversation(self, bridge: Bridge) -> Chat:
