@@ -473,7 +473,7 @@ def test_describe_needs_no_key_and_no_network() -> None:
     assert "timeout Seconds that one call may take in all, retries included. a number; default 600" in shown
     assert "title emulated; rename the session after its creation" in shown
     assert "history_seed unsupported; say it in the first message" in shown
-    assert "is found out by reading the history back" in shown
+    assert "can be found out by reading the history back" in shown
     assert "a message's absence from the history proves nothing" in shown
     assert "send options max_output_tokens, model, seed, system, temperature, top_p" in shown
     assert "Notes - Usage and references are read after the answer" in shown

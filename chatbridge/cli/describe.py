@@ -140,7 +140,7 @@ class Description:
         yield "context", f"{profile.context.value}: {CONTEXT[profile.context]}"
         yield "stores", f"{profile.stores.value}: {STORES[profile.stores]}"
         ways = " or ".join(SETTLE_BY[way] for way in sorted(profile.settle_by))
-        found = f"is found out by {ways}" if ways else "cannot be found out"
+        found = f"can be found out by {ways}" if ways else "cannot be found out"
         yield "settle_by", f"whether a message arrived {found}, where its answer is lost"
         absent = profile.absent_after
         known = "proves nothing" if absent is None else f"proves after {absent:g} s that it did not arrive"
