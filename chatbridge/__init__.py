@@ -38,10 +38,12 @@ from chatbridge.domain import (
 )
 from chatbridge.errors import (
     AnswerLost,
+    AnswerWarning,
     AuthFailed,
     BadAnswer,
     BadOption,
     ChatbridgeError,
+    ChatbridgeWarning,
     ConfigError,
     Conflict,
     ConnectFailed,
@@ -69,6 +71,7 @@ from chatbridge.streaming import ReplyStream
 
 __all__ = [
     "AnswerLost",
+    "AnswerWarning",
     "Attachment",
     "AuthFailed",
     "BackendURL",
@@ -77,6 +80,7 @@ __all__ = [
     "Bridge",
     "Chat",
     "ChatbridgeError",
+    "ChatbridgeWarning",
     "ConfigError",
     "Conflict",
     "ConnectFailed",

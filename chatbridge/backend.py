@@ -5,7 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from enum import StrEnum
+from operator import itemgetter
 from typing import Any, NoReturn, Protocol, cast
 
 from attrs import evolve, field, frozen
@@ -37,6 +39,7 @@ __all__ = [
     "SettleBy",
     "Stores",
     "Support",
+    "by_time",
     "check_extra",
     "select_messages",
     "text_to_send",
@@ -353,8 +356,18 @@ _FEATURE_OF: Mapping[type[Part], Feature] = {
 }
 
 
+def by_time(messages: Iterable[Message]) -> list[Message]:
+    """Sort *messages* by the time they were made; one without a time stays behind the one before it."""
+    latest = datetime.min.replace(tzinfo=UTC)
+    placed: list[tuple[datetime, Message]] = []
+    for message in messages:
+        latest = message.created_at or latest
+        placed.append((latest, message))
+    return [message for _, message in sorted(placed, key=itemgetter(0))]
+
+
 async def select_messages(
-    messages: AsyncIterator[Message],
+    messages: AsyncIterator[Message] | Iterable[Message],
     *,
     after: str | None = None,
     limit: int | None = None,
@@ -371,11 +384,12 @@ async def select_messages(
     chosen: list[Message] = []
     found, yielded = after is None, 0
     async with AsyncExitStack() as stack:
-        if isinstance(messages, AsyncGenerator):
-            stack.push_async_callback(cast(AsyncGenerator[Message, None], messages).aclose)
+        each = _each(messages) if isinstance(messages, Iterable) else messages
+        if isinstance(each, AsyncGenerator):
+            stack.push_async_callback(cast(AsyncGenerator[Message, None], each).aclose)
         if limit == 0:
             return
-        async for message in messages:
+        async for message in each:
             if not found:
                 found = message.id == after
             elif newest_first:
@@ -388,6 +402,11 @@ async def select_messages(
     if not found:
         raise UsageError(f"the history has no message with the id {after!r}")
     for message in chosen[::-1][:limit]:
+        yield message
+
+
+async def _each(messages: Iterable[Message]) -> AsyncGenerator[Message, None]:
+    for message in messages:
         yield message
 
 

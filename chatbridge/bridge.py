@@ -15,6 +15,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, S
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast
 
+from attrs import evolve
+
 from chatbridge.backend import ChatBackend, Feature, Profile, Support
 from chatbridge.bounds import Bounds
 from chatbridge.clock import Clock, SystemClock
@@ -30,7 +32,7 @@ from chatbridge.errors import (
 from chatbridge.order import Order
 from chatbridge.registry import resolve
 from chatbridge.secret import Veiled
-from chatbridge.sending import OptionChanges, Outgoing, check_include, prepare
+from chatbridge.sending import OptionChanges, Outgoing, check_include, check_text, prepare
 from chatbridge.streaming import ReplyStream
 
 if TYPE_CHECKING:
@@ -158,6 +160,7 @@ class Bridge:
 
         Raises:
             UnsupportedFeature: The backend has no place for one of them; nothing was created.
+            UsageError: One of them cannot be sent; nothing was created.
             ChatbridgeError: With `conversation_id` set, the conversation exists, and a later step failed.
         """
         self.require(Feature.CREATE)
@@ -167,6 +170,8 @@ class Bridge:
         }.items():  # fmt: skip
             if value:
                 self.require(feature)
+        check_text("the title", title)
+        check_text("the system prompt", system)
         until = self.clock.now() + self.options.timeout
         conversation = await self.bounds.call(
             self.backend.create_conversation(
@@ -180,7 +185,8 @@ class Bridge:
         )
         chat = Chat(self, conversation, None if own.can(Feature.SYSTEM) else system or None)
         if title and not own.can(Feature.TITLE):
-            await chat.update(self.backend.rename_conversation(chat.id, title), until=until)
+            renamed = await chat.update(self.backend.rename_conversation(chat.id, title), until=until)
+            chat.conversation = evolve(renamed, warnings=(*conversation.warnings, *renamed.warnings))
         return chat
 
     def open(self, conversation_id: str, *, system: str | None = None) -> Chat:
@@ -351,6 +357,7 @@ class Chat:
     async def rename(self, title: str) -> Conversation:
         """Give the conversation another title."""
         self.bridge.require(Feature.RENAME)
+        check_text("the title", title)
         return await self.update(self.bridge.backend.rename_conversation(self.id, title))
 
     async def refresh(self) -> Conversation:

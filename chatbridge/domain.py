@@ -263,6 +263,7 @@ class Conversation:
     Attributes:
         id: The backend's id, opaque.
         system: The system prompt, where the API tells it.
+        warnings: What went wrong without costing the call that gave this.
     """
 
     __hash__ = None  # type: ignore[assignment]  # it stands for what changes on the server
@@ -272,6 +273,7 @@ class Conversation:
     system: str | None = None
     created_at: datetime | None = field(default=None, converter=_utc)
     updated_at: datetime | None = field(default=None, converter=_utc)
+    warnings: tuple[str, ...] = field(default=(), converter=_texts_given)
     extra: Mapping[str, Any] = _extra()
 
 

@@ -36,11 +36,13 @@ if TYPE_CHECKING:
 __all__ = [
     "AnswerLost",
     "AnswerLostTimeout",
+    "AnswerWarning",
     "Attempt",
     "AuthFailed",
     "BadAnswer",
     "BadOption",
     "ChatbridgeError",
+    "ChatbridgeWarning",
     "ConfigError",
     "Conflict",
     "ConnectFailed",
@@ -366,7 +368,15 @@ class ProviderFailed(AnswerLost):
     """The API reported an error inside an answer that had begun well; `code` is its own."""
 
 
-class ConversationKept(UserWarning):
+class ChatbridgeWarning(UserWarning):
+    """Something went wrong that cost no result; what has a field `warnings` tells it there instead."""
+
+
+class AnswerWarning(ChatbridgeWarning):
+    """Something in a list or a history was not as it should be, and was mended or left out."""
+
+
+class ConversationKept(ChatbridgeWarning):
     """A temporary conversation could not be deleted at its end."""
 
 

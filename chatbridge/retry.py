@@ -37,7 +37,12 @@ T = TypeVar("T")
 
 
 class Kind(StrEnum):
-    """What repeating an operation would cost."""
+    """
+    What repeating an operation would cost.
+
+    A `RESULT` is the answer to a send, read by a call of its own: that can be repeated as any read, and
+    whatever becomes of it, the message was accepted.
+    """
 
     READ = "read"
     WRITE = "write"
@@ -45,6 +50,7 @@ class Kind(StrEnum):
     CREATE = "create"
     SEND = "send"
     SEND_WITH_KEY = "send_with_key"
+    RESULT = "result"
 
     @property
     def by_id(self) -> bool:
@@ -74,21 +80,21 @@ def _row(marks: str) -> Mapping[Kind, Repeat]:
 
 # fmt: off
 MATRIX: Final[Mapping[Phase, Mapping[Kind, Repeat]]] = MappingProxyType({
-    #                        READ  WRITE  COMPLETE  CREATE  SEND  SEND_WITH_KEY
-    Phase.LOCAL:       _row("-     -      -         -       -     -"),
-    Phase.QUEUE:       _row("-     -      -         -       -     -"),
-    Phase.DNS:         _row("R     R      R         R       R     R"),
-    Phase.CONNECT:     _row("R     R      R         R       R     R"),
-    Phase.TLS:         _row("R     R      R         R       R     R"),
-    Phase.CERTIFICATE: _row("-     -      -         -       -     -"),
-    Phase.UPLOAD:      _row("R     R      R         R       R     R"),
-    Phase.LOST:        _row("R     R      1         -       -     R"),
-    Phase.NO_HEAD:     _row("R     R      -         -       -     R"),
-    Phase.BAD_HEAD:    _row("1     1      -         -       -     1"),
-    Phase.BODY:        _row("R     -      -         -       -     R"),
-    Phase.CONTENT:     _row("-     -      -         -       -     -"),
-    Phase.FIRST_EVENT: _row("R     -      -         -       -     R"),
-    Phase.EVENTS:      _row("-     -      -         -       -     -"),
+    #                        READ  WRITE  COMPLETE  CREATE  SEND  SEND_WITH_KEY  RESULT
+    Phase.LOCAL:       _row("-     -      -         -       -     -              -"),
+    Phase.QUEUE:       _row("-     -      -         -       -     -              -"),
+    Phase.DNS:         _row("R     R      R         R       R     R              R"),
+    Phase.CONNECT:     _row("R     R      R         R       R     R              R"),
+    Phase.TLS:         _row("R     R      R         R       R     R              R"),
+    Phase.CERTIFICATE: _row("-     -      -         -       -     -              -"),
+    Phase.UPLOAD:      _row("R     R      R         R       R     R              R"),
+    Phase.LOST:        _row("R     R      1         -       -     R              R"),
+    Phase.NO_HEAD:     _row("R     R      -         -       -     R              R"),
+    Phase.BAD_HEAD:    _row("1     1      -         -       -     1              1"),
+    Phase.BODY:        _row("R     -      -         -       -     R              R"),
+    Phase.CONTENT:     _row("-     -      -         -       -     -              -"),
+    Phase.FIRST_EVENT: _row("R     -      -         -       -     R              R"),
+    Phase.EVENTS:      _row("-     -      -         -       -     -              -"),
 })
 # fmt: on
 
@@ -104,7 +110,7 @@ class StatusRule:
     What an HTTP status means.
 
     Attributes:
-        by_id: Whether reads, writes and sends with a key are repeated.
+        by_id: Whether reads, also of results, writes and sends with a key are repeated.
         complete: Whether stateless completions are.
         others: Whether creations and sends are.
         outcome: What is then known of a send.
@@ -190,7 +196,7 @@ def repeat_of(kind: Kind, failure: Failure) -> Repeat:
     if failure.phase is not Phase.STATUS:
         return MATRIX[failure.phase][kind]
     rule = _status_rule(failure.status)
-    if kind.by_id or kind is Kind.SEND_WITH_KEY:
+    if kind.by_id or kind in {Kind.SEND_WITH_KEY, Kind.RESULT}:
         return rule.by_id
     return rule.complete if kind is Kind.COMPLETE else rule.others
 

@@ -13,7 +13,7 @@ from chatbridge.domain import Message, Reply, Role, SendOptions, Text
 from chatbridge.errors import BadOption, UnsupportedFeature, UsageError
 from chatbridge.options import CommonOptions
 
-__all__ = ["OptionChanges", "Outgoing", "check_include", "prepare"]
+__all__ = ["OptionChanges", "Outgoing", "check_include", "check_text", "prepare"]
 
 NO_OPTIONS = SendOptions()
 
@@ -52,6 +52,24 @@ class Outgoing:
         return evolve(reply, warnings=(*self.warnings, *reply.warnings)) if self.warnings else reply
 
 
+def check_text(what: str, text: str | None) -> None:
+    """
+    Refuse a text that cannot be written in UTF-8.
+
+    Raises:
+        UsageError: It holds half a character, a surrogate without its other half.
+    """
+    if text is None or text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        at = error.start
+    else:
+        return
+    raise UsageError(f"{what} holds half a character (a lone surrogate) at index {at}, which cannot be sent")
+
+
 def prepare(
     message: str | Message,
     options: SendOptions | None,
@@ -73,6 +91,9 @@ def prepare(
         raise UsageError(f"a message is a str or a Message, not {type(message).__name__}")
     elif message.id is None:
         message = evolve(message, id=token_hex(16))
+    for part in message.parts:
+        if isinstance(part, Text):
+            check_text("the message", part.text)
     if options is None and not changes and system is None and not settings.include:
         return Outgoing(message, NO_OPTIONS)
     options = _merge(options or NO_OPTIONS, changes, system, settings)

@@ -27,6 +27,7 @@ from chatbridge.domain import (
     TextDelta,
 )
 from chatbridge.errors import AnswerLost, ChatbridgeError, StreamCut, StreamCutTimeout, UsageError
+from chatbridge.events import shown_text, text_of
 from chatbridge.sending import Outgoing
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class ReplyStream:
         taken_back = False
         async for event in self:
             taken_back = taken_back or isinstance(event, Reset)
-            text = "" if taken_back else _text_of(event, begun)
+            text = "" if taken_back else text_of(event, begun)
             if text:
                 yield text
 
@@ -134,14 +135,7 @@ class ReplyStream:
     @property
     def partial(self) -> str:
         """The text that was handed out so far."""
-        text = ""
-        begun: set[int] = set()
-        for event in self._seen:
-            if isinstance(event, Reset):
-                text = ""
-                begun.clear()
-            text += _text_of(event, begun)
-        return text
+        return shown_text(self._seen)
 
     def _check_entered(self) -> None:
         if not self._entered:
@@ -257,16 +251,6 @@ class ReplyStream:
             warnings.warn(
                 "a stream was dropped without being left", ResourceWarning, source=self, stacklevel=1
             )
-
-
-def _text_of(event: StreamEvent, begun: set[int]) -> str:
-    """Give the text that *event* adds; *begun* holds the parts of which some came before."""
-    if isinstance(event, TextDelta):
-        begun.add(event.index)
-        return event.text
-    if isinstance(event, PartAdded) and isinstance(event.part, Text) and event.index not in begun:
-        return event.part.text
-    return ""
 
 
 async def _whole(

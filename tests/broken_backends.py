@@ -23,6 +23,7 @@ from chatbridge import (
     Support,
     TextDelta,
 )
+from chatbridge.backend import Stores
 from chatbridge.errors import NotFound
 from chatbridge.testing.fake import FakeBackend
 
@@ -329,3 +330,15 @@ class Hangs(Broken):
     async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
         await asyncio.get_running_loop().create_future()
         return await super().send(conversation_id, message, options)
+
+
+class SendsHalves(Broken):
+    async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
+        whole = message.text.encode("utf-8", "replace").decode()
+        return await super().send(conversation_id, evolve(message, parts=whole), options)
+
+
+class StoresWhatItSaysItDoesNot(Broken):
+    @property
+    def profile(self) -> Profile:
+        return evolve(super().profile, stores=Stores.NEVER)

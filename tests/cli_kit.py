@@ -12,7 +12,7 @@ from importlib.metadata import EntryPoint
 from typing import Literal
 
 import pytest
-from attrs import frozen
+from attrs import frozen, validators
 from click.testing import CliRunner, Result
 
 from chatbridge import registry
@@ -141,3 +141,50 @@ ODD = Adapter(
     defaults=Defaults(model_option="mode"),
 )
 """A backend that has no public host, and needs more than a key."""
+
+
+@frozen(kw_only=True)
+class StrictOptions(CommonOptions):
+    """Options that are required and checked, and such as need each other."""
+
+    key: Secret = option("The key.")
+    tenant: str = option("The tenant's UUID.", validator=validators.matches_re(r"[0-9a-f-]{36}"))
+    shard: int = option("The shard.", validator=validators.ge(100))
+    team: str | None = option("The team that answers.", default=None)
+    lead: str | None = option("Who leads the team.", default=None)
+
+    def __attrs_post_init__(self) -> None:
+        """Hold that there is a team where there is a lead."""
+        if self.lead is not None and self.team is None:
+            raise ValueError("lead needs a team")
+
+
+def _strict_profile(options: StrictOptions) -> Profile:
+    if options.team is None:
+        return Profile("strict", {Feature.SEND: Support.NATIVE}, options={"model"})
+    tools = Support.UNSUPPORTED if options.lead is None else Support.NATIVE
+    return Profile("strict", {Feature.CREATE: Support.NATIVE, Feature.TOOLS: tools})
+
+
+STRICT = Adapter(
+    "strict",
+    "A backend that takes nothing for granted",
+    options=StrictOptions,
+    profile=_strict_profile,
+    open=fake.FakeBackend,
+)
+"""A backend whose required options are checked."""
+
+
+def _no_profile(_: object) -> Profile:
+    raise LookupError("no such model")
+
+
+PUZZLED = Adapter(
+    "puzzled",
+    "A backend that does not know what it can do",
+    options=CommonOptions,
+    profile=_no_profile,
+    open=fake.FakeBackend,
+)
+"""A backend that can be loaded, and not described."""

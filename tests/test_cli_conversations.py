@@ -22,6 +22,7 @@ KEPT = Conversation(
     "c-1",
     title="A\ttitle\x1b[31m",
     created_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+    warnings=["half of it is lost"],
     extra={"status": "odd\nstate"},
 )
 
@@ -60,7 +61,7 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_pipe_gets_a_line_of_id_time_and_title_for_each(command: list[str]) -> None:
     result = check(0, run("conversations", "fake:", *command))
     assert "c-1\t2026-01-02 03:04\tA\\ttitle\\x1b[31m\nc-2\t\t\n" == result.stdout
-    assert "" == result.stderr
+    assert "warning: half of it is lost\n" == result.stderr
 
 
 @pytest.mark.usefixtures("kept")
@@ -87,6 +88,7 @@ def test_the_list_as_json_is_one_array(command: list[str]) -> None:
         "system": None,
         "created_at": "2026-01-02T03:04:05Z",
         "updated_at": None,
+        "warnings": ["half of it is lost"],
         "extra": {"status": "odd\nstate"},
     } == listed[0]
 
@@ -127,6 +129,30 @@ def test_show_as_json_has_both() -> None:
 def test_what_is_not_there_is_the_backends_failure(flag: list[str]) -> None:
     assert "fake has no conversation 'c-9'. Nothing was done." == failure(
         1, "conversations", "fake:", "show", "c-9", *flag
+    )
+
+
+@pytest.mark.usefixtures("kept")
+@pytest.mark.parametrize("command", [["list"], ["show", "c-1"]])
+def test_the_warnings_of_conversations_are_noted_or_in_the_json(command: list[str]) -> None:
+    assert "warning: half of it is lost\n" == check(0, run("conversations", "fake:", *command)).stderr
+    result = check(0, run("conversations", "fake:", *command, "--json"))
+    assert "" == result.stderr
+    assert '"warnings": ["half of it is lost"]' in result.stdout
+
+
+@pytest.mark.parametrize("flag", [[], ["--json"]])
+def test_the_warnings_of_a_renaming_are_noted_or_in_the_json(
+    flag: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def rename(_: FakeBackend, conversation_id: str, title: str) -> Conversation:
+        return Conversation(conversation_id, title=title[:3], warnings=["the title was cut"])
+
+    monkeypatch.setattr(FakeBackend, "rename_conversation", rename)
+    result = check(0, run("conversations", "fake:", "rename", "c-1", "Kyoto", *flag))
+    assert ("" if flag else "warning: the title was cut\n") == result.stderr
+    assert (["the title was cut"] if flag else "c-1\tKyo\n") == (
+        json.loads(result.stdout)["warnings"] if flag else result.stdout
     )
 
 

@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, ClassVar, cast
 
 import pytest
+from attrs import evolve
 
 import broken_backends
 from chatbridge import (
@@ -15,6 +16,7 @@ from chatbridge import (
     Chat,
     Conversation,
     Feature,
+    Finished,
     Message,
     PartAdded,
     Profile,
@@ -30,7 +32,7 @@ from chatbridge import (
     UsageError,
     connect,
 )
-from chatbridge.backend import ContextOwner
+from chatbridge.backend import ContextOwner, Stores
 from chatbridge.testing.checking import expect, expect_refused, fold, what_raises
 from chatbridge.testing.contract import Ask, ChatBackendContract, NotApplicable, Result
 from chatbridge.testing.emulator import Emulator, serve
@@ -138,6 +140,8 @@ async def test_every_backend_keeps_every_rule(contract: type[ChatBackendContract
         (broken_backends.DropsFiles, "check_attachments"),
         (broken_backends.LosesTheSeed, "check_history_seed"),
         (broken_backends.ProfileOfNothingKnown, "check_profile"),
+        (broken_backends.SendsHalves, "check_half_characters"),
+        (broken_backends.StoresWhatItSaysItDoesNot, "check_history"),
     ],
 )
 async def test_a_broken_backend_is_found_by_the_rule_meant_for_it(
@@ -252,6 +256,65 @@ class Blind(Modest):
     )
 
 
+class Nameless(Modest):
+    """Its messages have no ids, and only a whole answer tells what it cost."""
+
+    features = (
+        Feature.CREATE, Feature.GET, Feature.HISTORY, Feature.SEND, Feature.STREAM, Feature.USAGE
+    )  # fmt: skip
+
+    @property
+    def profile(self) -> Profile:
+        return evolve(super().profile, context=ContextOwner.SERVER)
+
+    async def list_messages(
+        self,
+        conversation_id: str,
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        newest_first: bool = False,
+    ) -> AsyncIterator[Message]:
+        async for message in super().list_messages(
+            conversation_id, after=after, limit=limit, newest_first=newest_first
+        ):
+            yield evolve(message, id=None)
+
+    async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
+        self._need(Feature.ATTACHMENTS, needed=not all(isinstance(part, Text) for part in message.parts))
+        return _nameless(await FakeBackend.send(self, conversation_id, message, options))
+
+    async def stream(
+        self, conversation_id: str, message: Message, options: SendOptions
+    ) -> AsyncGenerator[StreamEvent, None]:
+        async for event in super().stream(conversation_id, message, options):
+            if not isinstance(event, Finished):
+                yield event
+            else:
+                reply = _nameless(event.reply)
+                told = ("no usage is told here",) if options.include else ()
+                usage = None if options.include else reply.usage
+                yield Finished(evolve(reply, usage=usage, warnings=told))
+
+
+def _nameless(reply: Reply) -> Reply:
+    return evolve(reply, messages=[evolve(message, id=None) for message in reply.messages])
+
+
+class Forgetful(Modest):
+    """It answers, and stores nothing, not even in a conversation that there is."""
+
+    features = (Feature.CREATE, Feature.GET, Feature.HISTORY, Feature.SEND)
+
+    @property
+    def profile(self) -> Profile:
+        return evolve(super().profile, stores=Stores.NEVER)
+
+    async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
+        elsewhere = await FakeBackend.create_conversation(self, title=f"not {conversation_id}")
+        return await super().send(elsewhere.id, message, options)
+
+
 class Resident(Modest):
     """Its conversations are made elsewhere."""
 
@@ -270,7 +333,7 @@ class ModestContract(ChatBackendContract):
         return bridge.open(created.id)
 
 
-@pytest.mark.parametrize("backend", [Modest, Blind, Resident])
+@pytest.mark.parametrize("backend", [Modest, Blind, Resident, Nameless, Forgetful])
 async def test_a_backend_that_says_what_it_cannot_do_keeps_the_contract(backend: type[Modest]) -> None:
     results = await ModestContract(lambda: Bridge(backend())).run()
     assert [] == [str(result) for result in results if result.problem]

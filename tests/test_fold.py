@@ -154,3 +154,7 @@ def test_increments_joined_are_the_text_wherever_it_was_cut(text: str, cuts: lis
     assert text == shown(events) == fold.shown
     assert [] == fold.finish(text)
     assert [] == fold.warnings
+
+
+def test_the_deltas_belong_to_the_part_that_the_fold_is_of() -> None:
+    assert [TextDelta("a", 3)] == TextFold(3).add("a")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from datetime import UTC, datetime
 from importlib import invalidate_caches
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from chatbridge.backend import (
     Profile,
     SettleBy,
     Support,
+    by_time,
     check_extra,
     select_messages,
     text_to_send,
@@ -31,6 +33,7 @@ from chatbridge.domain import (
     Opaque,
     Part,
     Reasoning,
+    Role,
     SendOptions,
     ToolCall,
     ToolResult,
@@ -493,3 +496,31 @@ async def test_a_history_is_closed_when_it_is_not_wanted_any_more(
         async for _ in selected:
             break
     assert (expected, expected) == (begun, closed)
+
+
+def at(seconds: int | None, text: str) -> Message:
+    moment = None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    return Message(Role.USER, text, created_at=moment)
+
+
+@pytest.mark.parametrize(
+    ("received", "sorted_"),
+    [
+        ([], ""),
+        ([at(1, "a"), at(2, "b")], "ab"),
+        ([at(2, "b"), at(1, "a")], "ab"),
+        ([at(1, "a"), at(1, "b"), at(1, "c")], "abc"),
+        ([at(2, "c"), at(None, "d"), at(1, "a"), at(None, "b")], "abcd"),
+        ([at(None, "a"), at(1, "b"), at(None, "c")], "abc"),
+    ],
+)
+def test_messages_are_sorted_by_time_and_otherwise_stay_as_they_came(
+    received: list[Message], sorted_: str
+) -> None:
+    assert sorted_ == "".join(message.text for message in by_time(received))
+
+
+async def test_a_history_that_is_there_already_is_selected_from_as_well() -> None:
+    messages = [at(1, "a"), at(2, "b"), at(3, "c")]
+    chosen = [message async for message in select_messages(messages, limit=2, newest_first=True)]
+    assert ["c", "b"] == [message.text for message in chosen]

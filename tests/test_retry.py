@@ -33,33 +33,33 @@ TIMES = {Repeat.NEVER: 1, Repeat.ONCE: 2, Repeat.ALWAYS: ATTEMPTS}
 
 # fmt: off
 EXPECTED: dict[str, tuple[str, Outcome]] = {
-    #          READ WRITE COMPLETE CREATE SEND SEND_WITH_KEY   what is known
-    "local":       ("- - - - - -", Outcome.NOT_SENT),
-    "queue":       ("- - - - - -", Outcome.NOT_SENT),
-    "dns":         ("R R R R R R", Outcome.NOT_SENT),
-    "connect":     ("R R R R R R", Outcome.NOT_SENT),
-    "tls":         ("R R R R R R", Outcome.NOT_SENT),
-    "certificate": ("- - - - - -", Outcome.NOT_SENT),
-    "upload":      ("R R R R R R", Outcome.NOT_SENT),
-    "lost":        ("R R 1 - - R", Outcome.UNKNOWN),
-    "no_head":     ("R R - - - R", Outcome.UNKNOWN),
-    "bad_head":    ("1 1 - - - 1", Outcome.UNKNOWN),
-    "body":        ("R - - - - R", Outcome.ACCEPTED),
-    "content":     ("- - - - - -", Outcome.ACCEPTED),
-    "first_event": ("R - - - - R", Outcome.ACCEPTED),
-    "events":      ("- - - - - -", Outcome.ACCEPTED),
+    #          READ WRITE COMPLETE CREATE SEND SEND_WITH_KEY RESULT   what is known
+    "local":       ("- - - - - - -", Outcome.NOT_SENT),
+    "queue":       ("- - - - - - -", Outcome.NOT_SENT),
+    "dns":         ("R R R R R R R", Outcome.NOT_SENT),
+    "connect":     ("R R R R R R R", Outcome.NOT_SENT),
+    "tls":         ("R R R R R R R", Outcome.NOT_SENT),
+    "certificate": ("- - - - - - -", Outcome.NOT_SENT),
+    "upload":      ("R R R R R R R", Outcome.NOT_SENT),
+    "lost":        ("R R 1 - - R R", Outcome.UNKNOWN),
+    "no_head":     ("R R - - - R R", Outcome.UNKNOWN),
+    "bad_head":    ("1 1 - - - 1 1", Outcome.UNKNOWN),
+    "body":        ("R - - - - R R", Outcome.ACCEPTED),
+    "content":     ("- - - - - - -", Outcome.ACCEPTED),
+    "first_event": ("R - - - - R R", Outcome.ACCEPTED),
+    "events":      ("- - - - - - -", Outcome.ACCEPTED),
 }
 EXPECTED_STATUSES: list[tuple[list[int | None], str, Outcome]] = [
-    # statuses                                           READ WRITE COMPLETE CREATE SEND SEND_WITH_KEY
-    ([303],                                              "- - - - - -", Outcome.ACCEPTED),
-    ([300, 301, 302, 304, 307, 308],                     "- - - - - -", Outcome.REFUSED),
-    ([400, 401, 403, 404, 407, 409, 410, 413, 424, 426, 431, 451], "- - - - - -", Outcome.REFUSED),
-    ([408],                                              "R R 1 - - R", Outcome.UNKNOWN),
-    ([425],                                              "1 1 1 1 1 1", Outcome.REFUSED),
-    ([429, 529],                                         "R R R R R R", Outcome.REFUSED),
-    ([500, 502, 503, 504, 507, 520, 599],                "R R R - - R", Outcome.UNKNOWN),
-    ([501, 505, 511],                                    "- - - - - -", Outcome.REFUSED),
-    ([101, 600, 999, None],                              "- - - - - -", Outcome.UNKNOWN),
+    # statuses                                           READ WRITE COMPLETE CREATE SEND SEND_WITH_KEY RESULT
+    ([303],                                              "- - - - - - -", Outcome.ACCEPTED),
+    ([300, 301, 302, 304, 307, 308],                     "- - - - - - -", Outcome.REFUSED),
+    ([400, 401, 403, 404, 407, 409, 410, 413, 424, 426, 431, 451], "- - - - - - -", Outcome.REFUSED),
+    ([408],                                              "R R 1 - - R R", Outcome.UNKNOWN),
+    ([425],                                              "1 1 1 1 1 1 1", Outcome.REFUSED),
+    ([429, 529],                                         "R R R R R R R", Outcome.REFUSED),
+    ([500, 502, 503, 504, 507, 520, 599],                "R R R - - R R", Outcome.UNKNOWN),
+    ([501, 505, 511],                                    "- - - - - - -", Outcome.REFUSED),
+    ([101, 600, 999, None],                              "- - - - - - -", Outcome.UNKNOWN),
 ]
 # fmt: on
 

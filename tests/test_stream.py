@@ -6,6 +6,7 @@ import asyncio
 import gzip
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from attrs import evolve, frozen
 
 from chatbridge import errors
 from chatbridge.errors import ChatbridgeError, Outcome, Phase
-from chatbridge.http import Endpoint, JsonLines, Kind, Limits, ServerSentEvents
+from chatbridge.http import Endpoint, Frame, JsonLines, Kind, Limits, ServerSentEvents, loads
 from chatbridge.http.framing import Framer
 from fault_server import Client, Script, Step, answer, chunked, client_of, settle
 
@@ -377,3 +378,39 @@ def test_an_endpoint_without_framing_cannot_be_streamed() -> None:
     nothing: Any = None
     with pytest.raises(TypeError, match="say has no framing"):
         EventStream(nothing, plain, nothing)
+
+
+def named(frame: Frame) -> object:
+    """Read an event by its name; its data need not be JSON."""
+    if frame.data == b"[DONE]":
+        return {"text": "", "end": True}
+    return (
+        {"text": f"{frame.name}:", **loads(frame.data)} if frame.data else {"text": frame.name, "end": True}
+    )
+
+
+def named_events(framing: Callable[[int], Framer]) -> Endpoint[Line]:
+    return Endpoint(
+        "ask", "POST", "/ask", answer=Line, framing=framing, read=named, ends=ends, accept="text/event-stream"
+    )
+
+
+NAMED = named_events(ServerSentEvents)
+
+
+async def test_an_endpoint_may_read_its_frames_by_name_and_take_what_is_no_json() -> None:
+    async with client_of((READ, answer(b"event: say\ndata: {}\n\ndata: [DONE]\n\n"))) as client:
+        assert ("say:", None) == await read(client, NAMED)
+    assert ["text/event-stream"] == client.server.requests[0].header("Accept")
+
+
+async def test_an_event_without_data_is_read_where_the_framing_keeps_it() -> None:
+    kept = named_events(partial(ServerSentEvents, keep_empty=True))
+    async with client_of((READ, answer(b"event: done\n\n"))) as client:
+        assert ("done", None) == await read(client, kept)
+
+
+async def test_what_an_endpoint_cannot_read_breaks_the_stream() -> None:
+    async with client_of((READ, answer(b"data: {}\n\ndata: [NOT]\n\ndata: [DONE]\n\n"))) as client:
+        text, error = await read(client, NAMED)
+    assert ("message:", "json") == (text, getattr(error, "kind", None))

@@ -377,7 +377,8 @@ async def test_halves_of_characters_are_replaced_with_a_warning() -> None:
     warnings: list[str] = []
     async with client_of((READ, answer(b'{"id":"\\ud83d"}'))) as client:
         assert Hi(Id("\ufffd")) == await client.api.call(SEND, {}, warn=warnings.append)
-        assert Hi(Id("\ufffd")) == await client.api.call(SEND, {})
+        with pytest.warns(errors.AnswerWarning, match="halves of characters"):
+            assert Hi(Id("\ufffd")) == await client.api.call(SEND, {})
     assert 1 == len(warnings)
 
 
@@ -467,3 +468,59 @@ async def test_a_body_of_another_type_than_the_call_table_says_is_a_mistake_of_t
     async with client_of((OK,)) as client:
         with pytest.raises(TypeError, match="say takes no Hi as its request"):
             await client.api.call(SEND, Hi(Id("x")))
+
+
+async def test_the_headers_of_success_are_told_even_if_the_body_is_lost() -> None:
+    token = answer(DOCUMENT, "200 OK", "X-Token: t1")
+    heads: list[str | None] = []
+
+    async with client_of((READ, token)) as client:
+        await client.api.call(SEND, {}, on_head=lambda headers: heads.append(headers.get("x-token")))
+    async with client_of((READ, token[:-3], FIN)) as client:
+        with pytest.raises(errors.AnswerLost):
+            await client.api.call(SEND, {}, on_head=lambda headers: heads.append(headers.get("x-token")))
+    assert ["t1", "t1"] == heads
+
+
+async def test_the_headers_of_a_refusal_are_not_told() -> None:
+    heads: list[object] = []
+    async with client_of((READ, answer(b"{}", "403 No", "X-Token: t1"))) as client:
+        with pytest.raises(errors.AuthFailed):
+            await client.api.call(SEND, {}, on_head=heads.append)
+    assert [] == heads
+
+
+RESULT = Endpoint("result", "GET", "/result", Kind.RESULT, answer=Hi)
+
+RESULTS: dict[str, tuple[type[ChatbridgeError], str]] = {
+    "close_after_body": (errors.StreamCut, "cut"),
+    "stall_before_head": (errors.StreamCutTimeout, "idle"),
+    "bad_status": (errors.StreamCut, "cut"),
+    "cut_length": (errors.StreamCut, "cut"),
+    "bad_json": (errors.StreamCut, "json"),
+    "wrong_shape": (errors.StreamCut, "schema"),
+    "html_200": (errors.StreamCut, "cut"),
+    "status_500": (errors.ProviderFailed, "provider"),
+    "status_401": (errors.ProviderFailed, "provider"),
+    "redirect": (errors.ProviderFailed, "provider"),
+}
+
+
+@pytest.mark.parametrize("fault", RESULTS)
+async def test_whatever_becomes_of_a_result_the_message_was_accepted(fault: str) -> None:
+    script, (_, unknown, _), reads = FAULTS[fault]
+    cls, kind = RESULTS[fault]
+    async with client_of(script) as client:
+        with pytest.raises(errors.AnswerLost) as caught:
+            await client.clock.through_stalls(
+                client.server, client.api.call(RESULT), 300.0 if unknown == "timeout" else 60.0
+            )
+    assert (cls, kind, Outcome.ACCEPTED) == (type(caught.value), caught.value.kind, caught.value.outcome)
+    assert not caught.value.retryable
+    assert reads == client.server.begun
+
+
+async def test_a_result_without_a_connection_is_an_accepted_message_too() -> None:
+    failure = failed_to_connect(aiohttp.ClientConnectionError(), "http://127.0.0.1:1")
+    error = to_error(Kind.RESULT, failure)
+    assert (errors.StreamCut, Outcome.ACCEPTED) == (type(error), error.outcome)

@@ -304,3 +304,8 @@ def test_what_is_written_reads_back_the_same(name: str, age: int | None) -> None
 
 def test_what_is_beyond_the_known_fields_is_kept_unless_null() -> None:
     assert {"b": 2, "d": 0} == beyond({"a": 1, "b": 2, "c": None, "d": 0}, "a")
+
+
+def test_a_field_that_could_not_be_read_is_kept_as_it_came() -> None:
+    raw = {"id": 1, "created": "soon", "updated": 5}
+    assert {"created": "soon"} == beyond(raw, "id", created=None, updated=parse_time(5))

@@ -16,6 +16,7 @@ FEATURES: Mapping[str, Feature] = {f"check_{feature.value}": feature for feature
     "check_context": Feature.SEND,
     "check_conversations_at_once": Feature.SEND,
     "check_empty_answer": Feature.SEND,
+    "check_half_characters": Feature.SEND,
     "check_leaving_a_stream": Feature.STREAM,
     "check_long_text": Feature.SEND,
     "check_order": Feature.SEND,

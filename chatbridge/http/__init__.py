@@ -6,14 +6,16 @@ Endpoints and wire types say what travels; `Api` carries it. Nothing here knows 
 
 from __future__ import annotations
 
-from chatbridge.http.api import Api, ApiError, bearer
+from chatbridge.http.api import Api, ApiError, Warn, bearer, warn_aside
+from chatbridge.http.completions import to_finish_reason, to_usage
 from chatbridge.http.content import BrokenContent, loads, mend, mend_all
 from chatbridge.http.endpoint import Endpoint
 from chatbridge.http.fold import TextFold
-from chatbridge.http.framing import DataLines, JsonLines, PrefixedLines, ServerSentEvents
+from chatbridge.http.framing import DataLines, Frame, JsonLines, PrefixedLines, ServerSentEvents
+from chatbridge.http.paging import by_offset
 from chatbridge.http.stream import EventStream
 from chatbridge.http.transport import Limits, Transport
-from chatbridge.http.wire import Id, Raw, beyond, keep_raw, parse_time
+from chatbridge.http.wire import Id, Raw, beyond, keep_raw, parse_time, structure
 from chatbridge.retry import Hint, Kind
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "DataLines",
     "Endpoint",
     "EventStream",
+    "Frame",
     "Hint",
     "Id",
     "JsonLines",
@@ -33,11 +36,17 @@ __all__ = [
     "ServerSentEvents",
     "TextFold",
     "Transport",
+    "Warn",
     "bearer",
     "beyond",
+    "by_offset",
     "keep_raw",
     "loads",
     "mend",
     "mend_all",
     "parse_time",
+    "structure",
+    "to_finish_reason",
+    "to_usage",
+    "warn_aside",
 ]

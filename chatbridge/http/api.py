@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar, cast
@@ -19,7 +20,7 @@ from attrs import frozen
 from yarl import URL
 
 from chatbridge.clock import current_deadline
-from chatbridge.errors import ChatbridgeError, Outcome, Phase, UsageError
+from chatbridge.errors import AnswerWarning, ChatbridgeError, Outcome, Phase, UsageError
 from chatbridge.http.content import (
     BrokenContent,
     dumps,
@@ -33,12 +34,12 @@ from chatbridge.http.failures import failed_reading, to_error
 from chatbridge.http.headers import request_id, retry_after, says_final
 from chatbridge.http.redact import Redactor
 from chatbridge.http.stream import EventStream
-from chatbridge.http.transport import USER_AGENT, Answer, Headers, Request, Transport
+from chatbridge.http.transport import USER_AGENT, Answer, Headers, OnHead, Request, Transport
 from chatbridge.http.wire import structure, unstructure
 from chatbridge.retry import Failure, Hint, Kind, outcome_of
 from chatbridge.secret import Secret
 
-__all__ = ["Api", "ApiError", "bearer"]
+__all__ = ["Api", "ApiError", "Warn", "bearer", "warn_aside"]
 
 AnswerT = TypeVar("AnswerT")
 
@@ -71,6 +72,12 @@ class ApiError:
 Warn = Callable[[str], None]
 """Is told what went wrong without costing the answer."""
 
+
+def warn_aside(message: str) -> None:
+    """Warn of an answer that has no place for warnings, as a list has none."""
+    warnings.warn(message, AnswerWarning, stacklevel=2)
+
+
 ReadError = Callable[[int, Any], ApiError]
 """Reads an error: given its status and its parsed JSON, None where there is none."""
 
@@ -80,7 +87,7 @@ def bearer(key: Secret) -> Secret:
     return Secret(f"Bearer {key.reveal()}")
 
 
-_HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": USER_AGENT}
+_HEADERS = {"Accept-Encoding": "identity", "User-Agent": USER_AGENT}
 
 
 def _plain(value: str | Secret) -> str:
@@ -146,7 +153,8 @@ class Api:
         *,
         ids: Mapping[str, str] | None = None,
         query: Mapping[str, Any] | None = None,
-        warn: Warn | None = None,
+        warn: Warn = warn_aside,
+        on_head: OnHead | None = None,
     ) -> AnswerT:
         """
         Call *endpoint* and read its whole answer.
@@ -156,7 +164,8 @@ class Api:
             body: The request, as the endpoint's wire type or a mapping.
             ids: What stands for the names in the endpoint's path.
             query: Parameters behind the path; those that are None are left out.
-            warn: Told what had to be mended in the answer.
+            warn: Told what had to be mended in the answer; by default that is an `AnswerWarning`.
+            on_head: Told the headers of an answer of success, whatever becomes of its body.
 
         Raises:
             TypeError: The body is neither the endpoint's wire type nor a mapping.
@@ -168,7 +177,7 @@ class Api:
         fresh = self.needs_fresh(endpoint)
 
         async def attempt(earlier: tuple[Failure, ...]) -> AnswerT:
-            answer = await self.transport.attempt(endpoint, request, deadline, fresh=fresh)
+            answer = await self.transport.attempt(endpoint, request, deadline, fresh=fresh, on_head=on_head)
             if answer.status not in endpoint.success:
                 gone = endpoint.gone_is_done and answer.status == _NOT_FOUND
                 if gone and any(outcome_of(failure) is Outcome.UNKNOWN for failure in earlier):
@@ -215,8 +224,7 @@ class Api:
             UsageError: An id or the body cannot be sent.
         """
         headers, data = Headers(self._headers), None
-        if endpoint.framing is not None:
-            headers["Accept"] = "*/*"
+        headers.setdefault("Accept", endpoint.accept)
         if body is not None:
             headers["Content-Type"] = "application/json"
             data = self._encode(endpoint, body)
@@ -246,7 +254,7 @@ class Api:
         )
 
     async def _read(
-        self, endpoint: Endpoint[AnswerT], answer: Answer, warn: Warn | None, deadline: float
+        self, endpoint: Endpoint[AnswerT], answer: Answer, warn: Warn, deadline: float
     ) -> AnswerT:
         try:
             return await self.decode(endpoint, answer.body or b"", warn, deadline)
@@ -257,9 +265,7 @@ class Api:
         failure.status, failure.request_id = answer.status, request_id(answer.headers)
         raise failure
 
-    async def decode(
-        self, endpoint: Endpoint[AnswerT], data: bytes, warn: Warn | None, deadline: float
-    ) -> AnswerT:
+    async def decode(self, endpoint: Endpoint[AnswerT], data: bytes, warn: Warn, deadline: float) -> AnswerT:
         """
         Read a whole document as the endpoint's wire type, and mend what is no text in it.
 
@@ -273,7 +279,7 @@ class Api:
         async with self.transport.clock.timeout_at(deadline):  # Other tasks go on meanwhile.
             return await asyncio.to_thread(self._decode, endpoint, data, warn)
 
-    def _decode(self, endpoint: Endpoint[AnswerT], data: bytes, warn: Warn | None) -> AnswerT:
+    def _decode(self, endpoint: Endpoint[AnswerT], data: bytes, warn: Warn) -> AnswerT:
         try:
             value = loads(data)
         except BrokenContent:
@@ -284,7 +290,7 @@ class Api:
             raise Failure(Phase.CONTENT, "the answer is a web page, not the API's", kind="not_the_api")
         if may_hold_surrogates(data):
             value, replaced = mend_all(value)
-            if replaced and warn is not None:
+            if replaced:
                 warn("the answer held halves of characters, which are replaced by U+FFFD")
         return cast(AnswerT, structure(value, endpoint.answer))
 

@@ -14,7 +14,8 @@ from urllib.parse import quote, urlencode
 from attrs import field, frozen
 
 from chatbridge.errors import UsageError
-from chatbridge.http.framing import Framer
+from chatbridge.http.content import loads
+from chatbridge.http.framing import Frame, Framer
 from chatbridge.retry import Kind
 
 __all__ = ["Endpoint"]
@@ -25,6 +26,10 @@ _PLAIN = re.compile(r"[A-Za-z0-9_-]+")  # Most ids are like this, and need no en
 _HALF = re.compile(r"[\ud800-\udfff]")
 _DOTS = re.compile(r"(?:\.|%2e){1,2}", re.IGNORECASE)
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f/\\\ud800-\udfff]|%(?:2f|5c|00)", re.IGNORECASE)
+
+
+def _document(frame: Frame) -> object:
+    return loads(frame.data)
 
 
 def _statuses(statuses: Iterable[int]) -> frozenset[int]:
@@ -45,7 +50,10 @@ class Endpoint(Generic[AnswerT]):
             the answer has no content to judge by, and is not read.
         request: The wire type of the body; None where there is none.
         success: The statuses that mean success.
+        accept: The media types that the answer may have.
         framing: Makes the decoder that cuts a streamed answer into events, given a line's limit in bytes.
+        read: Makes of a frame the JSON value that *answer* is built from, where its name counts or its data
+            is no JSON; raises BrokenContent.
         ends: Says which event is the stream's end mark.
         whole: Says of an event without an end mark, the only one of its stream, whether it is the whole
             answer, of a server that does not stream.
@@ -60,7 +68,9 @@ class Endpoint(Generic[AnswerT]):
     answer: type[AnswerT] = field(kw_only=True)
     request: type | None = field(default=None, kw_only=True)
     success: frozenset[int] = field(default=frozenset({200}), converter=_statuses, kw_only=True)
+    accept: str = field(default="application/json", kw_only=True)
     framing: Callable[[int], Framer] | None = field(default=None, kw_only=True)
+    read: Callable[[Frame], Any] = field(default=_document, kw_only=True)
     ends: Callable[[AnswerT], bool] | None = field(default=None, kw_only=True)
     whole: Callable[[AnswerT], bool] | None = field(default=None, kw_only=True)
     gone_is_done: bool = field(default=False, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import aiohttp
 
@@ -85,6 +85,9 @@ _TIMEOUTS: dict[type[ChatbridgeError], type[ChatbridgeError]] = {
 
 
 def _class_of(kind: Kind, failure: Failure, outcome: Outcome) -> type[ChatbridgeError]:
+    if kind is Kind.RESULT:
+        refused = failure.phase is Phase.STATUS or failure.kind == "provider"
+        return errors.ProviderFailed if refused else errors.StreamCut
     if failure.phase is Phase.LOCAL:
         return errors.UsageError
     if failure.phase is Phase.QUEUE:
@@ -105,13 +108,22 @@ def _class_of(kind: Kind, failure: Failure, outcome: Outcome) -> type[Chatbridge
     return errors.StreamCut if failure.phase in _STREAMING else errors.AnswerLost
 
 
+def _kind_of(failure: Failure) -> str:
+    """Say how the answer to a message that was accepted is lost."""
+    if failure.phase is Phase.STATUS:
+        return "provider"
+    if failure.timed_out:
+        return "idle"
+    return failure.kind if failure.kind in get_args(errors.LostKind) else "cut"
+
+
 def to_error(kind: Kind, failure: Failure, **facts: Any) -> ChatbridgeError:  # noqa: ANN401 - `Facts`
     """Make the public error that says *failure* of a call of *kind*."""
-    outcome = outcome_of(failure)
+    outcome = Outcome.ACCEPTED if kind is Kind.RESULT else outcome_of(failure)
     cls = _class_of(kind, failure, outcome)
     own: dict[str, Any] = {}
     if issubclass(cls, errors.DeliveryUnknown | errors.AnswerLost):
-        own["kind"] = failure.kind
+        own["kind"] = _kind_of(failure) if kind is Kind.RESULT else failure.kind
     known = cast(Facts, {
         "phase": failure.phase,
         "attempts": failure.attempts,

@@ -12,13 +12,15 @@ DIFFERS = "the final text differs from the pieces that were streamed"
 
 class TextFold:
     """
-    Turns pieces of text into stream events, and knows what was handed out.
+    Turns pieces of one text part into stream events, and knows what was handed out.
 
     Attributes:
+        index: The part's, in the answer.
         warnings: What had to be mended or taken back.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, index: int = 0) -> None:
+        self.index = index
         self._pieces: list[str] = []
         self.warnings: list[str] = []
         self._joiner = TextJoiner()
@@ -69,4 +71,4 @@ class TextFold:
         if not text:
             return []
         self._pieces.append(text)
-        return [TextDelta(text)]
+        return [TextDelta(text, self.index)]

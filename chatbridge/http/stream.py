@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 import aiohttp
 
 from chatbridge.errors import Attempt, ChatbridgeError, Phase
-from chatbridge.http.content import BrokenContent, is_web_page, loads
+from chatbridge.http.content import BrokenContent, is_web_page
 from chatbridge.http.endpoint import Endpoint
 from chatbridge.http.failures import failed_reading
 from chatbridge.http.framing import Frame, Framer
@@ -202,7 +202,7 @@ class EventStream(Generic[EventT]):
 
     def _decode(self, frame: Frame) -> EventT | None:
         try:
-            value = loads(frame.data)
+            value = self._endpoint.read(frame)
         except BrokenContent:
             if self._before_first is None:
                 raise

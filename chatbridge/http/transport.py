@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from importlib.metadata import version
 from types import NoneType
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
-__all__ = ["Answer", "Headers", "Limits", "Request", "Transport"]
+__all__ = ["Answer", "Headers", "Limits", "OnHead", "Request", "Transport"]
 
 USER_AGENT = f"chatbridge/{version('chatbridge')}"
 
@@ -88,6 +88,10 @@ class Answer:
     headers: CIMultiDictProxy[str]
     body: bytes | None = field(repr=False)
     response: aiohttp.ClientResponse | None = None
+
+
+OnHead = Callable[[Mapping[str, str]], None]
+"""Is told the headers of an answer."""
 
 
 class _Aborted(Exception):
@@ -266,12 +270,14 @@ class Transport:
         *,
         fresh: bool = False,
         streamed: bool = False,
+        on_head: OnHead | None = None,
     ) -> Answer:
         """
         Make one attempt.
 
-        With *streamed*, an answer of success is not read: it carries the open response, with which the
-        caller calls `release` at last.
+        *on_head* is told the headers of an answer of success, whatever becomes of its body. With
+        *streamed*, such an answer is not read: it carries the open response, with which the caller calls
+        `release` at last.
 
         Raises:
             Failure: There is no answer. A refusal is one.
@@ -285,7 +291,10 @@ class Transport:
             self._check(deadline)
             async with exchange.timer:
                 response = await self._head(self._session(fresh=fresh), request, exchange)
-                keep = streamed and response.status in endpoint.success
+                success = response.status in endpoint.success
+                if success and on_head is not None:
+                    on_head(response.headers)
+                keep = streamed and success
                 body = None if keep else await self._read(endpoint, response, exchange)
             return Answer(response.status, response.headers, body, response if keep else None)
         except Failure:

@@ -231,6 +231,11 @@ def unstructure(value: object) -> Any:  # noqa: ANN401 - JSON
     return _fast.unstructure(value)
 
 
-def beyond(raw: Raw, *known: str) -> dict[str, Any]:
-    """Pick what an API sent besides the *known* fields; null counts as not sent."""
+def beyond(raw: Raw, *known: str, **read: object) -> dict[str, Any]:
+    """
+    Pick what an API sent besides the *known* fields; null counts as not sent.
+
+    A field of *read* is known unless what was read of it is None, as of a time that nobody can read.
+    """
+    known += tuple(name for name, value in read.items() if value is not None)
     return {name: value for name, value in raw.items() if name not in known and value is not None}

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from attrs import evolve, field, frozen
 
-from chatbridge.backend import Feature
+from chatbridge.backend import Feature, Stores
 from chatbridge.bridge import Bridge, Chat
 from chatbridge.domain import (
     Finished,
@@ -252,6 +252,12 @@ class Checks:
                 expect(named, f"{refusal} does not name {feature.value}")
                 expect_equal(profile.name, refusal.provider, "the backend that the refusal names")
         return bridge.profile.can(feature)
+
+    def stored(self, bridge: Bridge, turns: Iterable[tuple[str, Reply]]) -> list[tuple[Role, str]]:
+        """Give the history that *turns* leave: who said what, nothing where the API stores no turn."""
+        if bridge.profile.stores is Stores.NEVER:
+            return []
+        return [turn for text, reply in turns for turn in ((Role.USER, text), (Role.ASSISTANT, reply.text))]
 
     async def streamed(self, chat: Chat, text: str, options: SendOptions | None = None) -> Reply:
         """Stream the answer to *text*, and check that its events say the same as the reply."""

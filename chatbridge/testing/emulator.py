@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from aiohttp import web
 from attrs import define, evolve, field, frozen
@@ -117,12 +117,18 @@ class Emulator(ABC):
         """The environment variables that give a client the key."""
         return {self.key_variable: self.key}
 
+    @property
+    def options(self) -> dict[str, str]:
+        """What a client must be told beside the key, by the names of the adapter's options."""
+        return {}
+
     def config(self, base_url: str) -> str:
-        """Give the config string that reaches this emulator at *base_url*."""
+        """Give the config string that reaches this emulator at *base_url*, with its `options`."""
         url = urlsplit(base_url)
         path = url.path.rstrip("/")
         scheme = self.name if url.scheme == "https" else f"{self.name}+{url.scheme}"
-        return f"{scheme}://{url.netloc}{path + self.base_path if path else ''}"
+        options = f"?{urlencode(self.options)}" if self.options else ""
+        return f"{scheme}://{url.netloc}{path + self.base_path if path else ''}{options}"
 
     def fail(self, fault: Fault, *, operation: str | None = None, times: int = 1) -> Fault:
         """

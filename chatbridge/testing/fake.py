@@ -255,7 +255,7 @@ def _check_sendable(*values: object) -> None:
         pass
     else:
         return
-    raise UsageError(f"{NAME}: what is sent holds half of a surrogate pair", provider=NAME)
+    raise UsageError(f"{NAME}: what is sent holds half a character (a lone surrogate)", provider=NAME)
 
 
 def _exchanges(messages: Sequence[Message]) -> list[Exchange]:

@@ -150,7 +150,7 @@ class FeatureChecks(Checks):
                     expect(kept.id in listed, "another conversation is gone")
 
     async def check_history(self) -> None:
-        """Hold what was said, by whom, once, oldest first; and cut and turn it as asked."""
+        """Hold what was said, by whom, once, oldest first, if it is stored; and cut and turn it as asked."""
         async with self.bridge() as bridge:
             if not self.claims(
                 bridge,
@@ -162,23 +162,21 @@ class FeatureChecks(Checks):
             chat = await self.conversation(bridge)
             expect_equal([], [m async for m in chat.messages()], "the history of a new conversation")
             replies = [await chat.send(text) for text in ("one", "two", "three")]
-            spoken = [
-                turn
-                for text, reply in zip(("one", "two", "three"), replies, strict=True)
-                for turn in ((Role.USER, text), (Role.ASSISTANT, reply.text))
-            ]
+            spoken = self.stored(bridge, list(zip(("one", "two", "three"), replies, strict=True)))
             held = [message async for message in chat.messages()]
             expect_equal(spoken, said(held), "the history")
-            ids = [message.id for message in held]
-            expect_equal(len(held), len(set(ids)), "the number of message ids")
-            for reply, message in zip(replies, held[1::2], strict=True):
-                expect_equal(reply.message.id or message.id, message.id, "the id of an answer in the history")
             first = [message async for message in chat.messages(limit=2)]
             expect_equal(spoken[:2], said(first), "the history up to a limit of 2")
-            rest = [message async for message in chat.messages(after=ids[1])]
-            expect_equal(spoken[2:], said(rest), "the history after the second message")
             last = [message async for message in chat.messages(newest_first=True, limit=3)]
             expect_equal(spoken[:-4:-1], said(last), "the last three messages, newest first")
+            ids = [message.id for message in held]
+            if any(ids):  # Some APIs give their messages none.
+                expect_equal(len(held), len(set(ids)), "the number of message ids")
+                for reply, message in zip(replies, held[1::2], strict=True):
+                    told = reply.message.id or message.id
+                    expect_equal(told, message.id, "the id of an answer in the history")
+                rest = [message async for message in chat.messages(after=ids[1])]
+                expect_equal(spoken[2:], said(rest), "the history after the second message")
 
     async def check_send(self) -> None:
         """Answer what was sent, as the assistant."""
@@ -262,12 +260,16 @@ class FeatureChecks(Checks):
                     expect(all(each.document_id for each in reply.message.references), "one has no document")
 
     async def check_usage(self) -> None:
-        """Give what an answer cost where it is asked for, streamed or not."""
+        """Give what an answer cost where it is asked for; a stream whose API does not tell it says so."""
         async with self.bridge() as bridge:
             if await self._includes(bridge, Feature.USAGE):
                 chat = await self.conversation(bridge)
                 for asked in (self.streamed, self.sent):
                     reply = await asked(chat, "What does it cost?", SendOptions(include="usage"))
+                    if reply.usage is None and asked == self.streamed:
+                        warned = any("usage" in each for each in reply.warnings)
+                        expect(warned, f"no usage, and no warning names it: {reply.warnings}")
+                        continue
                     expect_equal((), reply.warnings, "the warnings of an answer with usage")
                     counts: tuple[float | None, ...] = () if reply.usage is None else astuple(reply.usage)
                     expect(any(count is not None for count in counts), "there is no usage")

@@ -43,6 +43,7 @@ TEXTS = (
     "\u202eright to left\u202c \ufeff \ufffd \\ \" ' </script>",
     " blank around ",
 )
+HALF = "half \ud83d a character"
 LONG = "\u9577\u3044 long " * 18_000  # Over 200 KB in UTF-8.
 NO_OPTIONS = SendOptions()
 STEPS = (0, 1, 2, 3, 5, 8, 13, 21, 34)
@@ -95,10 +96,11 @@ class TurnChecks(Checks):
                 Feature.GET: (NotFound, chat.refresh),
                 Feature.RENAME: (Refused, lambda: chat.rename("Nowhere")),
                 Feature.HISTORY: (Refused, chat.messages),
-                Feature.SEND: (Refused, lambda: chat.send("Hello")),
-                Feature.STREAM: (Refused, lambda: self.streamed(chat, "Hello")),
                 Feature.DELETE: (Refused, chat.delete),
             }
+            if bridge.profile.stores is not Stores.NEVER:  # Else a message goes into no conversation.
+                calls[Feature.SEND] = (Refused, lambda: chat.send("Hello"))
+                calls[Feature.STREAM] = (Refused, lambda: self.streamed(chat, "Hello"))
             for feature, (kind, call) in calls.items():
                 if bridge.profile.can(feature):
                     what = f"{feature.value} of an unknown conversation"
@@ -112,6 +114,21 @@ class TurnChecks(Checks):
                 chat = await self.conversation(bridge)
                 replies = [await asked(chat, text) for asked in (self.sent, self.streamed)]
                 await self._expect_said(bridge, chat.id, [(text, reply) for reply in replies])
+
+    async def check_half_characters(self) -> None:
+        """Refuse to send half a character, before any I/O."""
+        async with self.bridge() as bridge:
+            chat, backend = await self.conversation(bridge), bridge.backend
+            calls = _both(chat, NO_OPTIONS, HALF)
+            calls.append(lambda: backend.send(chat.id, Message.user(HALF), NO_OPTIONS))
+            if backend.profile.can(Feature.STREAM):
+                calls.append(lambda: anext(backend.stream(chat.id, Message.user(HALF), NO_OPTIONS)))
+            if bridge.profile.can(Feature.TITLE):
+                calls.append(lambda: bridge.create(title=HALF))
+            if bridge.profile.can(Feature.RENAME):
+                calls.append(lambda: backend.rename_conversation(chat.id, HALF))
+            for call in calls:
+                expect_refused(UsageError, "sending half a character", call)
 
     async def check_long_text(self) -> None:
         """Carry a text of 200 KB whole."""
@@ -237,12 +254,13 @@ class TurnChecks(Checks):
     async def check_errors(self) -> None:
         """Raise errors that can be pickled and copied, and say the same afterwards."""
         async with self.bridge() as bridge:
-            send, stream = _both(bridge.open(self.unknown_id()), NO_OPTIONS)
-            raised: list[ChatbridgeError] = [
-                await what_raises(Refused, "a send to an unknown conversation", send),
-                await what_raises(Refused, "a stream in an unknown conversation", stream),
-                *(bridge.profile.unsupported(feature) for feature in Feature),
-            ]
+            raised: list[ChatbridgeError] = [bridge.profile.unsupported(feature) for feature in Feature]
+            chat = bridge.open(self.unknown_id())
+            if bridge.profile.can(Feature.GET):
+                raised.append(await what_raises(NotFound, "reading an unknown conversation", chat.refresh))
+            if bridge.profile.stores is not Stores.NEVER:
+                what = "a message to an unknown conversation"
+                raised += [await what_raises(Refused, what, call) for call in _both(chat, NO_OPTIONS)]
             for error in raised:
                 for again in (_again(error), copy.copy(error), copy.deepcopy(error)):
                     expect_equal(error.__class__, again.__class__, "the class of an error after pickling")
@@ -265,11 +283,8 @@ class TurnChecks(Checks):
             shown = text if len(text) < len(LONG) else "200 KB"
             expect(self.quotes(reply.text, text), f"the answer does not show {shown!r} as it was sent")
         if bridge.profile.can(Feature.HISTORY):
-            spoken = [
-                turn for text, reply in turns for turn in ((Role.USER, text), (Role.ASSISTANT, reply.text))
-            ]
             held = [message async for message in bridge.open(conversation_id).messages()]
-            expect_equal(spoken, said(held), "the history")
+            expect_equal(self.stored(bridge, turns), said(held), "the history")
 
 
 def _both(

@@ -32,14 +32,14 @@ from chatbridge.domain import (
     Usage,
 )
 from chatbridge.errors import BadOption, ChatbridgeError
-from chatbridge.http import Api, Endpoint, TextFold, Transport, bearer, beyond
+from chatbridge.http import Api, Endpoint, TextFold, Transport, bearer, beyond, by_offset
 from chatbridge.options import CommonOptions, option
 from chatbridge.secret import Secret
 from chatbridge_adapters.h2ogpte import wire
 
 NAME = "h2ogpte"
-PAGE = 100
 ItemT = TypeVar("ItemT")
+EntryT = TypeVar("EntryT", wire.ChatSession, wire.ChatMessage)
 
 
 @frozen(kw_only=True)
@@ -171,11 +171,8 @@ class H2OGPTeBackend(PartialBackend):
 
     async def list_conversations(self) -> AsyncIterator[Conversation]:
         """Yield all sessions of the user, those of all collections."""
-        seen = set[str]()
         async for session in self._pages(wire.LIST_SESSIONS, {}):
-            if session.id not in seen:  # A session that moves between two pages comes twice.
-                seen.add(session.id)
-                yield wire.to_conversation(session)
+            yield wire.to_conversation(session)
 
     async def count_conversations(self) -> int:
         """Count the sessions."""
@@ -288,16 +285,13 @@ class H2OGPTeBackend(PartialBackend):
     ) -> wire.ChatSession:
         return await self._api.call(endpoint, body, ids={"session_id": conversation_id})
 
-    async def _pages(self, endpoint: Endpoint[list[ItemT]], ids: Mapping[str, str]) -> AsyncIterator[ItemT]:
-        # A server may give less than it is asked for, so only the page before tells how long a full one is.
-        offset = full = 0
-        while True:
-            page = await self._api.call(endpoint, ids=ids, query={"offset": offset, "limit": PAGE})
-            for item in page:
-                yield item
-            if not page or len(page) < full:
-                return
-            offset, full = offset + len(page), len(page)
+    def _pages(
+        self, endpoint: Endpoint[list[EntryT]], ids: Mapping[str, str]
+    ) -> AsyncGenerator[EntryT, None]:
+        async def page(offset: int, limit: int) -> list[EntryT]:
+            return await self._api.call(endpoint, ids=ids, query={"offset": offset, "limit": limit})
+
+        return by_offset(page, key=lambda entry: entry.id)
 
     def _request(self, message: Message, options: SendOptions) -> wire.CompletionRequest:
         extra = dict(options.extra)

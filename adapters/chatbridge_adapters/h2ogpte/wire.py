@@ -260,6 +260,7 @@ STREAM = Endpoint(
     Kind.SEND,
     request=CompletionRequest,
     answer=CompletionLine,
+    accept="*/*",
     framing=DataLines,
     ends=lambda line: line.is_last,
     whole=lambda line: line.finished is None,
@@ -306,7 +307,7 @@ def to_conversation(session: ChatSession) -> Conversation:
         session.id,
         title=session.name,
         updated_at=session.updated_at,
-        extra=beyond(session.raw, "id", "name", *_read("updated_at", session.updated_at)),
+        extra=beyond(session.raw, "id", "name", updated_at=session.updated_at),
     )
 
 
@@ -319,15 +320,8 @@ def to_message(message: ChatMessage) -> Message:
         author=message.username,
         created_at=message.created_at,
         reply_to=message.reply_to,
-        extra=beyond(
-            message.raw, "id", "content", "username", "reply_to", *_read("created_at", message.created_at)
-        ),
+        extra=beyond(message.raw, "id", "content", "username", "reply_to", created_at=message.created_at),
     )
-
-
-def _read(name: str, moment: datetime | None) -> tuple[str, ...]:
-    """Name a time that was read; one that cannot be read stays in `extra`."""
-    return () if moment is None else (name,)
 
 
 def to_reference(reference: MessageReference) -> Reference:

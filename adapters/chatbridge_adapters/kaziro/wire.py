@@ -13,8 +13,18 @@ from typing import Any, cast
 
 from attrs import frozen
 
-from chatbridge.domain import Conversation, FinishReason, Message, Reply, Role, Text, Usage
-from chatbridge.http import ApiError, Endpoint, Id, Kind, Raw, beyond, keep_raw
+from chatbridge.domain import Conversation, FinishReason, Message, Reply, Role, Text
+from chatbridge.http import (
+    ApiError,
+    Endpoint,
+    Id,
+    Kind,
+    Raw,
+    beyond,
+    keep_raw,
+    to_finish_reason,
+    to_usage,
+)
 
 
 @frozen
@@ -112,9 +122,7 @@ def to_conversation(thread_id: str, raw: Raw) -> Conversation:
 
 def to_reply(answer: Completion) -> Reply:
     """Say the broker's *answer* in ours."""
-    extra = beyond(answer.raw, "id", "choices", "model")
-    if answer.created is not None:
-        del extra["created"]  # One that cannot be read stays.
+    extra = beyond(answer.raw, "id", "choices", "model", created=answer.created)
     if not answer.choices:
         empty = Message(Role.ASSISTANT, id=answer.id, created_at=answer.created)
         warning = "the answer holds no choice, so there is no text"
@@ -122,12 +130,11 @@ def to_reply(answer: Completion) -> Reply:
     choice, *others = answer.choices
     if others:
         extra["choices"] = answer.raw["choices"][1:]
-    reason = choice.finish_reason or FinishReason.STOP.value
     return Reply(
         (_to_message(choice, answer),),
-        finish_reason=FinishReason(reason) if reason in set(FinishReason) else FinishReason.OTHER,
+        finish_reason=to_finish_reason(choice.finish_reason or FinishReason.STOP),
         raw_finish_reason=choice.finish_reason,
-        usage=_to_usage(answer.usage),
+        usage=to_usage(answer.usage),
         model=answer.model,
         extra=extra,
     )
@@ -141,15 +148,6 @@ def _to_message(choice: Choice, answer: Completion) -> Message:
     return Message(
         Role.ASSISTANT, (Text(said.content),), id=answer.id, created_at=answer.created, extra=extra
     )
-
-
-def _to_usage(usage: Mapping[str, Any] | None) -> Usage | None:
-    def count(name: str) -> int | None:
-        value: object = usage.get(name) if usage else None
-        return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-    found = Usage(count("prompt_tokens"), count("completion_tokens"), count("total_tokens"))
-    return None if found == Usage() else found
 
 
 def read_error(_: int, body: Any) -> ApiError:  # noqa: ANN401 - JSON

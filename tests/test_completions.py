@@ -1,0 +1,61 @@
+"""Words that many APIs share: finish reasons and usage."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatbridge import FinishReason, Usage
+from chatbridge.http import to_finish_reason, to_usage
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        (None, None),
+        ("stop", FinishReason.STOP),
+        ("length", FinishReason.LENGTH),
+        ("tool_calls", FinishReason.TOOL_CALLS),
+        ("content_filter", FinishReason.CONTENT_FILTER),
+        ("eos", FinishReason.OTHER),
+        ("", FinishReason.OTHER),
+    ],
+)
+def test_a_finish_reason_that_is_none_of_ours_is_another(
+    word: str | None, reason: FinishReason | None
+) -> None:
+    assert reason == to_finish_reason(word)
+
+
+def test_usage_is_read_by_its_names() -> None:
+    told = {
+        "prompt_tokens": 10,
+        "completion_tokens": 2,
+        "total_tokens": 13,
+        "cache_read_input_tokens": 4,
+        "total_cost": 0.5,
+    }
+    assert Usage(10, 2, 13, cached_tokens=4, cost=0.5) == to_usage(told)
+
+
+def test_a_total_that_is_not_told_is_the_sum() -> None:
+    assert Usage(10, 2, 12) == to_usage({"prompt_tokens": 10, "completion_tokens": 2})
+
+
+@pytest.mark.parametrize("told", [None, {}, {"prompt_tokens": None}, {"tokens": 3}])
+def test_usage_that_is_not_told_is_none(told: dict[str, Any] | None) -> None:
+    assert None is to_usage(told)
+
+
+odd = (
+    st.none() | st.booleans() | st.text() | st.integers(max_value=-1) | st.just(math.inf) | st.just(math.nan)
+)
+
+
+@given(st.dictionaries(st.sampled_from(["prompt_tokens", "completion_tokens", "total_cost"]), odd))
+def test_what_is_no_count_is_not_told(told: dict[str, Any]) -> None:
+    assert None is to_usage(told)
