@@ -109,6 +109,20 @@ def _choices(annotation: object) -> tuple[str, ...]:
     return ()
 
 
+def _stand_in(annotation: object) -> object:
+    """Give a value of the type of an option, for where its own does not matter."""
+    if _is_frozenset(annotation):
+        return frozenset[str]()
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)[0]
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return next(iter(annotation))
+    return _STAND_INS.get(cast(type, annotation))
+
+
+_STAND_INS: Mapping[type, object] = {Secret: Secret("any"), bool: False, float: 1.0, int: 1, str: "any"}
+
+
 def _type_name(annotation: object) -> str:
     annotation = _unwrapped(annotation)
     if choices := _choices(annotation):
@@ -199,6 +213,7 @@ class _Reader:
     env: Mapping[str, tuple[str, ...]]
     given: Veiled[object]
     environ: Veiled[str]
+    complete: bool
     converter: Any = field(factory=_converter)
 
     def read(self, attribute: Attribute[Any]) -> object:
@@ -233,6 +248,8 @@ class _Reader:
     def _default(self, attribute: Attribute[Any], variables: tuple[str, ...]) -> object:
         if attribute.default is not NOTHING:
             return NOTHING
+        if not self.complete:
+            return _stand_in(_unwrapped(attribute.type))
         if _unwrapped(attribute.type) is Secret:
             raise MissingSecret(backend=self.backend, option=attribute.name, looked_in=variables)
         hint = f" (or set {' or '.join(variables)})" if variables else ""
@@ -313,11 +330,14 @@ def structure_options(
     backend: str,
     env: Mapping[str, tuple[str, ...]],
     environ: Mapping[str, str],
+    complete: bool = True,
 ) -> OptionsT:
     """
     Make the options *cls* from those *written* in a config string and those *given* in code, which win.
 
-    Options in neither, or given as None, are looked up in the variables that *env* names for them.
+    Options in neither, or given as None, are looked up in the variables that *env* names for them. Unless
+    they must be *complete*, a value of its type stands in for each that is required and still missing,
+    whatever its validator says: enough to describe a backend, and not to open one.
 
     Raises:
         BadOption: An option is unknown, missing, or its value not what it takes.
@@ -340,10 +360,14 @@ def structure_options(
                 problem=f"is a secret: write {name}=env:NAME or {name}=file:PATH, "
                 f"or pass connect(..., {name}=...)",
             )
-    reader = _Reader(backend, env, given, environ)
-    values: dict[str, Any] = {name: reader.read(attribute) for name, attribute in attributes.items()}
+    reader = _Reader(backend, env, given, environ, complete)
+    read = {name: reader.read(attribute) for name, attribute in attributes.items()}
+    values: dict[str, Any] = {name: value for name, value in read.items() if value is not NOTHING}
     try:
-        return cls(**{name: value for name, value in values.items() if value is not NOTHING})
+        if complete:
+            return cls(**values)
+        with validators.disabled():  # What was given, the reader has checked.
+            return cls(**values)
     except ConfigError:
         raise
     except ValueError as error:

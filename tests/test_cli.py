@@ -37,6 +37,7 @@ COMMANDS = [
     ["demo"],
     ["describe"],
     ["emulate"],
+    ["features"],
     ["send"],
 ]
 

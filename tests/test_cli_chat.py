@@ -16,6 +16,7 @@ from chatbridge.bridge import connect
 from chatbridge.cli.chat import HELP, Talk
 from chatbridge.cli.output import Output
 from chatbridge.domain import (
+    Conversation,
     Finished,
     Message,
     Reply,
@@ -121,6 +122,45 @@ def test_commands_work_through_a_pipe() -> None:
 )
 def test_a_command_that_lacks_something_says_what(line: str, words: str) -> None:
     assert f"chatbridge: {words}\n" == check(2, run("chat", "fake:", stdin=line)).stderr
+
+
+@pytest.fixture
+def warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every fake warn of what it creates, reads and renames."""
+
+    async def create(_: FakeBackend, *, title: str | None = None, **__: object) -> Conversation:
+        return Conversation("c-1", title=title, warnings=["the group was not found"])
+
+    async def read(_: FakeBackend, conversation_id: str) -> Conversation:
+        return Conversation(conversation_id, warnings=["half of it is lost"])
+
+    async def rename(_: FakeBackend, conversation_id: str, title: str) -> Conversation:
+        return Conversation(conversation_id, title=title[:3], warnings=["the title was cut"])
+
+    monkeypatch.setattr(FakeBackend, "create_conversation", create)
+    monkeypatch.setattr(FakeBackend, "get_conversation", read)
+    monkeypatch.setattr(FakeBackend, "rename_conversation", rename)
+
+
+@pytest.mark.usefixtures("warning")
+def test_the_warnings_of_a_conversation_go_to_stderr() -> None:
+    result = check(0, run("chat", "fake:", stdin="/new\n/open c-2\n/title Kyoto\n"))
+    assert "" == result.stdout
+    assert [
+        "conversation: c-1",
+        "warning: the group was not found",
+        "conversation: c-2",
+        "warning: half of it is lost",
+        "title: Kyo",
+        "warning: the title was cut",
+    ] == result.stderr.splitlines()
+
+
+@pytest.mark.usefixtures("warning")
+@pytest.mark.parametrize("flag", [[], ["--json"]])
+def test_so_do_those_of_a_conversation_that_send_creates(flag: list[str]) -> None:
+    shown = run("send", "fake:", "Hi", *flag).stderr.splitlines()
+    assert ["conversation: c-1", "warning: the group was not found"] == shown[:2]
 
 
 # At a terminal

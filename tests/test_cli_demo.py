@@ -109,7 +109,10 @@ def test_a_broken_backend_makes_it_fail(monkeypatch: pytest.MonkeyPatch) -> None
     )
     result = check(1, run("demo"))
     assert ["fake"] == cells(result)["backend"]
-    assert "chatbridge: the backend 'broken' is installed and cannot be loaded" in result.stderr
+    assert (
+        "chatbridge: broken is broken: the backend 'broken' is installed and cannot be loaded"
+        in result.stderr
+    )
 
 
 # What does not work is noticed, and blamed on the feature that claims it.

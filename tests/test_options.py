@@ -238,6 +238,54 @@ def test_a_required_option_says_so_and_which_variable_would_do() -> None:
     assert "m" == require({}, {"model": ("B_MODEL", "A_MODEL")}).model
 
 
+@frozen(kw_only=True)
+class Strict(CommonOptions):
+    key: Secret = option("The key.")
+    tenant: str = option("Whose.", validator=validators.matches_re("[0-9]{9}"))
+    mode: Literal["fast", "slow"] = option("How.")
+    colour: Colour = option("Which.")
+    size: int = option("How many.", validator=validators.ge(100))
+    ratio: float = option("How much.")
+    eager: bool = option("Whether.")
+    tags: frozenset[Literal["a", "b"]] = option("Any of these.")
+    odd: list[str] = option("Never structured.")
+
+
+def strict(**written: str) -> Strict:
+    return structure_options(Strict, written, {}, backend="acme", env={}, environ={}, complete=False)
+
+
+def test_where_options_need_not_be_complete_a_value_of_its_type_stands_in_for_each_that_is_missing() -> None:
+    stands = strict()
+
+    assert ["any", "fast", Colour.RED, 1, 1.0, False, frozenset[str](), None] == [
+        getattr(stands, name)
+        for name in ("tenant", "mode", "colour", "size", "ratio", "eager", "tags", "odd")
+    ]
+    assert isinstance(stands.key, Secret)
+    assert CommonOptions().timeout == stands.timeout
+
+
+def test_what_is_given_is_checked_even_where_options_need_not_be_complete() -> None:
+    assert ("123456789", 100) == ((right := strict(tenant="123456789", size="100")).tenant, right.size)
+    with pytest.raises(BadOption, match="option 'tenant' = 'mine' must match"):
+        strict(tenant="mine")
+    with pytest.raises(BadOption, match="option 'size' = '99' must be >= 100"):
+        strict(size="99")
+    with pytest.raises(BadOption, match="option 'sizes' is unknown"):
+        strict(sizes="99")
+
+
+def test_options_that_need_not_be_complete_leave_validators_as_they_were() -> None:
+    strict()
+
+    with pytest.raises(ValueError, match="tenant"):
+        Strict(
+            key=Secret(TEXT), tenant="mine", mode="fast", colour=Colour.RED, size=100, ratio=1.0,
+            eager=True, tags=frozenset(), odd=[],
+        )  # fmt: skip
+
+
 def test_options_that_do_not_go_together_are_a_config_error_of_the_backend() -> None:
     with pytest.raises(ConfigError, match=r"^acme: low is above high$") as caught:
         require({"model": "m", "low": "5"})

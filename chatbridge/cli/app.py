@@ -17,6 +17,7 @@ from chatbridge.cli.chat import Talk, create, warn
 from chatbridge.cli.describe import describe as describe_backend
 from chatbridge.cli.describe import list_backends, secret_options
 from chatbridge.cli.emulate import emulate as serve_emulator
+from chatbridge.cli.features import compare
 from chatbridge.cli.output import Output, one_line
 from chatbridge.cli.plain import plain, plain_reply
 from chatbridge.cli.program import FAILED, MISUSED, Program
@@ -339,6 +340,24 @@ def describe(output: Output, scheme: str, *, as_json: bool) -> None:
     if as_json:
         return output.json(description.plain())
     return output.draw(*description.shown())
+
+
+@app.command(epilog=_example("chatbridge features", "chatbridge features kaziro h2ogpte --markdown"))
+@click.argument("urls", nargs=-1, metavar="[URL]...")
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print a table of Markdown, as GitHub has it.")
+@_json
+@_debug
+@click.pass_obj
+def features(output: Output, urls: tuple[str, ...], *, as_markdown: bool, as_json: bool) -> int:
+    """
+    Compare what backends can do.
+
+    It needs no key and no network. In place of a URL the name of a backend does; without any, all that are
+    installed are compared. A column is named after its backend and the options that change what it can do.
+    """
+    if as_markdown and as_json:
+        raise UsageError("choose one of --markdown and --json")
+    return 0 if compare(urls, output, as_markdown=as_markdown, as_json=as_json) else FAILED
 
 
 @app.command(epilog=_example("chatbridge emulate h2ogpte --port 8101", "chatbridge emulate kaziro --json"))

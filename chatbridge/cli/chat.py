@@ -46,14 +46,15 @@ async def create(bridge: Bridge, output: Output, title: str | None = None) -> Ch
             output.note(f"conversation: {error.conversation_id}")
         raise
     output.note(f"conversation: {chat.id}")
+    warn(chat.conversation, output)
     return chat
 
 
-def warn(reply: Reply, output: Output) -> None:
-    """Say on stderr what was not as asked, and what of the answer is no text."""
-    for warning in reply.warnings:
+def warn(said: Reply | Conversation, output: Output) -> None:
+    """Say on stderr what was not as asked, and whether an answer has no text."""
+    for warning in said.warnings:
         output.note(f"warning: {warning}")
-    if not reply.text:
+    if isinstance(said, Reply) and not said.text:
         output.note("warning: the answer has no text")
 
 
@@ -168,6 +169,7 @@ class Talk:
             await self._waited(chat.refresh())
         self.chat = chat
         self.output.note(f"conversation: {chat.id} {chat.conversation.title or ''}".rstrip())
+        warn(chat.conversation, self.output)
 
     async def _title(self, title: str) -> None:
         if not title:
@@ -176,6 +178,7 @@ class Talk:
             raise UsageError("there is no conversation yet: /new TITLE begins one")
         conversation = await self._waited(self.chat.rename(title))
         self.output.note(f"title: {conversation.title or title}")
+        warn(conversation, self.output)
 
     async def _say(self, text: str) -> None:
         if self.chat is None:

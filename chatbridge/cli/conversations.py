@@ -7,6 +7,7 @@ from rich.text import Text
 
 from chatbridge.backend import Feature
 from chatbridge.bridge import Bridge
+from chatbridge.cli.chat import warn
 from chatbridge.cli.output import Output, one_line
 from chatbridge.cli.plain import kind_of, plain, time_text
 from chatbridge.domain import Conversation, Message
@@ -22,6 +23,8 @@ async def list_all(bridge: Bridge, output: Output, *, as_json: bool) -> None:
             found = [conversation async for conversation in bridge.conversations()]
     if as_json:
         return output.json(plain(found))
+    for conversation in found:
+        warn(conversation, output)
     if not output.watched:
         for conversation in found:
             output.row(*_cells(conversation))
@@ -55,6 +58,7 @@ async def show(bridge: Bridge, conversation_id: str, output: Output, *, as_json:
         document = plain(chat.conversation)
         return output.json({"conversation": document, "messages": plain(messages)})
     _show_fields(chat.conversation, output)
+    warn(chat.conversation, output)
     if messages is None:
         return output.note(str(bridge.profile.unsupported(Feature.HISTORY)))
     for message in messages:
@@ -96,6 +100,7 @@ async def rename(bridge: Bridge, conversation_id: str, title: str, output: Outpu
             conversation = await bridge.open(conversation_id).rename(title)
     if as_json:
         return output.json(plain(conversation))
+    warn(conversation, output)
     return output.row(conversation.id, conversation.title or "")
 
 

@@ -1,8 +1,8 @@
-"""What `chatbridge describe` and `chatbridge backends` know of a backend, without a key or a connection."""
+"""What `describe`, `features` and `backends` know of a backend, without a key or a connection."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import get_args
 
@@ -21,7 +21,7 @@ from chatbridge.options import OptionInfo, describe_options, structure_options
 from chatbridge.registry import Adapter, backend_names, load_adapter
 from chatbridge.secret import Secret
 
-__all__ = ["Description", "Listed", "describe", "list_backends", "secret_options"]
+__all__ = ["STYLES", "Description", "Listed", "describe", "list_backends", "plain_profile", "secret_options"]
 
 STYLES = {Support.NATIVE: "green", Support.EMULATED: "yellow", Support.UNSUPPORTED: "dim"}
 
@@ -82,29 +82,33 @@ def secret_options(adapter: Adapter) -> tuple[str, ...]:
 
 @frozen
 class Description:
-    """A backend, for people and for `--json`."""
+    """
+    A backend, for people and for `--json`.
+
+    Attributes:
+        chosen: Of the options that were given, those that change what it can do.
+    """
 
     adapter: Adapter
     options: tuple[OptionInfo, ...]
     profile: Profile
+    chosen: Mapping[str, str]
+
+    @property
+    def title(self) -> str:
+        """Its name and what was chosen, as in ``acme mode=agent``."""
+        return " ".join((self.adapter.name, *(f"{name}={value}" for name, value in self.chosen.items())))
 
     def plain(self) -> Json:
         """Give everything as plain JSON."""
-        adapter, profile = self.adapter, self.profile
+        adapter = self.adapter
         return {
             "name": adapter.name,
             "summary": adapter.summary,
             "emulator": adapter.emulator is not None,
             "config": dict(self._forms()),
             "options": plain(self.options),
-            "features": {feature.value: profile.support(feature).value for feature in Feature},
-            "instead": plain(profile.instead),
-            "send_options": plain(profile.options),
-            "context": profile.context.value,
-            "stores": profile.stores.value,
-            "settle_by": plain(profile.settle_by),
-            "absent_after": profile.absent_after,
-            "notes": plain(profile.notes),
+            **plain_profile(self.profile),
         }
 
     def shown(self) -> Iterator[RenderableType]:
@@ -148,27 +152,57 @@ class Description:
         yield "send options", ", ".join(sorted(profile.options)) or "none"
 
 
+def plain_profile(profile: Profile) -> dict[str, Json]:
+    """Say what a backend can do in plain JSON."""
+    return {
+        "features": {feature.value: profile.support(feature).value for feature in Feature},
+        "instead": plain(profile.instead),
+        "send_options": plain(profile.options),
+        "context": profile.context.value,
+        "stores": profile.stores.value,
+        "settle_by": plain(profile.settle_by),
+        "absent_after": profile.absent_after,
+        "notes": plain(profile.notes),
+    }
+
+
 def describe(text: str) -> Description:
     """
     Describe the backend of *text*, its name or a config string, whose options may change what it can do.
+
+    Options that the backend requires may be missing, and secrets are not looked for.
 
     Raises:
         ConfigError: There is none, or an option is wrong.
     """
     url = _find(text)
     adapter = load_adapter(url.scheme)
-    defaults = adapter.defaults
-    infos = describe_options(adapter.options, defaults.env)
     secrets = secret_options(adapter)
-    written = {name: value for name, value in url.options.items() if name not in secrets}
-    if url.model is not None and defaults.model_option is not None:
-        written[defaults.model_option] = url.model
-    # Nothing is sent, so what is required and not there may be anything.
-    missing = {info.name: "any" for info in infos if info.required and info.name not in written}
+    given = {name: value for name, value in url.options.items() if name not in secrets}
+    if url.model is not None and adapter.defaults.model_option is not None:
+        given[adapter.defaults.model_option] = url.model
+    profile = _profile(adapter, given)
+    chosen = given
+    for name in given:
+        fewer = {other: value for other, value in chosen.items() if other != name}
+        with suppress(ConfigError):  # Where another option needs this one, it stays.
+            chosen = fewer if _profile(adapter, fewer) == profile else chosen
+    infos = describe_options(adapter.options, adapter.defaults.env)
+    return Description(adapter, infos, profile, chosen)
+
+
+def _profile(adapter: Adapter, given: Mapping[str, str]) -> Profile:
+    """Tell what the backend can do with the options *given*; what it requires besides may be anything."""
     options = structure_options(
-        adapter.options, written, missing, backend=adapter.name, env=defaults.env, environ={}
+        adapter.options,
+        given,
+        {},
+        backend=adapter.name,
+        env=adapter.defaults.env,
+        environ={},
+        complete=False,
     )
-    return Description(adapter, infos, with_emulations(adapter.profile(options)))
+    return with_emulations(adapter.profile(options))
 
 
 def _find(text: str) -> BackendURL:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from attrs import define, field
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.rule import Rule
-from rich.table import Table
 from rich.text import Text
 
 from chatbridge.backend import Feature
 from chatbridge.cli.demo import Check, Prepare, demonstrate, takes_part
 from chatbridge.cli.describe import STYLES, list_backends
+from chatbridge.cli.features import draw_beside
 from chatbridge.cli.output import Output, one_line
 from chatbridge.registry import load_adapter
 from chatbridge.testing.responder import pieces
@@ -22,9 +21,6 @@ __all__ = ["Stage", "perform", "results"]
 
 INDENT = 12
 """Where what is said begins, behind who says it."""
-
-COLUMN = 13
-"""How wide a backend's results are."""
 
 
 @define
@@ -93,7 +89,9 @@ async def perform(output: Output, prepare: Prepare | None = None) -> bool:
     adapters = [load_adapter(listed.name) for listed in installed if listed.error is None]
     checks = [await demonstrate(adapter, stage, prepare) for adapter in adapters if takes_part(adapter)]
     results(checks, output)
-    problems = [listed.error for listed in installed if listed.error is not None]
+    problems = [
+        f"{listed.name} is broken: {listed.error}" for listed in installed if listed.error is not None
+    ]
     for check in checks:
         problems += [
             f"{check.name} claims {feature.value}, which did not work: {problem}"
@@ -109,24 +107,14 @@ async def perform(output: Output, prepare: Prepare | None = None) -> bool:
 
 
 def results(checks: Sequence[Check], output: Output) -> None:
-    """Draw what each backend can do and whether it did, in as many tables as fit side by side."""
-    beside = max(1, (output.console().width - COLUMN) // COLUMN)
-    for first in range(0, len(checks), beside):
-        output.draw("", _table(checks[first : first + beside]))
+    """Draw what each backend can do and whether it did."""
+    features = [(feature.value, [_cell(check, feature) for check in checks]) for feature in Feature]
+    facts = [
+        ("turns", [Text(str(check.turns)) for check in checks]),
+        ("time", [Text(f"{check.seconds:.2f} s") for check in checks]),
+    ]
+    draw_beside([check.name for check in checks], (features, facts), output)
     output.draw(Text("+ tried and found right   ! claimed, and did not work", style="dim"))
-
-
-def _table(checks: Sequence[Check]) -> Table:
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("backend", no_wrap=True)
-    for check in checks:
-        table.add_column(Text(check.name), overflow="fold", min_width=COLUMN - 1)
-    for feature in Feature:
-        table.add_row(feature.value, *(_cell(check, feature) for check in checks))
-    table.add_section()
-    table.add_row("turns", *(str(check.turns) for check in checks))
-    table.add_row("time", *(f"{check.seconds:.2f} s" for check in checks))
-    return table
 
 
 def _cell(check: Check, feature: Feature) -> Text:
