@@ -11,7 +11,18 @@ import aiohttp
 import pytest
 from attrs import define, field
 
-from chatbridge.testing.emulator import Answer, Call, Emulator, Fault, Kept, Operation, Refusal, serve
+from chatbridge import BackendURL
+from chatbridge.testing.emulator import (
+    Answer,
+    BadBody,
+    Call,
+    Emulator,
+    Fault,
+    Kept,
+    Operation,
+    Refusal,
+    serve,
+)
 
 
 @define(kw_only=True, eq=False)
@@ -32,6 +43,7 @@ class Echo(Emulator):
             Operation("look", "GET", "/look/{what}", self._look, public=True),
             Operation("break", "POST", "/break", self._break),
             Operation("lose", "POST", "/lose", self._lose),
+            Operation("read", "POST", "/read", self._read),
         )
 
     def admit(self, call: Call) -> None:
@@ -55,6 +67,9 @@ class Echo(Emulator):
 
     async def _look(self, call: Call) -> Answer:
         return Answer.json([call.params["what"], dict(call.query)])
+
+    async def _read(self, call: Call) -> Answer:
+        return Answer.json(call.json())
 
     async def _break(self, call: Call) -> Answer:
         raise RuntimeError(call.path)
@@ -157,10 +172,41 @@ async def test_a_whole_answer_announces_its_length_and_a_stream_does_not(
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"NaN", b"[-Infinity]", b'"\\ud800"', b"[" * 100_000])
-def test_a_body_that_is_not_strict_json_is_a_value_error(body: bytes) -> None:
+def test_a_body_that_is_not_strict_json_is_refused(body: bytes) -> None:
     call = Call(operation=None, method="POST", path="/", params={}, query={}, headers={}, body=body)
-    with pytest.raises(ValueError):  # noqa: PT011 - which kind of ValueError is the json module's business
+    with pytest.raises(BadBody):
         call.json()
+
+
+async def test_a_body_that_is_not_json_is_a_400_where_the_handler_does_not_say_otherwise(
+    echo: Echo, http: aiohttp.ClientSession
+) -> None:
+    async with http.post("read", data=b'{"text":') as response:
+        assert 400 == response.status
+        assert "The body is not JSON: " in (await response.json())["error"]
+    async with http.post("read", json=[1]) as response:
+        assert [1] == await response.json()
+    assert [] == echo.crashes
+
+
+class Told(Echo):
+    """It needs to be told something beside the key."""
+
+    @property
+    def options(self) -> dict[str, str]:
+        return {"tenant": "t 1", "team": "a&b"}
+
+
+@pytest.mark.parametrize(
+    ("emulator", "config"),
+    [
+        (Echo(), "echo+http://127.0.0.1:80"),
+        (Told(), "echo+http://127.0.0.1:80?tenant=t%201&team=a%26b"),
+    ],
+)
+def test_a_config_string_tells_all_but_the_key(emulator: Echo, config: str) -> None:
+    assert config == emulator.config("http://127.0.0.1:80")
+    assert emulator.options == dict(BackendURL.parse(config).options)
 
 
 async def test_a_planned_status_strikes_so_many_calls_of_its_operation_only(

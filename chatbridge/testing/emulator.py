@@ -14,12 +14,12 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from aiohttp import web
 from attrs import define, evolve, field, frozen
 
-from chatbridge.testing.exchange import Answer, Call, Keeper, Kept, Refusal, is_array, is_object
+from chatbridge.testing.exchange import Answer, BadBody, Call, Keeper, Kept, Refusal, is_array, is_object
 from chatbridge.testing.faults import Fault, phrase
 from chatbridge.testing.responder import Responder, respond
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answer",
+    "BadBody",
     "Call",
     "Emulator",
     "Fault",
@@ -127,7 +128,7 @@ class Emulator(ABC):
         url = urlsplit(base_url)
         path = url.path.rstrip("/")
         scheme = self.name if url.scheme == "https" else f"{self.name}+{url.scheme}"
-        options = f"?{urlencode(self.options)}" if self.options else ""
+        options = f"?{urlencode(self.options, quote_via=quote)}" if self.options else ""
         return f"{scheme}://{url.netloc}{path + self.base_path if path else ''}{options}"
 
     def fail(self, fault: Fault, *, operation: str | None = None, times: int = 1) -> Fault:
@@ -192,6 +193,8 @@ class Emulator(ABC):
             return await operation.handler(call)
         except Refusal as refusal:
             return refusal.answer
+        except BadBody as error:
+            return self.error(400, f"The body is not JSON: {error}")
         except Exception as crash:  # noqa: BLE001 - any bug in a handler is answered, and kept for tests to see
             return self._crashed(crash)
 

@@ -8,13 +8,26 @@ from typing import Literal, NoReturn, TypeGuard
 
 from attrs import field, frozen
 
-__all__ = ["Answer", "Call", "Keeper", "Kept", "Refusal", "is_array", "is_object"]
+__all__ = ["Answer", "BadBody", "Call", "Keeper", "Kept", "Refusal", "is_array", "is_object"]
 
 Kept = Literal["nothing", "question", "turn"]
 """What a send leaves in the history."""
 
 Keeper = Callable[[Kept, str | None], None]
 """Stores what a send leaves behind, and the error text of a question that got no answer."""
+
+
+class BadBody(ValueError):
+    """
+    The body of a request is no JSON; where no handler catches it, the answer is a 400.
+
+    Attributes:
+        pos: The character at fault, as far as that is known.
+    """
+
+    def __init__(self, problem: str, pos: int = 0) -> None:
+        super().__init__(problem)
+        self.pos = pos
 
 
 @frozen(kw_only=True)
@@ -50,14 +63,18 @@ class Call:
         Read the body as JSON.
 
         Raises:
-            ValueError: It is not UTF-8, not JSON, too deep, or holds NaN, Infinity or a lone surrogate.
+            BadBody: It is not UTF-8, not JSON, too deep, or holds NaN, Infinity or a lone surrogate.
         """
         try:
             value: object = json.loads(self.body.decode(), parse_constant=_no_constant)
+            _to_json(value)
         except RecursionError:
-            raise ValueError("nested too deeply") from None
-        _to_json(value)
-        return value
+            problem, at = "nested too deeply", 0
+        except ValueError as error:
+            problem, at = str(error), getattr(error, "pos", 0)
+        else:
+            return value
+        raise BadBody(problem, at)
 
 
 @frozen(kw_only=True)
