@@ -76,7 +76,10 @@ class CommonOptions:
     include: frozenset[Include] = option(
         "What to fetch beside each answer, at the cost of extra reads.", default=frozenset[Include]()
     )
-    strict: bool = option("Make an option that the API cannot honour an error, not a warning.", default=False)
+    strict: bool = option(
+        "Make an error of what is otherwise a warning: an option that the API cannot honour, a lost session.",
+        default=False,
+    )
     insecure: bool = option("Allow plain http to other machines.", default=False)
 
 

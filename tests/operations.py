@@ -1,20 +1,27 @@
-"""The documented operations of each API, and the public call that reaches each."""
+"""The operations of each API, of its documents and beyond, and the public call that reaches each."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from types import ModuleType
 from typing import cast
 
-from attrs import frozen
+from attrs import field, frozen
 
 from chatbridge import Bridge, Chat, Conversation, Reply
 from chatbridge.testing.emulator import Emulator
+from chatbridge_adapters.datamonkey import wire as datamonkey_wire
+from chatbridge_adapters.datamonkey.emulator import DatamonkeyEmulator
 from chatbridge_adapters.h2ogpte import H2OGPTeBackend
 from chatbridge_adapters.h2ogpte import wire as h2ogpte_wire
 from chatbridge_adapters.h2ogpte.emulator import H2OGPTeEmulator
 from chatbridge_adapters.kaziro import wire as kaziro_wire
 from chatbridge_adapters.kaziro.emulator import KaziroEmulator
+from chatbridge_adapters.mtmai import wire as mtmai_wire
+from chatbridge_adapters.mtmai.emulator import MtmaiEmulator
+from chatbridge_adapters.tachyon import TachyonBackend
+from chatbridge_adapters.tachyon import wire as tachyon_wire
+from chatbridge_adapters.tachyon.emulator import TachyonEmulator
 
 
 @frozen
@@ -29,6 +36,11 @@ class Scene:
     def h2ogpte(self) -> H2OGPTeBackend:
         """What only h2oGPTe has."""
         return cast(H2OGPTeBackend, self.bridge.backend)
+
+    @property
+    def tachyon(self) -> TachyonBackend:
+        """What only Tachyon has."""
+        return cast(TachyonBackend, self.bridge.backend)
 
     @property
     def answer_id(self) -> str:
@@ -52,6 +64,7 @@ class Row:
     Attributes:
         path: Under the API's base path, with placeholders.
         reach: The public call.
+        options: What the bridge is opened with for it.
     """
 
     api: str
@@ -59,6 +72,7 @@ class Row:
     method: str
     path: str
     reach: Callable[[Scene], Awaitable[object]]
+    options: Mapping[str, object] = field(factory=dict[str, object])
 
 
 @frozen
@@ -71,12 +85,20 @@ class Api:
 
 APIS = {
     "kaziro": Api(KaziroEmulator, kaziro_wire),
+    "datamonkey": Api(DatamonkeyEmulator, datamonkey_wire),
+    "tachyon": Api(TachyonEmulator, tachyon_wire),
     "h2ogpte": Api(H2OGPTeEmulator, h2ogpte_wire),
+    "mtmai": Api(MtmaiEmulator, mtmai_wire),
 }
 
 BROKER = "/v1/broker"
 SESSION = "/chats/{session_id}"
 MESSAGE = "/messages/{message_id}"
+CONVERSATION = "/chat/{conversation_id}"
+ROOMS = "/v1/llms/chatrooms"
+ROOM = f"{ROOMS}/{{chatroom_id}}"
+TENANT = "/api/v1/tenants/{tenant}"
+CHATS = f"{TENANT}/chats"
 
 OPERATIONS = (
     Row(
@@ -169,4 +191,78 @@ OPERATIONS = (
         f"{MESSAGE}/references",
         lambda scene: scene.h2ogpte.message_references(scene.answer_id),
     ),
+    Row(
+        "datamonkey",
+        "create_conversation",
+        "POST",
+        "/chat",
+        lambda scene: scene.bridge.create(title="Kyoto"),
+    ),
+    Row("datamonkey", "list_user_conversations", "GET", "/chat", lambda scene: scene.conversations()),
+    Row("datamonkey", "get_conversation", "GET", CONVERSATION, lambda scene: scene.chat.refresh()),
+    Row("datamonkey", "delete_conversation", "DELETE", CONVERSATION, lambda scene: scene.chat.delete()),
+    Row(
+        "datamonkey",
+        "get_conversation_messages",
+        "GET",
+        f"{CONVERSATION}/messages",
+        lambda scene: scene.messages(),
+    ),
+    Row(
+        "datamonkey",
+        "send_conversation_message",
+        "POST",
+        f"{CONVERSATION}/messages",
+        lambda scene: scene.chat.send("Hello"),
+    ),
+    Row("tachyon", "create_chatroom", "POST", ROOMS, lambda scene: scene.bridge.create(title="Kyoto")),
+    Row("tachyon", "update_chatroom", "PATCH", ROOM, lambda scene: scene.chat.rename("Kyoto")),
+    Row("tachyon", "delete_chatroom", "DELETE", ROOM, lambda scene: scene.chat.delete()),
+    Row("mtmai", "chat_create_chat_session", "POST", CHATS, lambda scene: scene.bridge.create(title="Kyoto")),
+    Row("mtmai", "chat_list", "GET", CHATS, lambda scene: scene.conversations()),
+    Row("mtmai", "chat_get", "GET", f"{CHATS}/{{chat}}", lambda scene: scene.chat.refresh()),
+    Row(
+        "mtmai",
+        "chat_update_chat_session",
+        "PUT",
+        f"{CHATS}/{{chat}}",
+        lambda scene: scene.chat.rename("Kyoto"),
+    ),
+    Row("mtmai", "chat_messages", "GET", f"{CHATS}/{{chatId}}/messages", lambda scene: scene.messages()),
 )
+
+BEYOND = (
+    Row("tachyon", "get_chatrooms", "GET", ROOMS, lambda scene: scene.conversations()),
+    Row("tachyon", "get_chatroom_messages", "GET", f"{ROOM}/messages", lambda scene: scene.messages()),
+    Row(
+        "tachyon",
+        "chat_completion_on_chatroom",
+        "POST",
+        f"{ROOM}/chat/completions",
+        lambda scene: scene.chat.send("Hello"),
+    ),
+    Row(
+        "tachyon",
+        "execute_agent",
+        "POST",
+        f"{ROOM}/agent/execute",
+        lambda scene: scene.chat.send("Hello"),
+        {"mode": "agent"},
+    ),
+    Row(
+        "tachyon",
+        "get_agent_messages",
+        "GET",
+        f"{ROOM}/agent/messages",
+        lambda scene: scene.tachyon.agent_log(scene.chat.id),
+    ),
+    Row("mtmai", "agent_run", "POST", f"{TENANT}/nodes/run", lambda scene: scene.chat.send("Hello")),
+    Row(
+        "mtmai",
+        "agent_stream",
+        "GET",
+        f"{TENANT}/stream/{{stream}}",
+        lambda scene: scene.chat.send("Hello"),
+    ),
+)
+"""What the documents of an API do not list among its chat operations, and makes them useful."""

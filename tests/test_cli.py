@@ -437,9 +437,9 @@ def test_what_json_has_no_word_for_is_shown_as_text() -> None:
 
 def test_backends_are_listed_with_their_emulators() -> None:
     shown = check(0, run("backends")).stdout.splitlines()
-    assert "name     emulator  summary" == shown[0]
-    assert "fake     no        A backend in this process, for tests and trials" == shown[1]
-    assert any(line.startswith("kaziro   yes ") for line in shown)
+    assert "name        emulator  summary" == shown[0]
+    assert "fake        no        A backend in this process, for tests and trials" in shown
+    assert any(line.startswith("kaziro      yes ") for line in shown)
     assert {
         "name": "fake",
         "summary": "A backend in this process, for tests and trials",

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatbridge import FinishReason, Usage
-from chatbridge.http import to_finish_reason, to_usage
+from chatbridge import FinishReason, Role, Usage
+from chatbridge.http import to_finish_reason, to_role, to_usage
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,13 @@ odd = (
 @given(st.dictionaries(st.sampled_from(["prompt_tokens", "completion_tokens", "total_cost"]), odd))
 def test_what_is_no_count_is_not_told(told: dict[str, Any]) -> None:
     assert None is to_usage(told)
+
+
+@pytest.mark.parametrize("role", Role)
+def test_a_role_is_said_as_it_is(role: Role) -> None:
+    assert (role, {}) == to_role(role.value)
+
+
+@pytest.mark.parametrize("word", ["model", "", "User"])
+def test_a_role_that_is_none_of_ours_passes_for_the_assistant_and_is_kept(word: str) -> None:
+    assert (Role.ASSISTANT, {"role": word}) == to_role(word)

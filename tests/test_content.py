@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from chatbridge.http.content import (
     BrokenContent,
+    Mender,
     TextJoiner,
     dumps,
     loads,
@@ -329,3 +330,10 @@ def test_a_document_that_is_said_to_hold_no_surrogate_holds_none(value: object) 
 )
 def test_a_surrogate_can_only_come_from_its_escape(data: bytes, expected: bool) -> None:
     assert expected is may_hold_surrogates(data)
+
+
+def test_a_mender_remembers_whether_anything_was_replaced() -> None:
+    mender = Mender()
+    assert ({"a": ["b"]}, False) == (mender({"a": ["b"]}), mender.replaced)
+    assert (["\ufffd"], True) == (mender(["\ud83d"]), mender.replaced)
+    assert ("\U0001f341", True) == (mender("\ud83c\udf41"), mender.replaced)

@@ -38,8 +38,11 @@ from chatbridge.testing.contract import Ask, ChatBackendContract, NotApplicable,
 from chatbridge.testing.emulator import Emulator, serve
 from chatbridge.testing.fake import FakeBackend
 from chatbridge.testing.responder import Exchange, respond
+from chatbridge_adapters.datamonkey.emulator import DatamonkeyEmulator
 from chatbridge_adapters.h2ogpte.emulator import H2OGPTeEmulator
 from chatbridge_adapters.kaziro.emulator import KaziroEmulator
+from chatbridge_adapters.mtmai.emulator import MtmaiEmulator
+from chatbridge_adapters.tachyon.emulator import TachyonEmulator
 
 
 def taciturn(text: str, history: Sequence[Exchange]) -> str:
@@ -61,14 +64,23 @@ class FakeContract(ChatBackendContract):
 
 
 class EmulatorContract(ChatBackendContract):
-    """The contract for a backend against the emulator of its API."""
+    """
+    The contract for a backend against the emulator of its API.
 
-    emulator: type[Emulator]
+    Attributes:
+        settings: What the emulator is made with.
+        options: What the bridge is opened with.
+    """
+
+    emulator: ClassVar[type[Emulator]]
+    settings: ClassVar[Mapping[str, Any]] = {}
+    options: ClassVar[Mapping[str, Any]] = {}
 
     @asynccontextmanager
     async def _served(self) -> AsyncGenerator[Bridge]:
-        emulator = self.emulator(responder=taciturn)
-        async with serve(emulator) as served, connect(served.config, key=emulator.key) as bridge:
+        emulator = self.emulator(responder=taciturn, **self.settings)
+        options: dict[str, Any] = {"key": emulator.key, **self.options}
+        async with serve(emulator) as served, connect(served.config, **options) as bridge:
             yield bridge
         assert [] == emulator.crashes
 
@@ -83,6 +95,44 @@ class KaziroContract(EmulatorContract):
     emulator = KaziroEmulator
 
 
+class DatamonkeyContract(EmulatorContract):
+    emulator = DatamonkeyEmulator
+
+
+class DatamonkeySessionContract(DatamonkeyContract):
+    """The bridge is given no token; until the first creation there is no session to find anything in."""
+
+    options: ClassVar[Mapping[str, Any]] = {"key": None}
+
+    @asynccontextmanager
+    async def _served(self) -> AsyncGenerator[Bridge]:
+        async with super()._served() as bridge:
+            await bridge.create()
+            yield bridge
+
+
+class TachyonContract(EmulatorContract):
+    emulator = TachyonEmulator
+
+
+class TachyonChunkContract(TachyonContract):
+    """Whole answers have the form of a chunk, which tells no usage."""
+
+    settings: ClassVar[Mapping[str, Any]] = {"chunk_shaped": True, "errors": "v1"}
+
+    async def check_usage(self) -> None:
+        """Tell no usage."""
+        raise NotApplicable("the form of a chunk tells no usage")
+
+
+class TachyonAgentContract(TachyonContract):
+    options: ClassVar[Mapping[str, Any]] = {"mode": "agent"}
+
+
+class TachyonBareAgentContract(TachyonAgentContract):
+    settings: ClassVar[Mapping[str, Any]] = {"bare_done": True, "errors": "v1"}
+
+
 class H2OGPTeContract(EmulatorContract):
     emulator = H2OGPTeEmulator
 
@@ -90,10 +140,65 @@ class H2OGPTeContract(EmulatorContract):
         return {"collection_id": "maples"}
 
 
+class MtmaiContract(EmulatorContract):
+    emulator = MtmaiEmulator
+
+
+class MtmaiWholeContract(MtmaiContract):
+    """The team's model does not stream."""
+
+    settings: ClassVar[Mapping[str, Any]] = {"streaming": False}
+
+
+class MtmaiTeamlessContract(MtmaiContract):
+    """No team is named, so nothing can be sent."""
+
+    class Teamless(MtmaiEmulator):
+        @property
+        def options(self) -> dict[str, str]:
+            return {"tenant": self.tenant}
+
+    emulator = Teamless
+
+
+CONTRACTS = (
+    FakeContract,
+    KaziroContract,
+    DatamonkeyContract,
+    DatamonkeySessionContract,
+    TachyonContract,
+    TachyonChunkContract,
+    TachyonAgentContract,
+    TachyonBareAgentContract,
+    H2OGPTeContract,
+    MtmaiContract,
+    MtmaiWholeContract,
+    MtmaiTeamlessContract,
+)
+
+
 @pytest.mark.parametrize("check", ChatBackendContract.checks())
-@pytest.mark.parametrize("contract", [FakeContract, KaziroContract, H2OGPTeContract])
-async def test_every_backend_keeps_every_rule(contract: type[ChatBackendContract], check: str) -> None:
-    await getattr(contract(), check)()
+@pytest.mark.parametrize("contract", CONTRACTS)
+async def test_every_backend_keeps_every_rule(
+    contract: type[ChatBackendContract], check: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DATAMONKEY_SESSION_TOKEN", raising=False)
+    try:
+        await getattr(contract(), check)()
+    except NotApplicable as reason:
+        pytest.skip(str(reason))
+
+
+async def test_the_rules_that_do_not_apply_are_those_that_are_known() -> None:
+    skipped = {contract.__name__: set[str]() for contract in CONTRACTS}
+    for contract in CONTRACTS:
+        for result in await contract().run():
+            if result.skipped is not None:
+                skipped[contract.__name__].add(result.skipped)
+
+    told = {"TachyonChunkContract": {"the form of a chunk tells no usage"}}
+    told |= {"MtmaiTeamlessContract": {"it answers no messages"}}
+    assert told == {name: reasons for name, reasons in skipped.items() if reasons}
 
 
 @pytest.mark.parametrize(

@@ -158,3 +158,13 @@ def test_increments_joined_are_the_text_wherever_it_was_cut(text: str, cuts: lis
 
 def test_the_deltas_belong_to_the_part_that_the_fold_is_of() -> None:
     assert [TextDelta("a", 3)] == TextFold(3).add("a")
+
+
+def test_a_text_may_end_without_being_told_whole_and_half_a_character_at_its_end_shows() -> None:
+    fold, _ = run(["leaf ", HIGH])
+    assert [TextDelta("\ufffd")] == fold.finish()
+    assert ("leaf \ufffd", [HALVES]) == (fold.shown, fold.warnings)
+
+    fold, _ = run(["leaf ", HIGH, LOW])
+    assert [] == fold.finish()
+    assert (f"leaf {MAPLE}", []) == (fold.shown, fold.warnings)

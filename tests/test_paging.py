@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chatbridge import AnswerWarning
 from chatbridge.http import by_offset
 
 
@@ -56,3 +58,16 @@ async def test_no_page_is_read_before_it_is_needed() -> None:
     assert [0, 1] == [await anext(pages), await anext(pages)]
     assert [0] == asked
     await pages.aclose()
+
+
+def itself(item: int) -> int:
+    return item
+
+
+@pytest.mark.parametrize("key", [None, itself])
+async def test_a_server_that_knows_no_offsets_is_not_asked_for_ever(key: Callable[[int], int] | None) -> None:
+    async def page(_: int, __: int) -> list[int]:
+        return [1, 2, 3]
+
+    with pytest.warns(AnswerWarning, match="the same page for another offset"):
+        assert [1, 2, 3] == [item async for item in by_offset(page, key=key)]

@@ -12,6 +12,7 @@ from attrs import fields
 
 from chatbridge import errors
 from chatbridge.options import CommonOptions
+from chatbridge.registry import load_adapter
 from chatbridge.testing.emulator import serve
 from chatbridge_adapters.h2ogpte.emulator import H2OGPTeEmulator
 
@@ -20,6 +21,7 @@ README = Path(__file__).parent.parent.joinpath("README.md").read_text(encoding="
 ELSEWHERE = re.sub(r"^## Write an adapter\n.*?(?=^## )", "", README, flags=re.DOTALL | re.MULTILINE)
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", ELSEWHERE, re.DOTALL | re.MULTILINE)
 PROGRAMS = [block for block in BLOCKS if "async with connect(" in block and "async def" not in block]
+SPECIAL = [block for block in BLOCKS if "isinstance(bridge.backend" in block]
 TESTS = [block for block in BLOCKS if "async def" in block]
 
 
@@ -33,7 +35,7 @@ async def run(code: str, **names: Any) -> dict[str, Any]:
 
 
 def test_the_blocks_are_found() -> None:
-    assert (3, 2) == (len(PROGRAMS), len(TESTS))
+    assert (3, 2, 3) == (len(PROGRAMS), len(TESTS), len(SPECIAL))
 
 
 @pytest.mark.parametrize("backend", ["fake", "h2ogpte"])
@@ -54,19 +56,25 @@ async def test_each_test_passes(block: str) -> None:
     await test()
 
 
-async def test_what_only_one_api_has_works_as_shown() -> None:
-    (block,) = (block for block in BLOCKS if "attach_collection" in block)
-    emulator = H2OGPTeEmulator()
+@pytest.mark.parametrize(
+    ("api", "operations"),
+    [
+        ("h2ogpte", {"update_chat_session_collection", "list_questions_for_chat_session"}),
+        ("datamonkey", {"create_conversation"}),
+        ("tachyon", {"update_chatroom", "get_chatrooms"}),
+    ],
+)
+async def test_what_only_one_api_has_works_as_shown(api: str, operations: set[str]) -> None:
+    (block,) = (block for block in SPECIAL if f"chatbridge_adapters.{api} " in block)
+    emulator = load_adapter(api).load_emulator()()
     async with serve(emulator) as served:
         setup = (
             "from chatbridge import connect\n"
             f'async with connect("{served.config}", key=key) as bridge:\n    chat = await bridge.create()\n'
         )
-        await run(setup + textwrap.indent(block, "    "), key=emulator.key)
+        await run(setup + textwrap.indent(block, "    "), key=emulator.key, save=list[str]().append)
 
-    assert {"update_chat_session_collection", "list_questions_for_chat_session"} <= {
-        call.operation for call in emulator.calls
-    }
+    assert operations <= {call.operation for call in emulator.calls}
 
 
 def test_the_common_options_and_their_defaults_are_those_in_the_table() -> None:

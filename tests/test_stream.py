@@ -414,3 +414,11 @@ async def test_what_an_endpoint_cannot_read_breaks_the_stream() -> None:
     async with client_of((READ, answer(b"data: {}\n\ndata: [NOT]\n\ndata: [DONE]\n\n"))) as client:
         text, error = await read(client, NAMED)
     assert ("message:", "json") == (text, getattr(error, "kind", None))
+
+
+async def test_a_stream_whose_events_tell_that_more_should_have_come_is_cut() -> None:
+    async with client_of(unframed(A, FIN)) as client, client.api.stream(UNMARKED, {}) as events:
+        assert ["a"] == [event.text async for event in events]
+        error = events.cut("the last word is missing")
+    assert (errors.StreamCut, "cut", 200) == (type(error), getattr(error, "kind", None), error.status)
+    assert "acme ask: the last word is missing" == str(error)

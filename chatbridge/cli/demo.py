@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from attrs import define, field
 
-from chatbridge.backend import ContextOwner, Feature, Profile
+from chatbridge.backend import ContextOwner, Feature, Profile, Stores
 from chatbridge.bridge import Bridge, Chat, connect
 from chatbridge.cli.rules import FEATURES, summary, try_rules
 from chatbridge.domain import Conversation, Reply, Role
@@ -273,9 +273,11 @@ class Walk:
 
     async def _usage(self) -> str:
         _expect(self.replies, "there is no answer")
-        totals = [None if reply.usage is None else reply.usage.total_tokens for reply in self.replies]
-        _expect(None not in totals, "an answer does not say how many tokens it took")
-        return " + ".join(map(str, totals)) + " tokens"
+        told = [reply for reply in self.replies if not any("usage" in each for each in reply.warnings)]
+        totals = [None if reply.usage is None else reply.usage.total_tokens for reply in told]
+        _expect(totals and None not in totals, "an answer does not say how many tokens it took")
+        untold = "" if len(told) == len(self.replies) else "; the streamed answer does not tell it"
+        return " + ".join(map(str, totals)) + f" tokens{untold}"
 
     async def _references(self) -> str:
         _expect(self.replies, "there is no answer")
@@ -300,8 +302,11 @@ class Walk:
 
     async def _history(self) -> str:
         history = [(message.role, message.text) async for message in self.chat.messages()]
-        _expect(history == self.said, f"the history is not what was said: {len(history)} messages")
-        return f"{len(history)} messages, as they were said"
+        stored = [] if self.profile.stores is Stores.NEVER else self.said
+        _expect(history == stored, f"the history is not what was said: {len(history)} messages")
+        return (
+            f"{len(history)} messages, as they were said" if history else "nothing, as the API stores no turn"
+        )
 
     async def _rename(self) -> str:
         renamed = await self.chat.rename(LATER_TITLE)

@@ -7,8 +7,8 @@ Endpoints and wire types say what travels; `Api` carries it. Nothing here knows 
 from __future__ import annotations
 
 from chatbridge.http.api import Api, ApiError, Warn, bearer, warn_aside
-from chatbridge.http.completions import to_finish_reason, to_usage
-from chatbridge.http.content import BrokenContent, loads, mend, mend_all
+from chatbridge.http.completions import to_finish_reason, to_role, to_usage
+from chatbridge.http.content import BrokenContent, Mender, loads, mend, mend_all
 from chatbridge.http.endpoint import Endpoint
 from chatbridge.http.fold import TextFold
 from chatbridge.http.framing import DataLines, Frame, JsonLines, PrefixedLines, ServerSentEvents
@@ -31,6 +31,7 @@ __all__ = [
     "JsonLines",
     "Kind",
     "Limits",
+    "Mender",
     "PrefixedLines",
     "Raw",
     "ServerSentEvents",
@@ -47,6 +48,7 @@ __all__ = [
     "parse_time",
     "structure",
     "to_finish_reason",
+    "to_role",
     "to_usage",
     "warn_aside",
 ]

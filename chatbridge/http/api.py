@@ -23,6 +23,7 @@ from chatbridge.clock import current_deadline
 from chatbridge.errors import AnswerWarning, ChatbridgeError, Outcome, Phase, UsageError
 from chatbridge.http.content import (
     BrokenContent,
+    Mender,
     dumps,
     is_web_page,
     loads,
@@ -291,7 +292,7 @@ class Api:
         if may_hold_surrogates(data):
             value, replaced = mend_all(value)
             if replaced:
-                warn("the answer held halves of characters, which are replaced by U+FFFD")
+                warn(Mender.WARNING)
         return cast(AnswerT, structure(value, endpoint.answer))
 
     def refusal(self, answer: Answer) -> Failure:

@@ -1,4 +1,4 @@
-"""Words that many chat APIs have in common: why an answer ended, and what it cost."""
+"""Words that many chat APIs have in common: who speaks, why an answer ended, and what it cost."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from chatbridge.domain import FinishReason, Usage
+from chatbridge.domain import FinishReason, Role, Usage
 
-__all__ = ["to_finish_reason", "to_usage"]
+__all__ = ["to_finish_reason", "to_role", "to_usage"]
 
 
 def to_finish_reason(word: str | None) -> FinishReason | None:
@@ -16,6 +16,11 @@ def to_finish_reason(word: str | None) -> FinishReason | None:
     if word is None:
         return None
     return FinishReason(word) if word in set(FinishReason) else FinishReason.OTHER
+
+
+def to_role(word: str) -> tuple[Role, dict[str, str]]:
+    """Say who speaks; one who is none of ours passes for the assistant, and the word is for `extra`."""
+    return (Role(word), {}) if word in set(Role) else (Role.ASSISTANT, {"role": word})
 
 
 def to_usage(usage: Mapping[str, Any] | None) -> Usage | None:

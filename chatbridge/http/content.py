@@ -112,6 +112,26 @@ def mend_all(value: object) -> tuple[Any, bool]:
     return _mended(value, joiner), joiner.replaced
 
 
+class Mender:
+    """
+    Takes halves of characters out of one JSON value after another.
+
+    Attributes:
+        replaced: Whether there were any so far; `WARNING` says so.
+    """
+
+    WARNING = "the answer held halves of characters, which are replaced by U+FFFD"
+
+    def __init__(self) -> None:
+        self.replaced = False
+
+    def __call__(self, value: object) -> Any:  # noqa: ANN401 - of the same shape
+        """Return *value* with every string and key mended."""
+        mended, replaced = mend_all(value)
+        self.replaced |= replaced
+        return mended
+
+
 class TextJoiner:
     """
     Joins surrogate pairs whose halves come in neighbouring pieces of one text.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chatbridge.domain import Reset, StreamEvent, TextDelta
-from chatbridge.http.content import TextJoiner, mend
+from chatbridge.http.content import Mender, TextJoiner, mend
 
 __all__ = ["TextFold"]
 
@@ -50,11 +50,14 @@ class TextFold:
         self._so_far, self._joiner = units, TextJoiner()
         return self._show(self._feed(piece)[len(self.shown) :])
 
-    def finish(self, final: str) -> list[StreamEvent]:
-        """Take the whole text as the API gives it at the end; it wins over the pieces."""
+    def finish(self, final: str | None = None) -> list[StreamEvent]:
+        """End the text; where the API gives the whole of it at the end, that wins over the pieces."""
+        if final is None:
+            final = self.shown + self._joiner.flush()
+            self._replaced = self._replaced or self._joiner.replaced
         final, replaced = mend(final)
         if replaced or self._replaced:
-            self.warnings.append("the answer held halves of characters, which are replaced by U+FFFD")
+            self.warnings.append(Mender.WARNING)
         events: list[StreamEvent] = []
         if not final.startswith(self.shown):
             self.warnings.append(DIFFERS)

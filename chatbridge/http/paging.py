@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Sequence
 from typing import TypeVar
 
+from chatbridge.http.api import warn_aside
+
 __all__ = ["PAGE", "by_offset"]
 
 PAGE = 100
@@ -22,7 +24,8 @@ async def by_offset(
     Yield the items of a list that is read from an offset on.
 
     A server may give less than it is asked for, so only the page before tells how long a full one is: the
-    list ends with an empty page, or one that is shorter than the one before.
+    list ends with an empty page, or one that is shorter than the one before; a page that is the same as the
+    one before ends it too, with an `AnswerWarning`.
 
     Args:
         read: Reads a page, given the offset and the size.
@@ -31,15 +34,19 @@ async def by_offset(
             this, it is yielded once.
     """
     seen = set[Hashable]()
-    offset = full = 0
+    before: Sequence[ItemT] = ()
+    offset = 0
     while True:
         page = await read(offset, size)
+        if page and page == before:
+            warn_aside("the server gives the same page for another offset, so the list may not be whole")
+            return
         for item in page:
             if key is not None:
                 if key(item) in seen:
                     continue
                 seen.add(key(item))
             yield item
-        if not page or len(page) < full:
+        if not page or len(page) < len(before):
             return
-        offset, full = offset + len(page), len(page)
+        offset, before = offset + len(page), page

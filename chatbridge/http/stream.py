@@ -128,15 +128,23 @@ class EventStream(Generic[EventT]):
 
     def failed(self, message: str | None, code: str | None = None) -> ChatbridgeError:
         """Make the error for a failure that the API reports inside the stream."""
-        self._close()
         clean = self._api.redactor.clean
-        failure = Failure(
-            Phase.EVENTS,
-            "the API reported a failure inside its answer",
-            kind="provider",
-            code=code if code is None else clean(code, 100),
-            excerpt=message if message is None else clean(message),
+        return self._broken(
+            Failure(
+                Phase.EVENTS,
+                "the API reported a failure inside its answer",
+                kind="provider",
+                code=code if code is None else clean(code, 100),
+                excerpt=message if message is None else clean(message),
+            )
         )
+
+    def cut(self, reason: str) -> ChatbridgeError:
+        """Make the error for a stream without an end mark whose events tell that it ended too early."""
+        return self._broken(Failure(Phase.EVENTS, reason, kind="cut"))
+
+    def _broken(self, failure: Failure) -> ChatbridgeError:
+        self._close()
         return self._api.error(self._endpoint, self._seen(failure), self._request, self._started)
 
     def _failure(self, error: Exception, phase: Phase) -> Failure:

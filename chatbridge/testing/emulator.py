@@ -194,7 +194,7 @@ class Emulator(ABC):
         except Refusal as refusal:
             return refusal.answer
         except BadBody as error:
-            return self.error(400, f"The body is not JSON: {error}")
+            return self.error(400, str(error))
         except Exception as crash:  # noqa: BLE001 - any bug in a handler is answered, and kept for tests to see
             return self._crashed(crash)
 

@@ -19,7 +19,7 @@ Keeper = Callable[[Kept, str | None], None]
 
 class BadBody(ValueError):
     """
-    The body of a request is no JSON; where no handler catches it, the answer is a 400.
+    The body of a request is not the JSON it should be; where no handler catches it, the answer is a 400.
 
     Attributes:
         pos: The character at fault, as far as that is known.
@@ -74,7 +74,22 @@ class Call:
             problem, at = str(error), getattr(error, "pos", 0)
         else:
             return value
-        raise BadBody(problem, at)
+        raise BadBody(f"The body is not JSON: {problem}", at)
+
+    def fields(self) -> dict[str, object]:
+        """
+        Read the body as a JSON object.
+
+        Raises:
+            BadBody: It is none.
+        """
+        try:
+            value = self.json()
+        except BadBody:
+            value = None
+        if is_object(value):
+            return value
+        raise BadBody("The body must be a JSON object")
 
 
 @frozen(kw_only=True)

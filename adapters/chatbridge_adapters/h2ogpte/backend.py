@@ -358,7 +358,7 @@ def _object(name: str, value: object) -> dict[str, Any]:
 def _told(line: wire.CompletionLine, fold: TextFold) -> list[StreamEvent]:
     """Tell what *line* adds to the text so far."""
     if line.is_last:
-        return fold.finish(fold.shown if line.body is None else line.body)
+        return fold.finish(line.body)
     return fold.add_either(line.body or "")
 
 

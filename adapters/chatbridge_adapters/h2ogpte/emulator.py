@@ -24,7 +24,6 @@ from chatbridge.testing.emulator import (
     Kept,
     Operation,
     Refusal,
-    is_object,
 )
 from chatbridge.testing.responder import pieces
 from chatbridge_adapters.h2ogpte.question import Request
@@ -282,23 +281,14 @@ class H2OGPTeEmulator(Emulator):
             raise Refusal(self.error(400, f"{name} must be a whole number from 0 up, of at most 18 digits"))
         return int(value)
 
-    def _object(self, call: Call) -> dict[str, object]:
-        try:
-            body = call.json()
-        except ValueError:
-            body = None
-        if not is_object(body):
-            raise Refusal(self.error(400, "The body must be a JSON object"))
-        return body
-
     def _text(self, call: Call, name: str, *, optional: bool = False) -> str | None:
-        value = self._object(call).get(name)
+        value = call.fields().get(name)
         if (isinstance(value, str) and value) or (value is None and optional):
             return value or None
         raise Refusal(self.error(400, f"{name} must be a non-empty string"))
 
     def _completion(self, call: Call) -> Request:
         try:
-            return Request(fields=self._object(call))
+            return Request(fields=call.fields())
         except ValueError as error:
             raise Refusal(self.error(400, str(error)))
