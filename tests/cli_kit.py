@@ -39,8 +39,14 @@ def run(
         (
             "CHATBRIDGE_BACKEND",
             "CHATBRIDGE_CONFIG",
+            "DATAMONKEY_SESSION_TOKEN",
             "H2OGPTE_API_KEY",
+            "HATCHET_CLIENT_TENANT_ID",
+            "HATCHET_CLIENT_TOKEN",
             "KAZIRO_API_KEY",
+            "MTMAI_TOKEN",
+            "TACHYON_API_KEY",
+            "TACHYON_OPERATOR_ID",
             "COLUMNS",
             "FORCE_COLOR",
         )

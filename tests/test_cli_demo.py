@@ -47,30 +47,35 @@ def cells(result: Ran) -> dict[str, list[str]]:
     return rows
 
 
-def test_the_demo_holds_the_conversation_over_every_backend() -> None:
-    result = check(0, run("demo"))
-    assert "" == result.stderr
-    table = cells(result)
+@pytest.fixture(scope="module")
+def shown() -> Ran:
+    """Show every backend, once for all who look."""
+    return check(0, run("demo"))
+
+
+def test_the_demo_holds_the_conversation_over_every_backend(shown: Ran) -> None:
+    assert "" == shown.stderr
+    table = cells(shown)
     assert list(backend_names()) == table["backend"]
     assert ["3"] * len(backend_names()) == table["turns"]
     assert {feature.value for feature in Feature} < set(table)
     for name, *values in zip(table["backend"], *(table[feature.value] for feature in Feature), strict=True):
         assert set(values) <= {"native", "native +", "emulated", "emulated +", "unsupported"}
-        assert f"\n{name}: " in result.stdout
+        assert f"\n{name}: " in shown.stdout
     assert "!" not in "".join(map("".join, table.values()))
 
 
-def test_all_that_is_claimed_is_tried() -> None:
-    table = cells(run("demo"))
+def test_all_that_is_claimed_is_tried(shown: Ran) -> None:
+    table = cells(shown)
     marks = {cell for feature in Feature for cell in table[feature.value]}
     assert {"native +", "emulated +", "unsupported"} == marks
     fakes = table["backend"].index("fake")
     assert {"native +"} == {table[feature.value][fakes] for feature in Feature}
 
 
-def test_how_many_rules_of_the_contract_are_kept_is_said() -> None:
+def test_how_many_rules_of_the_contract_are_kept_is_said(shown: Ran) -> None:
     rules = len(ChatBackendContract.checks())
-    kept = re.findall(r"^contract    (.*)$", run("demo").stdout, re.MULTILINE)
+    kept = re.findall(r"^contract    (.*)$", shown.stdout, re.MULTILINE)
     # Nothing makes the emulators answer with nothing.
     others = f"{rules - 1} rules kept, 1 does not apply"
     assert [f"{rules} rules kept" if name == "fake" else others for name in backend_names()] == kept
@@ -92,15 +97,21 @@ def test_the_rules_are_counted() -> None:
     assert "0 rules kept, 2 do not apply" == summary([skipped, skipped])
 
 
-def test_the_dialogue_is_shown_with_its_words_wrapped_to_the_width() -> None:
-    lines = check(0, run("demo")).stdout.splitlines()
+def test_the_dialogue_is_shown_with_its_words_wrapped_to_the_width(shown: Ran) -> None:
+    lines = shown.stdout.splitlines()
     assert "you         When do the maples turn?" in lines
     assert "fake        Turn 2: you said 'And the crowds?'. Before that you said 'When do" in lines
     assert "            the maples turn?'." in lines
     assert 80 >= max(map(len, lines))
 
 
-def test_for_a_person_there_is_colour() -> None:
+def test_what_an_api_does_not_store_or_tell_is_said(shown: Ran) -> None:
+    assert "\nhistory     nothing, as the API stores no turn\n" in shown.stdout
+    assert re.search(r"^usage .* tokens; the streamed answer does not tell it$", shown.stdout, re.MULTILINE)
+
+
+def test_for_a_person_there_is_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, fake="chatbridge.testing.fake:ADAPTER")
     assert "\x1b[" in check(0, run("demo", output=Output(terminal=True))).stdout
 
 
@@ -151,12 +162,15 @@ def mumble(emulator: Emulator) -> None:
     ],
 )
 def test_a_sabotaged_emulator_is_noticed(
-    sabotage: Sabotage, features: set[Feature], capsys: pytest.CaptureFixture[str]
+    sabotage: Sabotage,
+    features: set[Feature],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def prepare(emulator: Emulator) -> None:
-        if emulator.name == "h2ogpte":
-            sabotage(emulator)
+        sabotage(emulator)
 
+    install(monkeypatch, h2ogpte="chatbridge_adapters.h2ogpte:ADAPTER")
     assert False is asyncio.run(perform(Output(), prepare))
     out, err = capsys.readouterr()
     blamed = re.findall(r"^chatbridge: h2ogpte claims (\w+), which did not work: ", err, re.MULTILINE)
