@@ -23,6 +23,7 @@ from chatbridge.clock import Clock, SystemClock
 from chatbridge.config import BackendURL, find_backend
 from chatbridge.domain import Conversation, Message, Reply
 from chatbridge.errors import (
+    AnswerLost,
     ChatbridgeError,
     ConfigError,
     ConversationKept,
@@ -183,6 +184,12 @@ class Bridge:
             creates=True,
             until=until,
         )
+        if not conversation.id:
+            raise AnswerLost(
+                f"{self.profile.name} gave the new conversation no id",
+                kind="schema",
+                provider=self.profile.name,
+            )
         chat = Chat(self, conversation, None if own.can(Feature.SYSTEM) else system or None)
         if title and not own.can(Feature.TITLE):
             renamed = await chat.update(self.backend.rename_conversation(chat.id, title), until=until)

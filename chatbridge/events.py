@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing
 
 from chatbridge.domain import Finished, PartAdded, Reply, Reset, StreamEvent, Text, TextDelta
 from chatbridge.errors import AnswerLost, StreamCut
 
-__all__ = ["reply_of", "shown_text", "text_of"]
+__all__ = ["GAP", "paragraph", "reply_of", "shown_text", "text_of"]
+
+GAP = "\n\n"
+"""What stands between two messages in what is shown."""
 
 
 def text_of(event: StreamEvent, begun: set[int]) -> str:
@@ -31,6 +34,17 @@ def shown_text(events: Iterable[StreamEvent]) -> str:
             begun.clear()
         pieces.append(text_of(event, begun))
     return "".join(pieces)
+
+
+def paragraph(text: str, index: int, gap: str) -> Iterator[StreamEvent]:
+    """
+    Give a text part behind others, with *gap* before it in what is shown, and without it in the part.
+
+    Between two messages of one reply the gap is `GAP`, as in `Reply.text`.
+    """
+    yield TextDelta(gap + text, index)
+    if gap:
+        yield PartAdded(Text(text), index)
 
 
 async def reply_of(events: AsyncGenerator[StreamEvent, None]) -> Reply:

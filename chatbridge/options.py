@@ -272,7 +272,7 @@ class _Reader:
             raise BadOption(
                 backend=self.backend,
                 option=name,
-                problem="holds a character that no header may have, as a line break or one beyond Latin-1",
+                problem="holds a character that no secret has, as a line break",
             )
         return secret
 
@@ -295,8 +295,8 @@ class _Reader:
 
 
 _REFERENCE = re.compile("env:|file:")
-# As HTTP has it, in Latin-1: it is where most secrets go.
-_SENDABLE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+# Whether the header that it goes into can hold it is checked where that is made.
+_SENDABLE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")
 
 
 def _sealed(value: object) -> Secret | None:

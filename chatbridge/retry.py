@@ -40,8 +40,8 @@ class Kind(StrEnum):
     """
     What repeating an operation would cost.
 
-    A `RESULT` is the answer to a send, read by a call of its own: that can be repeated as any read, and
-    whatever becomes of it, the message was accepted.
+    A `RESULT` is the answer to a send, fetched by a call of its own. It may be there to be fetched once, so
+    it is repeated as a send is; whatever becomes of it, the message was accepted.
     """
 
     READ = "read"
@@ -88,12 +88,12 @@ MATRIX: Final[Mapping[Phase, Mapping[Kind, Repeat]]] = MappingProxyType({
     Phase.TLS:         _row("R     R      R         R       R     R              R"),
     Phase.CERTIFICATE: _row("-     -      -         -       -     -              -"),
     Phase.UPLOAD:      _row("R     R      R         R       R     R              R"),
-    Phase.LOST:        _row("R     R      1         -       -     R              R"),
-    Phase.NO_HEAD:     _row("R     R      -         -       -     R              R"),
-    Phase.BAD_HEAD:    _row("1     1      -         -       -     1              1"),
-    Phase.BODY:        _row("R     -      -         -       -     R              R"),
+    Phase.LOST:        _row("R     R      1         -       -     R              -"),
+    Phase.NO_HEAD:     _row("R     R      -         -       -     R              -"),
+    Phase.BAD_HEAD:    _row("1     1      -         -       -     1              -"),
+    Phase.BODY:        _row("R     -      -         -       -     R              -"),
     Phase.CONTENT:     _row("-     -      -         -       -     -              -"),
-    Phase.FIRST_EVENT: _row("R     -      -         -       -     R              R"),
+    Phase.FIRST_EVENT: _row("R     -      -         -       -     R              -"),
     Phase.EVENTS:      _row("-     -      -         -       -     -              -"),
 })
 # fmt: on
@@ -110,9 +110,9 @@ class StatusRule:
     What an HTTP status means.
 
     Attributes:
-        by_id: Whether reads, also of results, writes and sends with a key are repeated.
+        by_id: Whether reads, writes and sends with a key are repeated.
         complete: Whether stateless completions are.
-        others: Whether creations and sends are.
+        others: Whether creations, sends and their results are.
         outcome: What is then known of a send.
     """
 
@@ -196,7 +196,7 @@ def repeat_of(kind: Kind, failure: Failure) -> Repeat:
     if failure.phase is not Phase.STATUS:
         return MATRIX[failure.phase][kind]
     rule = _status_rule(failure.status)
-    if kind.by_id or kind in {Kind.SEND_WITH_KEY, Kind.RESULT}:
+    if kind.by_id or kind is Kind.SEND_WITH_KEY:
         return rule.by_id
     return rule.complete if kind is Kind.COMPLETE else rule.others
 

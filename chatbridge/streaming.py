@@ -24,10 +24,9 @@ from chatbridge.domain import (
     Started,
     StreamEvent,
     Text,
-    TextDelta,
 )
 from chatbridge.errors import AnswerLost, ChatbridgeError, StreamCut, StreamCutTimeout, UsageError
-from chatbridge.events import shown_text, text_of
+from chatbridge.events import GAP, paragraph, shown_text, text_of
 from chatbridge.sending import Outgoing
 
 if TYPE_CHECKING:
@@ -274,7 +273,7 @@ def _in_pieces(reply: Reply) -> Iterator[StreamEvent]:
             if not isinstance(part, Text):
                 yield PartAdded(part, index)
             elif part.text:
-                yield TextDelta(gap + part.text, index)
+                yield from paragraph(part.text, index, gap)
                 gap = ""
             index += 1
-        gap = "\n\n" if message.text else gap
+        gap = GAP if message.text else gap

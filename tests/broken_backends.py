@@ -24,7 +24,7 @@ from chatbridge import (
     TextDelta,
 )
 from chatbridge.backend import Stores
-from chatbridge.errors import NotFound
+from chatbridge.errors import NotFound, UsageError
 from chatbridge.testing.fake import FakeBackend
 
 
@@ -342,3 +342,90 @@ class StoresWhatItSaysItDoesNot(Broken):
     @property
     def profile(self) -> Profile:
         return evolve(super().profile, stores=Stores.NEVER)
+
+
+class WarnsOfEveryCreation(Broken):
+    async def create_conversation(self, **given: Any) -> Conversation:
+        return evolve(await super().create_conversation(**given), warnings="as always")
+
+
+class RenamesIntoAnother(Broken):
+    async def rename_conversation(self, conversation_id: str, title: str) -> Conversation:
+        return evolve(await super().rename_conversation(conversation_id, title), id="another")
+
+
+class ReadsOnBehindAnything(Broken):
+    async def list_messages(
+        self,
+        conversation_id: str,
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        newest_first: bool = False,
+    ) -> AsyncIterator[Message]:
+        held = [message async for message in super().list_messages(conversation_id)]
+        known = after in {message.id for message in held}
+        async for message in super().list_messages(
+            conversation_id, after=after if known else None, limit=limit, newest_first=newest_first
+        ):
+            yield message
+
+
+class NamesEveryMessageAlike(Broken):
+    async def list_messages(
+        self,
+        conversation_id: str,
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        newest_first: bool = False,
+    ) -> AsyncIterator[Message]:
+        if after is not None and after != "m":
+            raise UsageError("there is no such message")
+        async for message in super().list_messages(conversation_id, limit=limit, newest_first=newest_first):
+            yield evolve(message, id="m")
+
+
+class TurnsBeforeItReadsOn(Broken):
+    async def list_messages(
+        self,
+        conversation_id: str,
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        newest_first: bool = False,
+    ) -> AsyncIterator[Message]:
+        if after is None or not newest_first:
+            messages = super().list_messages(
+                conversation_id, after=after, limit=limit, newest_first=newest_first
+            )
+            async for message in messages:
+                yield message
+            return
+        held = [message async for message in super().list_messages(conversation_id, newest_first=True)]
+        at = [message.id for message in held].index(after)
+        for message in held[at + 1 :]:
+            yield message
+
+
+class TitlesWithHalves(Broken):
+    async def create_conversation(self, *, title: str | None = None, **given: Any) -> Conversation:
+        whole = title and title.encode("utf-8", "replace").decode()
+        return await super().create_conversation(title=whole, **given)
+
+
+class RenamesWithHalves(Broken):
+    async def rename_conversation(self, conversation_id: str, title: str) -> Conversation:
+        whole = title.encode("utf-8", "replace").decode()
+        return await super().rename_conversation(conversation_id, whole)
+
+
+class StreamsUncounted(Broken):
+    async def stream(
+        self, conversation_id: str, message: Message, options: SendOptions
+    ) -> AsyncGenerator[StreamEvent, None]:
+        async for event in super().stream(conversation_id, message, options):
+            if isinstance(event, Finished):
+                yield Finished(evolve(event.reply, usage=None))
+            else:
+                yield event

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from chatbridge import (
     BackendURL,
@@ -31,7 +32,7 @@ from chatbridge import (
     UsageError,
     connect,
 )
-from chatbridge.errors import UnavailableTimeout
+from chatbridge.errors import AnswerLost, UnavailableTimeout
 from chatbridge.http import Transport
 from chatbridge.options import CommonOptions
 from chatbridge.registry import Adapter, Defaults, Target, load_adapter
@@ -597,3 +598,40 @@ class Plain(Double):
 
 async def test_a_list_need_not_be_a_generator() -> None:
     assert [] == [conversation async for conversation in Bridge(Plain()).conversations()]
+
+
+async def test_a_creation_that_is_followed_by_a_renaming_keeps_its_warnings() -> None:
+    class Warns(Double):
+        async def create_conversation(self, **given: Any) -> Conversation:
+            return evolve(await super().create_conversation(**given), warnings="made oddly")
+
+        async def rename_conversation(self, conversation_id: str, title: str) -> Conversation:
+            renamed = await super().rename_conversation(conversation_id, title)
+            return evolve(renamed, warnings="renamed oddly")
+
+    chat = await Bridge(Warns(without={Feature.TITLE})).create(title="Kyoto")
+    assert ("made oddly", "renamed oddly") == chat.conversation.warnings
+
+
+async def test_a_conversation_without_an_id_is_a_lost_answer() -> None:
+    class Nameless(Double):
+        async def create_conversation(self, **given: Any) -> Conversation:
+            return evolve(await super().create_conversation(**given), id="")
+
+    with pytest.raises(AnswerLost, match="double gave the new conversation no id") as caught:
+        await Bridge(Nameless()).create()
+    assert ("schema", "double") == (caught.value.kind, caught.value.provider)
+
+
+@pytest.mark.parametrize("given", [{"title": "\ud83d"}, {"system": "a \udf41"}])
+async def test_half_a_character_is_refused_before_anything_is_created(given: dict[str, str]) -> None:
+    double = Double(without={Feature.TITLE, Feature.SYSTEM})
+    with pytest.raises(UsageError, match="half a character"):
+        await Bridge(double).create(**given)  # type: ignore[arg-type]  # a title or a system prompt
+    assert [] == double.calls
+
+
+def test_a_key_that_no_header_can_hold_is_refused_and_not_shown() -> None:
+    with pytest.raises(ConfigError, match="the value for the header Kaziro-API-Key") as caught:
+        connect("kaziro:", key="\u043a\u043b\u044e\u0447-hunter2")
+    assert "hunter2" not in str(caught.value)

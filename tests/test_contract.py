@@ -241,6 +241,14 @@ async def test_every_backend_keeps_every_rule(
         (broken_backends.ProfileOfNothingKnown, "check_profile"),
         (broken_backends.SendsHalves, "check_half_characters"),
         (broken_backends.StoresWhatItSaysItDoesNot, "check_history"),
+        (broken_backends.WarnsOfEveryCreation, "check_create"),
+        (broken_backends.RenamesIntoAnother, "check_rename"),
+        (broken_backends.ReadsOnBehindAnything, "check_history"),
+        (broken_backends.NamesEveryMessageAlike, "check_history"),
+        (broken_backends.TurnsBeforeItReadsOn, "check_history"),
+        (broken_backends.TitlesWithHalves, "check_half_characters"),
+        (broken_backends.RenamesWithHalves, "check_half_characters"),
+        (broken_backends.StreamsUncounted, "check_usage"),
     ],
 )
 async def test_a_broken_backend_is_found_by_the_rule_meant_for_it(

@@ -69,5 +69,17 @@ async def test_a_server_that_knows_no_offsets_is_not_asked_for_ever(key: Callabl
     async def page(_: int, __: int) -> list[int]:
         return [1, 2, 3]
 
-    with pytest.warns(AnswerWarning, match="the same page for another offset"):
+    with pytest.warns(AnswerWarning, match="the same items for another offset"):
         assert [1, 2, 3] == [item async for item in by_offset(page, key=key)]
+
+
+async def test_nor_is_one_whose_items_change_meanwhile() -> None:
+    asked: list[int] = []
+
+    async def page(offset: int, _: int) -> list[tuple[int, int]]:
+        asked.append(offset)
+        return [(1, len(asked)), (2, len(asked))]
+
+    with pytest.warns(AnswerWarning, match="the same items for another offset"):
+        read = [item async for item in by_offset(page, key=lambda item: item[0])]
+    assert ([(1, 1), (2, 1)], [0, 2]) == (read, asked)

@@ -41,12 +41,12 @@ EXPECTED: dict[str, tuple[str, Outcome]] = {
     "tls":         ("R R R R R R R", Outcome.NOT_SENT),
     "certificate": ("- - - - - - -", Outcome.NOT_SENT),
     "upload":      ("R R R R R R R", Outcome.NOT_SENT),
-    "lost":        ("R R 1 - - R R", Outcome.UNKNOWN),
-    "no_head":     ("R R - - - R R", Outcome.UNKNOWN),
-    "bad_head":    ("1 1 - - - 1 1", Outcome.UNKNOWN),
-    "body":        ("R - - - - R R", Outcome.ACCEPTED),
+    "lost":        ("R R 1 - - R -", Outcome.UNKNOWN),
+    "no_head":     ("R R - - - R -", Outcome.UNKNOWN),
+    "bad_head":    ("1 1 - - - 1 -", Outcome.UNKNOWN),
+    "body":        ("R - - - - R -", Outcome.ACCEPTED),
     "content":     ("- - - - - - -", Outcome.ACCEPTED),
-    "first_event": ("R - - - - R R", Outcome.ACCEPTED),
+    "first_event": ("R - - - - R -", Outcome.ACCEPTED),
     "events":      ("- - - - - - -", Outcome.ACCEPTED),
 }
 EXPECTED_STATUSES: list[tuple[list[int | None], str, Outcome]] = [
@@ -54,10 +54,10 @@ EXPECTED_STATUSES: list[tuple[list[int | None], str, Outcome]] = [
     ([303],                                              "- - - - - - -", Outcome.ACCEPTED),
     ([300, 301, 302, 304, 307, 308],                     "- - - - - - -", Outcome.REFUSED),
     ([400, 401, 403, 404, 407, 409, 410, 413, 424, 426, 431, 451], "- - - - - - -", Outcome.REFUSED),
-    ([408],                                              "R R 1 - - R R", Outcome.UNKNOWN),
+    ([408],                                              "R R 1 - - R -", Outcome.UNKNOWN),
     ([425],                                              "1 1 1 1 1 1 1", Outcome.REFUSED),
     ([429, 529],                                         "R R R R R R R", Outcome.REFUSED),
-    ([500, 502, 503, 504, 507, 520, 599],                "R R R - - R R", Outcome.UNKNOWN),
+    ([500, 502, 503, 504, 507, 520, 599],                "R R R - - R -", Outcome.UNKNOWN),
     ([501, 505, 511],                                    "- - - - - - -", Outcome.REFUSED),
     ([101, 600, 999, None],                              "- - - - - - -", Outcome.UNKNOWN),
 ]
@@ -136,7 +136,7 @@ def test_s2_the_tables_are_complete_and_none_has_a_row_that_this_test_does_not_k
 def test_s1_no_send_is_repeated_in_doubt(kind: Kind, phase: Phase, number: int | None, final: bool) -> None:
     failure = Failure(phase, "no", status=number, final=final)
     doubt = outcome_of(failure) in {Outcome.UNKNOWN, Outcome.ACCEPTED}
-    if doubt and kind in {Kind.SEND, Kind.CREATE}:
+    if doubt and kind in {Kind.SEND, Kind.CREATE, Kind.RESULT}:
         assert Repeat.NEVER is repeat_of(kind, failure)
     if final:
         assert Repeat.NEVER is repeat_of(kind, failure)
@@ -188,7 +188,7 @@ async def test_once_is_once_in_the_whole_call() -> None:
 )
 async def test_a_call_once_in_doubt_stays_in_doubt(kind: Kind, last: Failure) -> None:
     """A later attempt that was refused says nothing of the one that was lost."""
-    if kind in {Kind.SEND, Kind.CREATE}:
+    if kind in {Kind.SEND, Kind.CREATE, Kind.RESULT}:
         first = status(429)
         expected = outcome_of(last)
     else:

@@ -571,6 +571,7 @@ async def test_an_answer_that_cannot_be_streamed_comes_part_by_part() -> None:
         TextDelta(" two", 2),
         PartAdded(call, 3),
         TextDelta("\n\nthree", 5),
+        PartAdded(Text("three"), 5),
         TextDelta(" four", 6),
         Finished(reply),
     ]

@@ -20,7 +20,7 @@ from attrs import frozen
 from yarl import URL
 
 from chatbridge.clock import current_deadline
-from chatbridge.errors import AnswerWarning, ChatbridgeError, Outcome, Phase, UsageError
+from chatbridge.errors import AnswerWarning, ChatbridgeError, ConfigError, Outcome, Phase, UsageError
 from chatbridge.http.content import (
     BrokenContent,
     Mender,
@@ -131,13 +131,13 @@ class Api:
         Send a header from now on.
 
         Raises:
-            UsageError: It is none that may be set, or its value cannot be sent; the value is not shown.
+            ConfigError: It is none that may be set, or its value cannot be sent; the value is not shown.
         """
         if not _HEADER_NAME.fullmatch(name) or _OURS.fullmatch(name):
-            raise UsageError(f"{self.name}: {name!r} is not a header that may be set")
+            raise ConfigError(f"{self.name}: {name!r} is not a header that may be set")
         # No local holds the text: a traceback with locals would show it.
         if not _HEADER_VALUE.fullmatch(_plain(value)):
-            raise UsageError(
+            raise ConfigError(
                 f"{self.name}: the value for the header {name} has characters that no header may have"
             )
         if isinstance(value, Secret):
@@ -166,7 +166,8 @@ class Api:
             ids: What stands for the names in the endpoint's path.
             query: Parameters behind the path; those that are None are left out.
             warn: Told what had to be mended in the answer; by default that is an `AnswerWarning`.
-            on_head: Told the headers of an answer of success, whatever becomes of its body.
+            on_head: Told the headers of each attempt's answer, whatever its status and whatever becomes of
+                its body.
 
         Raises:
             TypeError: The body is neither the endpoint's wire type nor a mapping.

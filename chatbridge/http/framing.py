@@ -9,7 +9,7 @@ import attrs
 
 from chatbridge.http.content import BrokenContent, loads
 
-LIMIT = 8 * 1024 * 1024
+LIMIT = 16 * 1024 * 1024
 
 _LF = 0x0A
 _BOM = b"\xef\xbb\xbf"

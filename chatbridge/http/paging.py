@@ -24,8 +24,8 @@ async def by_offset(
     Yield the items of a list that is read from an offset on.
 
     A server may give less than it is asked for, so only the page before tells how long a full one is: the
-    list ends with an empty page, or one that is shorter than the one before; a page that is the same as the
-    one before ends it too, with an `AnswerWarning`.
+    list ends with an empty page, or one that is shorter than the one before; a page in which nothing is new
+    ends it too, with an `AnswerWarning`.
 
     Args:
         read: Reads a page, given the offset and the size.
@@ -38,13 +38,12 @@ async def by_offset(
     offset = 0
     while True:
         page = await read(offset, size)
-        if page and page == before:
-            warn_aside("the server gives the same page for another offset, so the list may not be whole")
+        fresh = [item for item in page if key is None or key(item) not in seen]
+        if page and (not fresh or page == before):
+            warn_aside("the server gives the same items for another offset, so the list may not be whole")
             return
-        for item in page:
+        for item in fresh:
             if key is not None:
-                if key(item) in seen:
-                    continue
                 seen.add(key(item))
             yield item
         if not page or len(page) < len(before):

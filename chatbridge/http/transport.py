@@ -50,7 +50,7 @@ class Limits:
 
     body: int = 16 * 2**20
     error_body: int = 64 * 2**10
-    line: int = 8 * 2**20
+    line: int = 16 * 2**20
     stream: int = 64 * 2**20
     header: int = 64 * 2**10
     header_field: int = 8190
@@ -275,9 +275,9 @@ class Transport:
         """
         Make one attempt.
 
-        *on_head* is told the headers of an answer of success, whatever becomes of its body. With
-        *streamed*, such an answer is not read: it carries the open response, with which the caller calls
-        `release` at last.
+        *on_head* is told the headers of the answer, whatever its status and whatever becomes of its body.
+        With *streamed*, an answer of success is not read: it carries the open response, with which the
+        caller calls `release` at last.
 
         Raises:
             Failure: There is no answer. A refusal is one.
@@ -291,10 +291,9 @@ class Transport:
             self._check(deadline)
             async with exchange.timer:
                 response = await self._head(self._session(fresh=fresh), request, exchange)
-                success = response.status in endpoint.success
-                if success and on_head is not None:
+                if on_head is not None:
                     on_head(response.headers)
-                keep = streamed and success
+                keep = streamed and response.status in endpoint.success
                 body = None if keep else await self._read(endpoint, response, exchange)
             return Answer(response.status, response.headers, body, response if keep else None)
         except Failure:

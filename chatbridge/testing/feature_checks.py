@@ -7,7 +7,7 @@ from attrs import astuple
 from chatbridge.backend import ContextOwner, Feature, Support
 from chatbridge.bridge import Bridge
 from chatbridge.domain import Attachment, Message, Reasoning, Role, SendOptions, Text, ToolCall
-from chatbridge.errors import NotFound, UnsupportedFeature
+from chatbridge.errors import NotFound, UnsupportedFeature, UsageError
 from chatbridge.testing.checking import (
     Ask,
     Checks,
@@ -32,9 +32,10 @@ class FeatureChecks(Checks):
         """Give each new conversation an id of its own."""
         async with self.bridge() as bridge:
             if self.claims(bridge, Feature.CREATE, bridge.create, bridge.backend.create_conversation):
-                ids = [(await bridge.create()).id for _ in range(3)]
-                expect(all(ids), "a conversation's id is not empty")
-                expect_equal(3, len(set(ids)), "the number of ids of three conversations")
+                made = [(await bridge.create()).conversation for _ in range(3)]
+                expect(all(each.id for each in made), "a conversation's id is not empty")
+                expect_equal(3, len({each.id for each in made}), "the number of ids of three conversations")
+                expect_equal([()] * 3, [each.warnings for each in made], "the warnings of plain creations")
 
     async def check_title(self) -> None:
         """Keep the title that a conversation is created with."""
@@ -127,7 +128,8 @@ class FeatureChecks(Checks):
             ):
                 chat = await self.conversation(bridge)
                 for title in ("Nara", "Nara \u5948\u826f \U0001f98c"):
-                    expect_equal(title, (await chat.rename(title)).title, "the title that renaming answers")
+                    renamed = await chat.rename(title)
+                    expect_equal((chat.id, title), (renamed.id, renamed.title), "what renaming answers")
                     await self._expect_title(bridge, chat.id, title)
 
     async def check_delete(self) -> None:
@@ -170,6 +172,8 @@ class FeatureChecks(Checks):
             last = [message async for message in chat.messages(newest_first=True, limit=3)]
             expect_equal(spoken[:-4:-1], said(last), "the last three messages, newest first")
             ids = [message.id for message in held]
+            unknown = chat.messages(after="no-such-message")
+            await what_raises(UsageError, "reading on behind an unknown message", lambda: unknown)
             if any(ids):  # Some APIs give their messages none.
                 expect_equal(len(held), len(set(ids)), "the number of message ids")
                 for reply, message in zip(replies, held[1::2], strict=True):
@@ -177,6 +181,8 @@ class FeatureChecks(Checks):
                     expect_equal(told, message.id, "the id of an answer in the history")
                 rest = [message async for message in chat.messages(after=ids[1])]
                 expect_equal(spoken[2:], said(rest), "the history after the second message")
+                behind = [message async for message in chat.messages(after=ids[1], newest_first=True)]
+                expect_equal(spoken[:1:-1], said(behind), "the same, newest first")
 
     async def check_send(self) -> None:
         """Answer what was sent, as the assistant."""

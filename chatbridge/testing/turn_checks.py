@@ -127,6 +127,8 @@ class TurnChecks(Checks):
                 calls.append(lambda: anext(backend.stream(chat.id, Message.user(HALF), NO_OPTIONS)))
             if bridge.profile.can(Feature.TITLE):
                 calls.append(lambda: bridge.create(title=HALF))
+            if backend.profile.can(Feature.TITLE):
+                calls.append(lambda: backend.create_conversation(title=HALF))
             if bridge.profile.can(Feature.RENAME):
                 calls.append(lambda: backend.rename_conversation(chat.id, HALF))
             for call in calls:
