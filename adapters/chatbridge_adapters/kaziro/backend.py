@@ -60,6 +60,9 @@ PROFILE = Profile(
     ),
 )
 
+EXTRA_TO_CREATE = ()
+EXTRA_TO_SEND = ("extra_headers",)
+
 
 def profile(_: KaziroOptions | None = None) -> Profile:
     """Tell what Kaziro can do, whatever the options."""
@@ -88,7 +91,7 @@ class KaziroBackend(PartialBackend):
     ) -> Conversation:
         """Create a thread; it takes no parameters at all."""
         self._refuse_given(title=title, system=system, history_seed=history)
-        check_extra(extra or {}, (), PROFILE)
+        check_extra(extra or {}, EXTRA_TO_CREATE, PROFILE)
         created = await self._api.call(wire.CREATE_THREAD)
         return wire.to_conversation(created.thread_id, created.raw)
 
@@ -98,9 +101,9 @@ class KaziroBackend(PartialBackend):
         return wire.to_conversation(conversation_id, state.raw)
 
     async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
-        """Send *message* in the thread and wait for the answer; `extra` may hold `extra_headers`."""
+        """Send *message* in the thread and wait for the answer; `extra` may hold `EXTRA_TO_SEND`."""
         text = text_to_send(message, PROFILE)
-        check_extra(options.extra, ("extra_headers",), PROFILE)
+        check_extra(options.extra, EXTRA_TO_SEND, PROFILE)
         request = wire.CompletionRequest(
             options.model or self.options.model,
             [wire.ChatMessage("user", text)],
