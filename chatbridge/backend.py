@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from enum import StrEnum
 from operator import itemgetter
-from typing import Any, NoReturn, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast, runtime_checkable
 
 from attrs import evolve, field, frozen
 
@@ -28,12 +28,14 @@ from chatbridge.domain import (
     ToolResult,
 )
 from chatbridge.errors import BadOption, UnsupportedFeature, UsageError
+from chatbridge.secret import Secret
 
 __all__ = [
     "ChatBackend",
     "CompletionBackend",
     "ContextOwner",
     "Feature",
+    "IssuesKeys",
     "PartialBackend",
     "Profile",
     "SettleBy",
@@ -248,6 +250,24 @@ class CompletionBackend(Protocol):
 
     async def close(self) -> None:
         """Free what the backend itself made; the transport is the bridge's."""
+        ...
+
+
+@runtime_checkable
+class IssuesKeys(Protocol):
+    """
+    A backend whose server gives out keys, such as a session's token; its option `key` takes them.
+
+    Attributes:
+        on_session_token: Called with each key that the server gives, to save it; an awaitable that it gives
+            is awaited.
+    """
+
+    on_session_token: Callable[[Secret], Awaitable[None] | None] | None
+
+    @property
+    def session_token(self) -> Secret | None:
+        """The key in use; None before there is one."""
         ...
 
 

@@ -7,7 +7,8 @@ import copy
 import itertools
 import json
 import pickle
-from collections.abc import AsyncGenerator
+import traceback
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from chatbridge import (
     AnswerLost,
     AuthFailed,
+    BadOption,
     Bridge,
     ChatbridgeError,
     DeliveryUnknown,
@@ -27,6 +29,7 @@ from chatbridge import (
     UsageError,
     connect,
 )
+from chatbridge.backend import IssuesKeys
 from chatbridge.config import BackendURL
 from chatbridge.errors import OverloadedTimeout
 from chatbridge.http import Transport
@@ -55,6 +58,9 @@ async def emulator() -> AsyncGenerator[DatamonkeyEmulator, None]:
     assert [] == emulator.crashes
 
 
+Callback = Callable[[Secret], Awaitable[None] | None]
+
+
 @asynccontextmanager
 async def bridge_to(emulator: DatamonkeyEmulator, **options: Any) -> AsyncGenerator[Bridge]:
     async with serve(emulator) as at, connect(at.config, **options) as bridge:
@@ -75,6 +81,11 @@ def created(*fields: str, body: bytes = CREATED, status: str = "201 Created") ->
     return (Step.READ, written(body, status, *fields))
 
 
+def answered(body: bytes) -> Script:
+    """Answer any other call."""
+    return (Step.READ, written(body))
+
+
 def own(bridge: Bridge) -> DatamonkeyBackend:
     return cast(DatamonkeyBackend, bridge.backend)
 
@@ -86,6 +97,28 @@ def token(bridge: Bridge) -> str | None:
 
 def authorizations(emulator: DatamonkeyEmulator) -> list[str | None]:
     return [call.headers.get("Authorization") for call in emulator.calls]
+
+
+@pytest.mark.parametrize(
+    "key", ["two words", " padded", "padded ", "tab\ttab", "Bearer my-token", "t\u00e9", "\u4eac", "t\u00a0n"]
+)
+def test_a_key_that_the_server_would_skip_is_refused_and_not_shown(key: str) -> None:
+    with pytest.raises(BadOption, match=r"datamonkey: option 'key' .* open another session") as refused:
+        connect("datamonkey:", key=key)
+    shown = traceback.TracebackException.from_exception(refused.value, capture_locals=True)
+    assert key not in "".join(frame for frame in shown.format() if __file__ not in frame)
+
+
+@pytest.mark.parametrize("key", ["!", "~", "a.b-c_d", "!#$%&'*+-.^_`|~:;,=/?@[]{}()<>\\\""])
+def test_a_key_of_visible_signs_is_taken(key: str) -> None:
+    assert key == token(connect("datamonkey:", key=key))
+
+
+async def test_the_backend_says_that_its_server_gives_out_keys(emulator: DatamonkeyEmulator) -> None:
+    async with bridge_to(emulator) as bridge:
+        issuer: IssuesKeys = own(bridge)
+        assert isinstance(issuer, IssuesKeys)
+        assert (None, None) == (issuer.session_token, issuer.on_session_token)
 
 
 # Without a token
@@ -249,6 +282,8 @@ async def test_a_token_of_the_callers_that_is_replaced_is_a_warning_and_the_new_
         chat = await bridge.create(title="T")
         (warning,) = chat.conversation.warnings
         assert warning.startswith(REPLACED)
+        assert "the conversations of the old one are out of reach" in warning
+        assert "the new token must be saved" in warning
         assert [token(bridge)] == [secret.reveal() for secret in saved]
         assert "T" == (await chat.refresh()).title
         assert () == (await bridge.create()).conversation.warnings
@@ -341,6 +376,79 @@ async def test_any_token_of_visible_signs_is_taken(value: str) -> None:
     assert [[], [f"Bearer {value}"]] == [request.header("Authorization") for request in server.requests]
 
 
+async def test_an_asynchronous_callback_is_awaited_before_the_creation_ends(
+    emulator: DatamonkeyEmulator,
+) -> None:
+    saved: list[Secret] = []
+
+    async def save(secret: Secret) -> None:
+        await asyncio.sleep(0)
+        saved.append(secret)
+
+    async with bridge_to(emulator) as bridge:
+        own(bridge).on_session_token = save
+        assert () == (await bridge.create()).conversation.warnings
+        assert [own(bridge).session_token] == saved
+
+
+async def test_any_awaitable_is_awaited_and_anything_else_is_not(emulator: DatamonkeyEmulator) -> None:
+    async with bridge_to(emulator) as bridge:
+        backend: Any = own(bridge)
+        given, saved = asyncio.Event(), asyncio.Future[None]()
+
+        def save(_: Secret) -> asyncio.Future[None]:
+            given.set()
+            return saved
+
+        def write(_: Secret) -> int:
+            return 42
+
+        backend.on_session_token = save
+        creation = asyncio.create_task(bridge.create())
+        await given.wait()
+        saved.set_exception(BrokenDisk())
+        (warning,) = (await creation).conversation.warnings
+        assert "BrokenDisk" in warning
+        emulator.expire(token(bridge) or "")
+        backend.on_session_token = write
+        (warning,) = (await bridge.create()).conversation.warnings
+        assert warning.startswith(REPLACED)
+
+
+async def test_the_callback_comes_after_the_call_and_can_make_others(emulator: DatamonkeyEmulator) -> None:
+    seen: list[str] = []
+
+    async with bridge_to(emulator, concurrency=1) as bridge:
+
+        async def look(_: Secret) -> None:
+            seen.extend([each.id async for each in bridge.conversations()])
+
+        own(bridge).on_session_token = look
+        assert [(await bridge.create()).id] == seen
+
+
+async def test_a_token_is_saved_before_the_next_creation_begins() -> None:
+    clock, saving, saved = SteppingClock(), asyncio.Event(), asyncio.Event()
+
+    async def save(_: Secret) -> None:
+        saving.set()
+        await saved.wait()
+
+    script = created("X-Session-Token: new")
+    async with bridge_to_script(script, clock=clock, timeout=10.0) as (bridge, server):
+        own(bridge).on_session_token = save
+        first = asyncio.create_task(bridge.create())
+        await saving.wait()
+        second = asyncio.create_task(bridge.create())
+        await asyncio.sleep(0)
+        clock.advance(10)
+        with pytest.raises(OverloadedTimeout, match="earlier creations"):
+            await second
+        saved.set()
+        assert () == (await first).conversation.warnings
+        assert 1 == len(server.requests)
+
+
 class BrokenDisk(Exception):
     pass
 
@@ -349,11 +457,17 @@ def cannot_save(secret: Secret) -> None:
     raise BrokenDisk(f"cannot save {secret.reveal()}")
 
 
+async def cannot_save_later(secret: Secret) -> None:
+    await asyncio.sleep(0)
+    cannot_save(secret)
+
+
+@pytest.mark.parametrize("callback", [cannot_save, cannot_save_later])
 async def test_what_the_callback_raises_is_a_warning_that_shows_no_token(
-    emulator: DatamonkeyEmulator,
+    emulator: DatamonkeyEmulator, callback: Callback
 ) -> None:
     async with bridge_to(emulator) as bridge:
-        own(bridge).on_session_token = cannot_save
+        own(bridge).on_session_token = callback
         chat = await bridge.create()
         assert (
             "on_session_token raised BrokenDisk: the new token is not saved",
@@ -405,12 +519,75 @@ async def test_that_a_session_was_replaced_is_a_note_where_the_body_is_lost(stri
         assert "new" == token(bridge)
 
 
-@pytest.mark.parametrize("status", ["500 Internal Server Error", "401 Unauthorized", "200 OK"])
-async def test_an_answer_that_is_not_201_brings_no_token(status: str) -> None:
-    async with bridge_to_script(created("X-Session-Token: new", status=status), key="mine") as (bridge, _):
-        with pytest.raises(ChatbridgeError):
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("key", [None, "mine"])
+@pytest.mark.parametrize(
+    "status",
+    [
+        "200 OK",
+        "302 Found",
+        "400 Bad Request",
+        "401 Unauthorized",
+        "429 Too Many Requests",
+        "500 Internal Server Error",
+    ],
+)
+async def test_the_token_is_not_lost_whatever_the_status(
+    status: str, key: str | None, asynchronous: bool
+) -> None:
+    handed: list[str] = []
+
+    async def hand_over_later(secret: Secret) -> None:
+        await asyncio.sleep(0)
+        handed.append(secret.reveal())
+
+    def hand_over(secret: Secret) -> None:
+        handed.append(secret.reveal())
+
+    scripts = created("X-Session-Token: new", status=status), created()
+    async with bridge_to_script(*scripts, key=key, attempts=1) as (bridge, server):
+        own(bridge).on_session_token = hand_over_later if asynchronous else hand_over
+        with pytest.raises(ChatbridgeError) as failed:
             await bridge.create()
-        assert "mine" == token(bridge)
+        notes = getattr(failed.value, "__notes__", [])
+        assert ([REPLACED] if key else []) == [note[: len(REPLACED)] for note in notes]
+        assert ("new", ["new"]) == (token(bridge), handed)
+        assert () == (await bridge.create()).conversation.warnings
+    sent = [request.header("Authorization") for request in server.requests]
+    assert [[f"Bearer {key}"] if key else [], ["Bearer new"]] == sent
+
+
+@pytest.mark.parametrize("key", [None, "mine"])
+async def test_of_the_tokens_of_several_attempts_the_last_one_counts(key: str | None) -> None:
+    handed: list[str] = []
+    scripts = (
+        created("X-Session-Token: early", status="429 Too Many Requests"),
+        created("X-Session-Token: late"),
+    )
+    async with bridge_to_script(*scripts, key=key, clock=ManualClock()) as (bridge, _):
+        own(bridge).on_session_token = lambda secret: handed.append(secret.reveal())
+        warnings = (await bridge.create()).conversation.warnings
+        assert (1 if key else 0) == len(warnings)
+        assert ("late", ["late"]) == (token(bridge), handed)
+
+
+async def test_a_creation_that_is_cancelled_in_its_body_hands_the_token_over() -> None:
+    handed: list[str] = []
+
+    async def hand_over(secret: Secret) -> None:
+        await asyncio.sleep(0)
+        handed.append(secret.reveal())
+
+    head = written(b"", "201 Created", "X-Session-Token: new", "Content-Length: 99", framed=False)
+    clock = SteppingClock()
+    async with bridge_to_script((Step.READ, head, Step.STALL), clock=clock, idle_timeout=7.0) as (bridge, _):
+        own(bridge).on_session_token = hand_over
+        creation = asyncio.create_task(bridge.create())
+        await clock.until_waiting(7)
+        creation.cancel()
+        await asyncio.wait([creation])
+        assert creation.cancelled()
+        assert ["new"] == handed
 
 
 async def test_no_other_call_brings_a_token() -> None:
@@ -436,6 +613,64 @@ async def test_no_token_shows_whoever_made_it(emulator: DatamonkeyEmulator) -> N
         assert "bad *** or" in str(refused.value)
         for shown in (repr(backend.options), repr(vars(backend)), repr(chat.conversation)):
             assert minted not in shown
+
+
+class Killed(BaseException):
+    pass
+
+
+def kill(_: Secret) -> None:
+    raise Killed
+
+
+async def kill_later(_: Secret) -> None:
+    await asyncio.sleep(0)
+    raise Killed
+
+
+@pytest.mark.parametrize("callback", [kill, kill_later])
+@pytest.mark.parametrize("status", ["201 Created", "500 Internal Server Error"])
+async def test_a_callback_that_breaks_off_shows_no_token_in_a_traceback(
+    status: str, callback: Callback
+) -> None:
+    fresh = "eyJhbGciOi.fresh"
+    async with bridge_to_script(created(f"X-Session-Token: {fresh}", status=status)) as (bridge, _):
+        own(bridge).on_session_token = callback
+        with pytest.raises(Killed) as killed:
+            await bridge.create()
+        assert fresh == token(bridge)
+    shown = traceback.TracebackException.from_exception(killed.value, capture_locals=True)
+    told = "".join(frame for frame in shown.format() if __file__ not in frame)
+    assert "_hand_over" in told
+    assert fresh not in told
+
+
+async def test_an_error_that_repeats_the_new_token_does_not_show_it() -> None:
+    body, status = b'{"error":"no room for fresh-token"}', "500 Internal Server Error"
+    async with bridge_to_script(created("X-Session-Token: fresh-token", body=body, status=status)) as (
+        bridge,
+        _,
+    ):
+        with pytest.raises(DeliveryUnknown) as unknown:
+            await bridge.create()
+    assert "no room for ***" == unknown.value.excerpt
+
+
+# Connections
+
+
+async def test_a_creation_takes_a_new_connection_and_what_can_be_settled_or_repeated_a_pooled_one() -> None:
+    answer = b'{"message":{"role":"assistant","content":"hi"}}'
+    scripts = (answered(b'{"conversations":[]}'), answered(answer), created(), answered(answer), created())
+    async with bridge_to_script(*scripts, key="mine") as (bridge, server):
+        assert [] == [each async for each in bridge.conversations()]
+        await bridge.open("conv-1").send("hi")
+        await bridge.create()
+        await bridge.open("conv-1").send("hi")
+        await bridge.create()
+    read, send, first, again, second = [request.connection for request in server.requests]
+    assert (read, read) == (send, again)
+    assert 3 == len({read, first, second})
 
 
 def test_a_token_is_referred_to_in_a_config_string_and_not_written(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import socket
 import threading
+import traceback
 from http import HTTPStatus
 from types import NoneType
 from typing import Any
@@ -525,3 +526,20 @@ async def test_a_result_without_a_connection_is_an_accepted_message_too() -> Non
     failure = failed_to_connect(aiohttp.ClientConnectionError(), "http://127.0.0.1:1")
     error = to_error(Kind.RESULT, failure)
     assert (errors.StreamCut, Outcome.ACCEPTED) == (type(error), error.outcome)
+
+
+async def test_a_call_that_is_cancelled_while_its_answer_arrives_shows_no_header_of_it() -> None:
+    async with client_of((READ, answer(b"{}", "200 OK", "X-Token: hunter2")[:-1], STALL)) as client:
+        call = asyncio.create_task(client.api.call(SEND, {}))
+        await client.clock.until_waiting(60.0)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await call
+        assert caught.value.__traceback__ is not None
+        ours = caught.value.with_traceback(
+            caught.value.__traceback__.tb_next
+        )  # Without this test's own frame.
+
+    shown = "".join(traceback.TracebackException.from_exception(ours, capture_locals=True).format())
+    assert "in attempt" in shown
+    assert "hunter2" not in shown

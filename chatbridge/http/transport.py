@@ -300,7 +300,10 @@ class Transport:
             raise
         except asyncio.CancelledError as error:
             if not self._cancelled_by_closing():
-                raise error.with_traceback(None)  # Without aiohttp's frames, whose locals show the headers.
+                # Neither aiohttp's frames nor this one may show headers among their locals.
+                self.release(response)
+                response, keep = None, True
+                raise error.with_traceback(None)
             caught: Exception = aiohttp.ClientConnectionError()
         except Exception as error:  # noqa: BLE001 - the boundary: nothing foreign gets past it
             caught = error

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -24,7 +25,7 @@ from chatbridge.backend import (
 )
 from chatbridge.clock import deadline
 from chatbridge.domain import Conversation, Message, Reply, SendOptions
-from chatbridge.errors import ChatbridgeError, Outcome, OverloadedTimeout, Phase, UsageError
+from chatbridge.errors import BadOption, ChatbridgeError, Outcome, OverloadedTimeout, Phase, UsageError
 from chatbridge.http import Api, Transport, Warn, bearer
 from chatbridge.options import CommonOptions, option
 from chatbridge.secret import Secret
@@ -96,8 +97,11 @@ class SessionReplaced(ChatbridgeError):
 
 _REPLACED = (
     "the server did not take the session's token and opened another session: the conversations of the old "
-    "one are out of reach, and the backend's session_token is that of the new one"
+    "one are out of reach, and the new token must be saved to reach those made from now on "
+    "(a program finds it in the backend's session_token)"
 )
+_UNSENDABLE = "the server opened a session whose token cannot be sent, so the conversation is out of reach"
+_ISSUED = "X-Session-Token"
 _SENDABLE = re.compile(r"[!-~]+")  # With a blank in it, the server would skip the header.
 
 
@@ -106,13 +110,15 @@ class DatamonkeyBackend(PartialBackend):
     Chats in conversations that belong to a session.
 
     Attributes:
-        on_session_token: Called with each token that the server gives, to save it for the next bridge. What
-            it raises is a warning.
+        on_session_token: Called with the token that the server gives at a creation, and awaited if it gives
+            an awaitable, to save it for the next bridge: whatever became of the creation, which ends only
+            after it. What it raises is a warning.
     """
 
     def __init__(self, options: DatamonkeyOptions, transport: Transport) -> None:
+        _check(options.key)
         self.options = options
-        self.on_session_token: Callable[[Secret], None] | None = None
+        self.on_session_token: Callable[[Secret], Awaitable[None] | None] | None = None
         self._session_token = options.key
         self._creation = asyncio.Lock()
         self._api = Api(
@@ -152,19 +158,12 @@ class DatamonkeyBackend(PartialBackend):
         request = wire.NewConversation(title) if title else None
         warnings: list[str] = []
         async with self._alone():
-            before = self._session_token
             try:
-                created = await self._api.call(
-                    wire.CREATE,
-                    request,
-                    warn=warnings.append,
-                    on_head=lambda headers: self._adopt(headers, warnings.append),
-                )
+                created = await self._create(request, warnings.append)
             except ChatbridgeError as error:
                 _note(error, warnings)
                 raise
-            replaced = before is not None and before is not self._session_token
-        if replaced and self.options.strict:
+        if self.options.strict and _REPLACED in warnings:
             warnings.remove(_REPLACED)
             lost = SessionReplaced(
                 f"{NAME} {wire.CREATE.operation}: {_REPLACED}",
@@ -246,27 +245,53 @@ class DatamonkeyBackend(PartialBackend):
         finally:
             self._creation.release()
 
-    def _adopt(self, headers: Mapping[str, str], warn: Warn) -> None:
-        """Take the token of a session that the server has opened, and hand it over."""
-        text = headers.get("X-Session-Token")
-        if not text:
-            return
-        if not _SENDABLE.fullmatch(text):
-            warn(
-                "the server opened a session whose token cannot be sent, so the conversation is out of reach"
-            )
-            return
-        token = Secret(text)
-        if token != self._session_token:
-            if self._session_token is not None:
+    async def _create(self, request: wire.NewConversation | None, warn: Warn) -> wire.ChatConversation:
+        """Create a conversation, and take the token of a session that the server opened, even if it fails."""
+        before, issued = self._session_token, list[Secret]()
+
+        def on_head(headers: Mapping[str, str]) -> None:
+            if headers.get(_ISSUED):
+                issued.append(Secret(headers[_ISSUED]))
+                self._adopt(issued[-1])
+
+        try:
+            return await self._api.call(wire.CREATE, request, warn=warn, on_head=on_head)
+        finally:
+            if before is not None and before is not self._session_token:
                 warn(_REPLACED)
+            if issued:
+                await self._hand_over(issued[-1], warn)
+
+    def _adopt(self, token: Secret) -> None:
+        """Send *token* from now on; one that cannot be sent is no use, and one in use is no other."""
+        if _SENDABLE.fullmatch(token.reveal()) and token != self._session_token:
             self._api.set_header("Authorization", bearer(token))
             self._session_token = token
-        if self.on_session_token is not None:
+
+    async def _hand_over(self, token: Secret, warn: Warn) -> None:
+        """Give *token* to the application."""
+        if token != self._session_token:
+            warn(_UNSENDABLE)
+        elif self.on_session_token is not None:
             try:
-                self.on_session_token(token)
+                saving = self.on_session_token(token)
+                if inspect.isawaitable(saving):
+                    await saving
             except Exception as error:  # noqa: BLE001 - the application's; it must not cost the conversation
                 warn(f"on_session_token raised {type(error).__name__}: the new token is not saved")
+
+
+# What is raised may be shown with the variables of each function: here and above, none holds a token as text.
+
+
+def _check(key: Secret | None) -> None:
+    if key is not None and not _SENDABLE.fullmatch(key.reveal()):
+        raise BadOption(
+            backend=NAME,
+            option="key",
+            problem="holds a blank or another character that no token has; "
+            "the server would skip it, and open another session",
+        )
 
 
 def _note(error: ChatbridgeError, warnings: Sequence[str]) -> None:
