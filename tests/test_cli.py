@@ -6,6 +6,7 @@ import errno
 import json
 import runpy
 import sys
+import warnings
 from importlib import import_module
 from io import StringIO
 from pathlib import Path
@@ -27,6 +28,7 @@ from chatbridge.registry import load_adapter
 from chatbridge.secret import Secret
 from chatbridge.testing.emulator import Fault
 from chatbridge_adapters.kaziro.emulator import COMPLETE, KaziroEmulator
+from chatbridge_adapters.mtmai.emulator import MtmaiEmulator
 from cli_kit import KEY, check, failure, h2ogpte, install, run, served
 
 COMMANDS = [
@@ -125,6 +127,33 @@ def test_a_bug_is_called_one_and_shows_its_traceback_on_demand(monkeypatch: pyte
     shown = run("backends", "--debug").stderr
     assert "Traceback" in shown
     assert "--debug" not in shown
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]], ids=str)
+def test_each_warning_is_one_line_on_stderr_every_time(flags: list[str]) -> None:
+    emulator = MtmaiEmulator(metadata=False)
+    with served(emulator) as listening:
+        for _ in range(2):
+            run(
+                "send", listening.config, "hi", env=emulator.env
+            )  # It makes a session, and cannot know its id.
+        result = check(0, run("conversations", listening.config, "list", *flags, env=emulator.env))
+
+    assert (
+        2 * ["warning: mtmai chat_list: a session without an id was left out"] == result.stderr.splitlines()
+    )
+    assert ("[]\n" if flags else "") == result.stdout
+
+
+def test_warnings_of_others_stay_pythons_affair(monkeypatch: pytest.MonkeyPatch) -> None:
+    def aside() -> tuple[()]:
+        warnings.warn("somebody's", UserWarning, stacklevel=1)
+        return ()
+
+    monkeypatch.setattr(app_module, "list_backends", aside)
+    with pytest.warns(UserWarning, match="somebody's"):
+        assert "" == check(0, run("backends")).stderr
+    assert warnings.showwarning.__module__ == "warnings"
 
 
 @pytest.mark.parametrize("stuck", [True, False])

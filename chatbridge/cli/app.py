@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -18,6 +19,7 @@ from chatbridge.cli.describe import describe as describe_backend
 from chatbridge.cli.describe import list_backends, secret_options
 from chatbridge.cli.emulate import emulate as serve_emulator
 from chatbridge.cli.features import compare
+from chatbridge.cli.keys import Keys
 from chatbridge.cli.output import Output, one_line
 from chatbridge.cli.plain import plain, plain_reply
 from chatbridge.cli.program import FAILED, MISUSED, Program
@@ -65,6 +67,12 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _ask_key = click.option(
     "--ask-key", is_flag=True, help="Ask for the key at the terminal, without showing it."
 )
+_save_key = click.option(
+    "--save-key",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, writable=True, resolve_path=True, path_type=Path),
+    help="Save the key that the server gives out, for key=file:FILE next time.",
+)
 
 
 @click.group(
@@ -94,7 +102,7 @@ def app(context: click.Context) -> int:
     return 0
 
 
-def _bridge(url: str | None, output: Output, *, ask_key: bool) -> Bridge:
+def _bridge(url: str | None, output: Output, *, ask_key: bool, keys: Keys | None = None) -> Bridge:
     backend = find_backend(None if url in {None, "-"} else url)
     given: dict[str, Any] = {}
     if ask_key:
@@ -103,7 +111,10 @@ def _bridge(url: str | None, output: Output, *, ask_key: bool) -> Bridge:
         for name in secret_options(load_adapter(backend.scheme)):
             typed: str = click.prompt(f"{backend.scheme} {name}", hide_input=True, err=True)
             given[name] = Secret(typed)
-    return connect(backend, **given)
+    bridge = connect(backend, **given)
+    if keys is not None:
+        keys.watch(bridge, backend)
+    return bridge
 
 
 @app.command(epilog=_example("chatbridge demo"))
@@ -125,17 +136,22 @@ def demo(output: Output) -> int:
 @click.option("--conversation", "-c", metavar="ID", help="Go on with this one instead of a new one.")
 @_raw
 @_ask_key
+@_save_key
 @_debug
 @click.pass_obj
-def chat(output: Output, url: str | None, conversation: str | None, *, ask_key: bool) -> None:
+def chat(
+    output: Output, url: str | None, conversation: str | None, *, ask_key: bool, save_key: Path | None
+) -> int:
     """
     Talk; the answers are streamed.
 
     Through a pipe, each line of stdin is a message (or a command, /help shows them), answers go to stdout,
     and the first failure ends it.
     """
-    bridge = _bridge(url, output, ask_key=ask_key)
+    keys = Keys(output, save_key)
+    bridge = _bridge(url, output, ask_key=ask_key, keys=keys)
     Talk(bridge, output).run(conversation)
+    return FAILED if keys.lost else 0
 
 
 @app.command(
@@ -153,6 +169,7 @@ def chat(output: Output, url: str | None, conversation: str | None, *, ask_key: 
 @_json
 @_raw
 @_ask_key
+@_save_key
 @_debug
 @click.pass_obj
 def send(  # one argument for each of the command line's
@@ -164,18 +181,21 @@ def send(  # one argument for each of the command line's
     delete: bool,
     as_json: bool,
     ask_key: bool,
-) -> None:
+    save_key: Path | None,
+) -> int:
     """
     Send one message and print the answer.
 
     The conversation's id goes to stderr. TEXT may be '-' for what is on stdin.
     """
-    bridge = _bridge(url, output, ask_key=ask_key)
+    keys = Keys(output, save_key)
+    bridge = _bridge(url, output, ask_key=ask_key, keys=keys)
     try:
         asyncio.run(_send(bridge, output, text, conversation, delete=delete, as_json=as_json))
     except KeyboardInterrupt:
         output.note("chatbridge: interrupted; a message that was under way may have arrived")
         raise
+    return FAILED if keys.lost else 0
 
 
 def _stdin() -> str:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from contextlib import suppress
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import click
 
 from chatbridge.cli.output import Output, paragraph
-from chatbridge.errors import ChatbridgeError, MissingSecret, UsageError
+from chatbridge.errors import ChatbridgeError, ChatbridgeWarning, MissingSecret, UsageError
 
 __all__ = ["FAILED", "INTERRUPTED", "MISUSED", "Program"]
 
@@ -27,10 +29,35 @@ class Program(click.Group):
         output: Output = extra.setdefault("obj", Output())
         extra["standalone_mode"] = False
         try:
-            code = _code(super().main(*args, **extra))
+            with _noted_warnings(output):
+                code = _code(super().main(*args, **extra))
         except Exception as error:  # noqa: BLE001 - the last line of defence
             code = _explain(error, output)
         sys.exit(code)
+
+
+@contextmanager
+def _noted_warnings(output: Output) -> Generator[None]:
+    """Say each `ChatbridgeWarning` in a line on stderr, every time; others are Python's own affair."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def note(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, ChatbridgeWarning):
+                output.note(f"warning: {message}")
+            else:
+                show(message, category, filename, lineno, file, line)
+
+        warnings.simplefilter("always", ChatbridgeWarning)
+        warnings.showwarning = note
+        yield
 
 
 def _code(result: object) -> int:
