@@ -56,7 +56,8 @@ def connect(
         url: A config string, the name of a backend in the user's config file, or None for
             `$CHATBRIDGE_BACKEND` or the file's default.
         clock: Measures time, for tests.
-        options: Options of the backend; they win over those in *url*. Here a secret may be given itself.
+        options: Options of the backend; they win over those in *url*, and None counts as not given. Here a
+            secret may be given itself.
 
     Raises:
         ConfigError: Naming the part at fault.

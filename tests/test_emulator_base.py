@@ -472,3 +472,9 @@ async def test_calls_of_a_cleared_log_still_get_their_answer(echo: Echo, http: a
     async with await asking as response:
         assert {"said": "a"} == json.loads(await response.read())
     assert [] == echo.calls
+
+
+@pytest.mark.parametrize("name", ["_send", "_keep", "_serve"])
+def test_what_serving_needs_cannot_be_replaced_by_mistake(name: str) -> None:
+    with pytest.raises(TypeError, match=f"Careless: an emulator's own {name} cannot be replaced"):
+        type("Careless", (Echo,), {name: None})

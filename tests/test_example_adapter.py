@@ -87,11 +87,47 @@ def test_it_keeps_every_rule_of_the_contract(python: Python) -> None:
     assert 0 == done.returncode
 
 
-def test_the_contract_fails_for_what_is_not_installed(python: Python) -> None:
-    done = python(str(CONTRACT), "cockatoo")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["cockatoo"], "contract.py: no chat backend named 'cockatoo' is installed"),
+        (["fake"], "contract.py: fake has no emulator"),
+        ([], "python contract.py NAME [OPTION=VALUE ...]"),
+        (["parrot", "loud"], "python contract.py NAME [OPTION=VALUE ...]"),
+    ],
+)
+def test_what_has_no_emulator_cannot_be_tried(python: Python, arguments: list[str], said: str) -> None:
+    done = python(str(CONTRACT), *arguments)
+
+    assert (1, "") == (done.returncode, done.stdout)
+    assert said in done.stderr
+
+
+def test_a_broken_rule_makes_the_contract_fail_and_options_reach_the_backend(python: Python) -> None:
+    done = python(str(CONTRACT), "h2ogpte")
 
     assert 1 == done.returncode
-    assert "BROKEN " in done.stdout
+    (broken,) = (line for line in done.stdout.splitlines() if not line.startswith("kept "))
+    assert "there are no references" in broken
+    assert 0 == python(str(CONTRACT), "h2ogpte", "collection=maples").returncode
+
+
+CRASHING = """
+import runpy, sys
+from chatbridge_adapters.kaziro.emulator import KaziroEmulator
+KaziroEmulator._retrieve = None
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_crash_of_the_emulator_is_shown(python: Python) -> None:
+    done = python("-c", CRASHING, str(CONTRACT), "kaziro")
+
+    assert 1 == done.returncode
+    assert (
+        "BROKEN  Read a conversation by its id. (check_get: the emulator crashed: [TypeError(" in done.stdout
+    )
 
 
 TALK = """

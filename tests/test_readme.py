@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from attrs import fields
 
-from chatbridge import errors
+from chatbridge import connect, errors
 from chatbridge.options import CommonOptions
 from chatbridge.registry import load_adapter
 from chatbridge.testing.emulator import serve
@@ -20,8 +20,12 @@ README = Path(__file__).parent.parent.joinpath("README.md").read_text(encoding="
 # The blocks of that section are pieces of the example adapter, whose own tests run them.
 ELSEWHERE = re.sub(r"^## Write an adapter\n.*?(?=^## )", "", README, flags=re.DOTALL | re.MULTILINE)
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", ELSEWHERE, re.DOTALL | re.MULTILINE)
-PROGRAMS = [block for block in BLOCKS if "async with connect(" in block and "async def" not in block]
 SPECIAL = [block for block in BLOCKS if "isinstance(bridge.backend" in block]
+PROGRAMS = [
+    block
+    for block in BLOCKS
+    if "async with connect(" in block and "async def" not in block and block not in SPECIAL
+]
 TESTS = [block for block in BLOCKS if "async def" in block]
 
 
@@ -56,25 +60,44 @@ async def test_each_test_passes(block: str) -> None:
     await test()
 
 
+def of(api: str) -> str:
+    """Give the block that shows what only *api* has."""
+    (block,) = (block for block in SPECIAL if f"chatbridge_adapters.{api} " in block)
+    return block
+
+
 @pytest.mark.parametrize(
     ("api", "operations"),
     [
         ("h2ogpte", {"update_chat_session_collection", "list_questions_for_chat_session"}),
-        ("datamonkey", {"create_conversation"}),
         ("tachyon", {"update_chatroom", "get_chatrooms"}),
     ],
 )
 async def test_what_only_one_api_has_works_as_shown(api: str, operations: set[str]) -> None:
-    (block,) = (block for block in SPECIAL if f"chatbridge_adapters.{api} " in block)
     emulator = load_adapter(api).load_emulator()()
     async with serve(emulator) as served:
         setup = (
             "from chatbridge import connect\n"
             f'async with connect("{served.config}", key=key) as bridge:\n    chat = await bridge.create()\n'
         )
-        await run(setup + textwrap.indent(block, "    "), key=emulator.key, save=list[str]().append)
+        await run(setup + textwrap.indent(of(api), "    "), key=emulator.key)
 
     assert operations <= {call.operation for call in emulator.calls}
+
+
+async def test_a_session_is_gone_on_with_the_next_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DATAMONKEY_SESSION_TOKEN", raising=False)
+    emulator = load_adapter("datamonkey").load_emulator()()
+    async with serve(emulator) as served:
+        program = "from chatbridge import connect\n" + of("datamonkey").replace("datamonkey:", served.config)
+        for day in (1, 2):
+            found = await run(program)
+            key = found["saved"].read_text()
+            async with connect(served.config, key=key) as bridge:
+                assert day == len([conversation async for conversation in bridge.conversations()])
 
 
 def test_the_common_options_and_their_defaults_are_those_in_the_table() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import evolve, field, frozen
 
@@ -27,6 +27,9 @@ from chatbridge.domain import (
     TextDelta,
 )
 from chatbridge.errors import UnsupportedFeature, UsageError
+
+if TYPE_CHECKING:
+    from chatbridge.testing.emulator import Emulator
 
 __all__ = [
     "Ask",
@@ -155,6 +158,8 @@ class Checks:
     A subclass overrides the hooks where its backend does not answer as `chatbridge.testing.responder` does.
 
     Attributes:
+        emulator: The emulator that `open_bridge` leads to, where faults can be planned; without one the rules
+            for faults do not apply.
         PATIENCE: Seconds after which a rule that hangs has failed.
         SAMPLES: A value for each field of `SendOptions` but `include` and `extra`.
         TOOL: A tool that the message "Ask weather please" has called, where tools are supported.
@@ -179,8 +184,9 @@ class Checks:
         "response_format": {"type": "text"},
     }
 
-    def __init__(self, open_bridge: OpenBridge | None = None) -> None:
+    def __init__(self, open_bridge: OpenBridge | None = None, emulator: Emulator | None = None) -> None:
         self._open_bridge = open_bridge
+        self.emulator = emulator
 
     def open_bridge(self) -> AbstractAsyncContextManager[Bridge]:
         """Open a bridge to the backend under test; override this, or give it to the constructor."""

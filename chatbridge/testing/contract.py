@@ -8,7 +8,8 @@ The rules that every backend keeps, for authors of adapters to run.
 
 The rules ask what the profile claims, never what the backend is called: what is claimed must work, and what
 is not must be refused before any I/O. They need a partner that answers alike each time, such as an emulator.
-No test framework is needed; with one, each of `checks()` makes a test.
+With an `emulator` they try faults too. No test framework is needed; with one, each of `checks()` makes a
+test.
 """
 
 from __future__ import annotations

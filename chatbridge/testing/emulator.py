@@ -7,6 +7,7 @@ An emulator says how its API answers: it lists operations, each with a handler t
 
 from __future__ import annotations
 
+import re
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
@@ -145,6 +146,13 @@ class Emulator(ABC):
             raise ValueError(f"{self.name} has no error lines in a stream")
         self.faults.extend([(operation, fault)] * times)
         return fault
+
+    def __init_subclass__(cls) -> None:
+        """Keep the names free that serving needs."""
+        super().__init_subclass__()
+        taken = sorted(name for name in vars(cls) if name in _SERVING)
+        if taken:
+            raise TypeError(f"{cls.__name__}: an emulator's own {', '.join(taken)} cannot be replaced")
 
     def app(self) -> web.Application:
         """Build the application that serves this emulator, whose state it shares."""
@@ -328,3 +336,8 @@ def _abort(request: web.Request) -> web.StreamResponse:
 async def _write(response: web.StreamResponse, parts: Sequence[bytes]) -> None:
     for part in parts:
         await response.write(part)
+
+
+_SERVING = frozenset(
+    name for name, value in vars(Emulator).items() if re.match("_[a-z]", name) and callable(value)
+)

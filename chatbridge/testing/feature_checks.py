@@ -261,7 +261,10 @@ class FeatureChecks(Checks):
                 chat = await bridge.create(extra=self.about_documents())
                 for asked in (self.streamed, self.sent):
                     reply = await asked(chat, "Where is that written?", SendOptions(include="references"))
-                    expect(bool(reply.message.references), "there are no references")
+                    expect(
+                        bool(reply.message.references),
+                        "there are no references; `about_documents` says how to have some",
+                    )
                     expect_equal((), reply.warnings, "the warnings of an answer with references")
                     expect(all(each.document_id for each in reply.message.references), "one has no document")
 

@@ -17,6 +17,7 @@ from chatbridge.errors import (
     BadOption,
     ChatbridgeError,
     NotFound,
+    Outcome,
     Refused,
     UnsupportedFeature,
     UsageError,
@@ -31,6 +32,7 @@ from chatbridge.testing.checking import (
     strict,
     what_raises,
 )
+from chatbridge.testing.faults import Fault
 
 __all__ = ["TurnChecks"]
 
@@ -272,6 +274,27 @@ class TurnChecks(Checks):
                     expect_equal(error.__class__, again.__class__, "the class of an error after pickling")
                     expect_equal(str(error), str(again), "the text of an error after pickling")
                     expect_equal(vars(error), vars(again), "the facts of an error after pickling")
+
+    async def check_lost_answers(self) -> None:
+        """Send a message or a creation once even if its answer is lost, and say that it may have arrived."""
+        async with self.bridge() as bridge:
+            emulator = self.emulator
+            if emulator is None:
+                raise NotApplicable("there is no emulator to plan faults with")
+            calls: dict[str, Callable[[], Awaitable[object]]] = {}
+            if bridge.profile.can(Feature.CREATE):
+                calls["a creation"] = bridge.create
+            if bridge.profile.can(Feature.SEND):
+                chat = await self.conversation(bridge)
+                calls["a message"] = lambda: chat.send("Once")
+                calls["a streamed message"] = lambda: self.streamed(chat, "Once more")
+            for what, call in calls.items():
+                emulator.calls.clear()
+                emulator.fail(Fault(drop="after"))
+                error = await what_raises(ChatbridgeError, f"{what} whose answer is lost", call)
+                expect_equal(1, len(emulator.calls), f"how often {what} went out")
+                doubt = error.outcome in {Outcome.UNKNOWN, Outcome.ACCEPTED}
+                expect(doubt, f"{what} may have arrived, and {type(error).__name__} says {error.outcome}")
 
     async def check_closed(self) -> None:
         """Say so once closed, and be closed again without harm."""
