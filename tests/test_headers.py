@@ -40,6 +40,7 @@ class Anything:
 SEND = Endpoint("say", "POST", "/say", answer=Anything)
 GET = Endpoint("get", "GET", "/get", Kind.READ, answer=Anything)
 CREATE = Endpoint("create", "POST", "/new", Kind.CREATE, answer=Anything)
+RESULT = Endpoint("result", "GET", "/result", Kind.RESULT, answer=Anything)
 STREAM = Endpoint("ask", "POST", "/ask", answer=Anything, framing=JsonLines, ends=lambda _: False)
 
 
@@ -124,6 +125,8 @@ async def test_s4_sends_and_creations_go_out_on_fresh_connections_and_reads_shar
         (SEND, True, 1),
         (CREATE, False, 3),
         (CREATE, True, 3),
+        (RESULT, False, 3),
+        (RESULT, True, 3),
         (GET, False, 1),
     ):
         async with client_of((READ, answer(b"{}")), can_settle=settle) as client:

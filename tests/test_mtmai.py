@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import traceback
+import uuid
 import warnings
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -152,6 +153,7 @@ def test_what_is_missing_is_said() -> None:
     [
         ("bearer", "token", "Authorization", "Bearer token"),
         ("basic", "me:a:b\u00e9", "Authorization", "Basic " + base64.b64encode(b"me:a:b\xc3\xa9").decode()),
+        ("basic", "nöm:päss中", "Authorization", "Basic " + base64.b64encode("nöm:päss中".encode()).decode()),
         ("cookie", "v=1", "Cookie", "hatchet=v=1"),
         ("cookie", "hatchet=v", "Cookie", "hatchet=v"),
     ],
@@ -212,6 +214,22 @@ async def test_no_form_of_a_key_that_a_server_repeats_is_shown(
     for word in (*echo.split(), key, key.partition(":")[2] or key):
         assert word == "Bearer" or word not in shown
     assert "here" in shown
+
+
+async def test_a_password_of_a_few_letters_is_left_where_it_turns_up_by_chance(
+    reach: Reach, emulator: MtmaiEmulator
+) -> None:
+    emulator.key = "me:s"
+    bridge = await reach(emulator, auth="basic")
+    emulator.fail(Fault(status=403, error="this is so: me:s, " + base64.b64encode(b"me:s").decode()))
+    with pytest.raises(AuthFailed) as refused:
+        await listed(bridge)
+    assert "this is so: ***, ***" == refused.value.excerpt
+    emulator.key = ":"
+    bridge = await reach(emulator, auth="basic")
+    emulator.fail(Fault(status=403, error="so: no"))
+    with pytest.raises(AuthFailed, match="so: no"):
+        await listed(bridge)
 
 
 # What is sent
@@ -309,14 +327,27 @@ async def test_a_new_session_that_cannot_be_addressed_is_an_answer_that_is_lost(
 
 
 @pytest.mark.parametrize("value", NAMELESS)
-async def test_a_session_that_is_read_or_renamed_has_an_id(
-    mtmai: Bridge, emulator: MtmaiEmulator, value: object
+async def test_a_session_that_is_read_or_renamed_has_the_id_that_it_was_asked_for_by(
+    mtmai: Bridge, emulator: MtmaiEmulator, value: Json
 ) -> None:
     chat = mtmai.open(SESSION)
     for call in (chat.refresh, lambda: chat.rename("x")):
         answer(emulator, value)
-        with pytest.raises(BadAnswer, match=r"@ \$\.metadata"):
-            await call()
+        read = await call()
+        assert (SESSION, value["name"]) == (read.id, read.title)
+
+
+async def test_a_session_without_metadata_is_read_and_renamed_as_the_emulator_shows_it(
+    reach: Reach, emulator: MtmaiEmulator
+) -> None:
+    emulator.metadata, emulator.ids = False, lambda: uuid.UUID(SESSION)
+    bridge = await reach(emulator)
+    with pytest.raises(AnswerLost):
+        await bridge.create(title="old")
+    chat = bridge.open(SESSION)
+    for call, title in ((chat.refresh, "old"), (lambda: chat.rename("new"), "new")):
+        read = await call()
+        assert (SESSION, title) == (read.id, read.title)
 
 
 async def test_sessions_without_an_id_are_left_out_of_the_list_with_a_warning(
@@ -450,6 +481,11 @@ async def test_half_a_character_in_an_answer_is_replaced_with_a_warning(
         ({"description": "Please provide valid credentials"}, None, "Please provide valid credentials"),
         ({"description": "bad", "code": 5}, "5", "bad"),
         ({"message": "Unprocessable"}, None, "Unprocessable"),
+        ({"errors": [], "message": "Unprocessable"}, None, "Unprocessable"),
+        ({"error": "team crashed"}, None, "team crashed"),
+        ({"error": {"message": "team crashed", "code": 7}}, "7", "team crashed"),
+        ({"description": "", "message": "", "error": ""}, None, None),
+        ({"error": 5}, None, None),
         ({"errors": "none"}, None, None),
         ({"errors": [{"description": 7, "code": 1.5}]}, None, None),
         (["no"], None, None),
@@ -556,7 +592,7 @@ OBJECTS = st.fixed_dictionaries(
 @given(OBJECTS)
 def test_whatever_a_session_holds_it_is_a_conversation_or_of_another_form(value: Json) -> None:
     try:
-        read = structure(value, wire.ChatSession)
+        read = structure(value, wire.CreatedSession)
     except BrokenContent:
         return
     conversation = wire.to_conversation(read, read.metadata.id)

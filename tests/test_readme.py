@@ -62,7 +62,7 @@ async def test_each_test_passes(block: str) -> None:
 
 def of(api: str) -> str:
     """Give the block that shows what only *api* has."""
-    (block,) = (block for block in SPECIAL if f"chatbridge_adapters.{api} " in block)
+    (block,) = (str(block) for block in SPECIAL if f"chatbridge_adapters.{api} " in block)
     return block
 
 

@@ -104,8 +104,9 @@ class Api:
         name: The backend's name, for errors.
         headers: Sent with each request; secrets among them never show.
         read_error: Reads the API's error bodies.
-        can_settle: Whether a send in doubt can be settled afterwards. Where it cannot, sends and
-            creations go out on fresh connections: a pooled one may be stale, and would leave them in doubt.
+        can_settle: Whether a send in doubt can be settled afterwards. Where it cannot, sends go out on fresh
+            connections, as creations and results always do: a pooled one may be stale, and would leave them
+            in doubt.
     """
 
     def __init__(
@@ -214,7 +215,9 @@ class Api:
 
     def needs_fresh(self, endpoint: Endpoint[Any]) -> bool:
         """Say whether *endpoint* must not go out on a pooled connection."""
-        return endpoint.kind is Kind.CREATE or (endpoint.kind is Kind.SEND and not self._can_settle)
+        if endpoint.kind is Kind.SEND:
+            return not self._can_settle
+        return endpoint.kind in {Kind.CREATE, Kind.RESULT}
 
     def request(
         self, endpoint: Endpoint[Any], body: object, ids: Mapping[str, str], query: Mapping[str, Any]

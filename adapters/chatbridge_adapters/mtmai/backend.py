@@ -38,6 +38,7 @@ _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE
 _COOKIE = re.compile(r"[!#-+\--:<-\[\]-~]+")
 _COOKIE_NAME = "hatchet="
 _LONGEST_ID = 36
+_SHORTEST_HIDDEN = 4
 
 
 def _check_tenant(_: object, __: Attribute[str], value: str) -> None:
@@ -49,7 +50,9 @@ def _check_tenant(_: object, __: Attribute[str], value: str) -> None:
 class MtmaiOptions(CommonOptions):
     """What Mtmai can be told."""
 
-    key: Secret = option("The token; with auth=basic NAME:PASSWORD, with auth=cookie the cookie's value.")
+    key: Secret = option(
+        "The token; with auth=basic NAME:PASSWORD, with auth=cookie the value of the cookie hatchet."
+    )
     tenant: str = option("Id of the tenant, a UUID.", validator=_check_tenant)
     team: str | None = option("Id of the team that answers; without one nothing can be sent.", default=None)
     auth: Literal["bearer", "basic", "cookie"] = option("How the key is presented.", default="bearer")
@@ -87,7 +90,7 @@ _WITHOUT_TEAM = evolve(PROFILE, instead={**PROFILE.instead, **dict.fromkeys(_BY_
 _WITH_TEAM = evolve(
     PROFILE.with_features(dict.fromkeys(_BY_TEAM, Support.NATIVE)),
     notes=(
-        "The team sees the message alone: neither what was said before nor the session.",
+        "The team sees the message alone: neither what was said before nor the session, which is not looked at.",
         *PROFILE.notes,
         "Several agents may answer, each with a message of its own.",
         "The API does not say why an answer ended, so `finish_reason` is not known.",
@@ -109,9 +112,9 @@ class MtmaiBackend(PartialBackend):
     def __init__(self, options: MtmaiOptions, transport: Transport) -> None:
         self.options = options
         self._profile = profile(options)
-        header, value, bare = _CREDENTIALS[options.auth](options.key)
+        header, value, hidden = _CREDENTIALS[options.auth](options.key)
         self._api = Api(transport, NAME, headers={header: value}, read_error=wire.read_error)
-        for secret in (options.key, bare):
+        for secret in hidden:
             self._api.redactor.add(secret)
 
     @property
@@ -137,7 +140,7 @@ class MtmaiBackend(PartialBackend):
             ids=self._ids(),
             warn=warnings.append,
         )
-        return _to_conversation(session, warnings)
+        return _to_conversation(session, session.metadata.id, warnings)
 
     async def get_conversation(self, conversation_id: str) -> Conversation:
         """Read a session."""
@@ -145,7 +148,7 @@ class MtmaiBackend(PartialBackend):
         session = await self._api.call(
             wire.GET_SESSION, ids=self._ids(chat=conversation_id), warn=warnings.append
         )
-        return _to_conversation(session, warnings)
+        return _to_conversation(session, conversation_id, warnings)
 
     async def list_conversations(self) -> AsyncIterator[Conversation]:
         """Yield all sessions of the tenant; one without an id is left out, with an `AnswerWarning`."""
@@ -165,7 +168,7 @@ class MtmaiBackend(PartialBackend):
             ids=self._ids(chat=conversation_id),
             warn=warnings.append,
         )
-        return _to_conversation(session, warnings)
+        return _to_conversation(session, conversation_id, warnings)
 
     async def list_messages(
         self,
@@ -212,26 +215,26 @@ class MtmaiBackend(PartialBackend):
                 raise lines.failed("the run ended without a message")
         for event in agents.end():
             yield event
-        warnings += [*lines.warnings, *agents.warnings]
-        if "usage" in options.include and agents.usage is None:
-            warnings.append("the server told no usage that can be read")
-        reply = Reply(agents.messages, usage=agents.usage, warnings=warnings, extra={"workflowRunId": run_id})
-        yield Finished(reply)
+        warnings += agents.warnings
+        usage = agents.usage
+        if "usage" in options.include and (usage is None or usage.total_tokens is None):
+            warnings.append("the server did not tell the whole usage")
+        extra = {"workflowRunId": run_id} | ({} if agents.ended else {"end": "unmarked"})
+        yield Finished(Reply(agents.messages, usage=usage, warnings=warnings, extra=extra))
 
     async def _start(
         self, request: wire.AgentRunInput, warnings: list[str]
     ) -> tuple[str, EventStream[wire.Line]]:
         """Start a run; give its id, and the stream of its events, not yet opened."""
-        run_id, excerpt = None, "what came in place of a run's start is not one"
+        run_id = None
         async with self._api.stream(wire.RUN, request, ids=self._ids()) as lines:
             async for line in lines:
                 if line.error is not None:
                     raise lines.failed(line.error)
                 run_id = line.run_id
-                excerpt = wire.read_error(200, line.raw).message or excerpt
             warnings += lines.warnings
             if run_id is None:
-                raise lines.failed(excerpt)
+                raise lines.failed("the run's start tells no id")
             with suppress(UsageError):
                 return run_id, self._api.stream(wire.PULL, ids=self._ids(stream=run_id))
             raise lines.failed("the run's id is none that can be asked for")
@@ -245,26 +248,29 @@ class MtmaiBackend(PartialBackend):
         return {"tenant": self.options.tenant, **ids}
 
 
-def _to_conversation(session: wire.ChatSession, warnings: Sequence[str]) -> Conversation:
-    return evolve(wire.to_conversation(session, session.metadata.id), warnings=warnings)
+def _to_conversation(session: wire.ChatSession, known_id: str, warnings: Sequence[str]) -> Conversation:
+    told_id = session.metadata.id if session.metadata else None
+    return evolve(wire.to_conversation(session, told_id or known_id), warnings=warnings)
 
 
 # What is raised may be shown with the variables of each function: below, none holds a secret as text.
 
 
-def _bearer(key: Secret) -> tuple[str, Secret, Secret]:
-    """Give the header that presents *key*, its value, and what of it is secret."""
-    return "Authorization", bearer(key), key
+def _bearer(key: Secret) -> tuple[str, Secret, Sequence[Secret]]:
+    """Give the header that presents *key*, its value, and what else must not show."""
+    return "Authorization", bearer(key), ()
 
 
-def _basic(key: Secret) -> tuple[str, Secret, Secret]:
+def _basic(key: Secret) -> tuple[str, Secret, Sequence[Secret]]:
     if ":" not in key.reveal():
         raise BadOption(backend=NAME, option="key", problem="is not NAME:PASSWORD, as auth=basic needs it")
     encoded = Secret(f"Basic {b64encode(key.reveal().encode()).decode()}")
-    return "Authorization", encoded, Secret(key.reveal().partition(":")[2] or key.reveal())
+    # A very short one turns up by chance, and masking it there would tell what it is.
+    hidden = [key, Secret(key.reveal().partition(":")[2] or key.reveal())]
+    return "Authorization", encoded, [each for each in hidden if len(each.reveal()) >= _SHORTEST_HIDDEN]
 
 
-def _cookie(key: Secret) -> tuple[str, Secret, Secret]:
+def _cookie(key: Secret) -> tuple[str, Secret, Sequence[Secret]]:
     if not _COOKIE.fullmatch(key.reveal().removeprefix(_COOKIE_NAME)):
         raise BadOption(
             backend=NAME,
@@ -272,7 +278,7 @@ def _cookie(key: Secret) -> tuple[str, Secret, Secret]:
             problem="is not the value of a cookie, which has no blank, comma, semicolon, quote or backslash",
         )
     bare = Secret(key.reveal().removeprefix(_COOKIE_NAME))
-    return "Cookie", Secret(f"{_COOKIE_NAME}{bare.reveal()}"), bare
+    return "Cookie", Secret(f"{_COOKIE_NAME}{bare.reveal()}"), [bare]
 
 
 _CREDENTIALS = {"bearer": _bearer, "basic": _basic, "cookie": _cookie}

@@ -34,6 +34,7 @@ from chatbridge.http import (
 TEXT_MESSAGE = "TextMessage"
 CHUNK = "ModelClientStreamingChunkEvent"
 END_OF_TEXT = "d"
+END_OF_RUN = "WorkflowRunEnd"
 
 _START = "WorkflowRunStart"
 _SENT_AS_EVENTS = ("", "2")  # The prefixes of lines that hold events; bare lines do, too.
@@ -57,7 +58,7 @@ class KnownMetadata(Metadata):
 
 
 @frozen(kw_only=True)
-class ListedSession:
+class ChatSession:
     """A session; the document lets it be without metadata, and so without an id."""
 
     name: str
@@ -66,8 +67,8 @@ class ListedSession:
 
 
 @frozen(kw_only=True)
-class ChatSession(ListedSession):
-    """A session that can be addressed."""
+class CreatedSession(ChatSession):
+    """A session that nobody could address if it told no id."""
 
     metadata: KnownMetadata = field()
 
@@ -76,7 +77,7 @@ class ChatSession(ListedSession):
 class ChatSessionList:
     """All sessions of a tenant."""
 
-    rows: list[ListedSession] | None = None
+    rows: list[ChatSession] | None = None
 
 
 @frozen
@@ -166,22 +167,46 @@ class Event:
 
 
 @define
-class Line:
-    """
-    One line of a run: events, or the words of a failure.
-
-    A JSON document in place of lines is one as well, with nothing but `raw`.
-    """
+class Told:
+    """What a line tells: events, or the words of a failure."""
 
     events: list[Event] = field(factory=list[Event])
     error: str | None = None
+
+
+@define
+class Line:
+    """
+    One line of a run, or a JSON document in place of its lines.
+
+    Attributes:
+        as_line: What `read_line` makes of a line; None for a document.
+        raw: The document.
+    """
+
+    as_line: Told | None = None
     raw: Raw = keep_raw()
+
+    @property
+    def events(self) -> list[Event]:
+        """The events on the line."""
+        return self.as_line.events if self.as_line else []
+
+    @property
+    def error(self) -> str | None:
+        """The words of a failure, if this is what tells one."""
+        return self.as_line.error if self.as_line else _failure(self.raw)
 
     @property
     def run_id(self) -> str | None:
         """The id of the run that has been started, if this is what says so."""
-        told = [self.raw, *(event.fields for event in self.events)]
+        told = [event.fields for event in self.events] if self.as_line else [self.raw]
         return next((found for fields in told if (found := _run_id(fields))), None)
+
+    @property
+    def begins(self) -> bool:
+        """Whether there is nothing here but the start of a run, or what is no event."""
+        return all(event.kind in {"", _START} for event in self.events)
 
 
 _BEYOND = "the API's document as the web interface codeh007/mtx at commit 201dfeac uses it"
@@ -193,7 +218,7 @@ CREATE_SESSION = Endpoint(
     _CHATS,
     Kind.CREATE,
     request=ChatSessionUpdate,
-    answer=ChatSession,
+    answer=CreatedSession,
 )
 LIST_SESSIONS = Endpoint("chat_list", "GET", _CHATS, Kind.READ, answer=ChatSessionList)
 GET_SESSION = Endpoint("chat_get", "GET", f"{_CHATS}/{{chat}}", Kind.READ, answer=ChatSession)
@@ -212,19 +237,23 @@ LIST_MESSAGES = Endpoint(
 
 def read_line(frame: Frame) -> dict[str, object]:
     """
-    Make a `Line` of a frame: its prefixes are those of the AI SDK's data streams.
+    Make a `Line` of a frame.
 
     Raises:
         BrokenContent: It holds no JSON.
     """
-    value: object = loads(frame.data)
-    if frame.name == "3":
+    return {"as_line": _told(frame.name, loads(frame.data))}
+
+
+def _told(prefix: str, value: object) -> dict[str, object]:
+    """Make a `Told` of a line; its prefixes are those of the AI SDK's data streams."""
+    if prefix == "3":
         return {"error": value if isinstance(value, str) else _message(value) or "no reason was given"}
-    if frame.name == "0":
+    if prefix == "0":
         return {"events": [{"kind": CHUNK, "fields": {}, "said": {"content": value}}]}
-    if frame.name not in _SENT_AS_EVENTS:
-        return {"events": [{"kind": frame.name, "fields": _fields(value)}]}
-    if _is_object(value) and not _kind(value) and not _run_id(value) and (message := _message(value)):
+    if prefix not in _SENT_AS_EVENTS:
+        return {"events": [{"kind": prefix, "fields": _fields(value)}]}
+    if _is_object(value) and (message := _failure(value)):
         return {"error": message}
     return {"events": [_event(each) for each in (value if _is_list(value) else [value])]}
 
@@ -240,6 +269,7 @@ RUN = Endpoint(
     framing=PrefixedLines,
     read=read_line,
     ends=lambda line: line.run_id is not None,
+    whole=lambda line: line.begins,
     beyond=_BEYOND,
 )
 PULL = Endpoint(
@@ -263,7 +293,7 @@ def to_run(team: str, session_id: str, message_id: str, text: str, at: float) ->
     return AgentRunInput("ag", isStream=False, params=FlowAgPayload(team, session_id, [message]))
 
 
-def to_conversation(session: ListedSession, session_id: str) -> Conversation:
+def to_conversation(session: ChatSession, session_id: str) -> Conversation:
     """Say a session in ours."""
     metadata = session.metadata or Metadata()
     return Conversation(
@@ -289,28 +319,33 @@ def to_message(message: ChatMessage) -> Message:
 
 
 def read_error(_: int, body: Any) -> ApiError:  # noqa: ANN401 - JSON
-    """Read an APIErrors or an APIError, of whatever status, or the `message` of the server's framework."""
+    """Read an APIErrors or an APIError, of whatever status, or what others say in `message` or `error`."""
     if not _is_object(body):
         return ApiError()
-    errors = body.get("errors")
-    listed = [each for each in errors if _is_object(each)] if _is_list(errors) else [body]
-    said = [f"{place}: {text}" if place else text for text, place in map(_told, listed) if text]
+    errors, error = body.get("errors"), body.get("error")
+    listed = [each for each in errors if _is_object(each)] if _is_list(errors) else []
+    listed = listed or [error if _is_object(error) else body]
     codes = [each["code"] for each in listed if isinstance(each.get("code"), int | str)]
-    message = body.get("message")
     return ApiError(
-        "; ".join(said) or (message if isinstance(message, str) else None),
-        code=str(codes[0]) if codes else None,
+        "; ".join(filter(None, map(_words, listed))) or None, code=str(codes[0]) if codes else None
     )
 
 
-def _told(error: Mapping[str, object]) -> tuple[str | None, str | None]:
-    """Give the words of an APIError, and the field at fault."""
-    text, place = error.get("description"), error.get("field")
-    return text if isinstance(text, str) else None, place if isinstance(place, str) else None
+def _words(error: Mapping[str, object]) -> str | None:
+    """Give the words of an error, behind the field at fault."""
+    told = (error.get(name) for name in ("description", "message", "error"))
+    text = next((each for each in told if isinstance(each, str) and each), None)
+    place = error.get("field")
+    return f"{place}: {text}" if text and place and isinstance(place, str) else text
 
 
 def _message(body: object) -> str | None:
     return read_error(200, body).message
+
+
+def _failure(value: Mapping[str, object]) -> str | None:
+    """Find the words of a failure in what is no event, and no AgentNodeRun, which is described alike."""
+    return None if _kind(value) or _run_id(value) or "nodeId" in value else _message(value)
 
 
 def _more(metadata: Metadata, **read: object) -> dict[str, Any]:
@@ -337,7 +372,7 @@ def _run_id(fields: Mapping[str, object]) -> str | None:
     data = fields.get("data")
     if _kind(fields) == _START and _is_object(data):
         ids += [data.get("id"), data.get("workflowRunId")]
-    return next((each for each in ids if isinstance(each, str) and each), None)
+    return next((str(each) for each in ids if (isinstance(each, str) and each) or type(each) is int), None)
 
 
 def _fields(value: object) -> dict[str, object]:
