@@ -90,7 +90,7 @@ _WITHOUT_TEAM = evolve(PROFILE, instead={**PROFILE.instead, **dict.fromkeys(_BY_
 _WITH_TEAM = evolve(
     PROFILE.with_features(dict.fromkeys(_BY_TEAM, Support.NATIVE)),
     notes=(
-        "The team sees the message alone: neither what was said before nor the session, which is not looked at.",
+        "The team sees the message alone, and nothing of the session, which is not even looked for.",
         *PROFILE.notes,
         "Several agents may answer, each with a message of its own.",
         "The API does not say why an answer ended, so `finish_reason` is not known.",
