@@ -14,6 +14,7 @@ import pytest
 from chatbridge.domain import Conversation
 from chatbridge.secret import Secret
 from chatbridge.testing.fake import FakeBackend
+from chatbridge.text import quoted
 from chatbridge_adapters.datamonkey.emulator import DatamonkeyEmulator
 from cli_kit import check, failure, run, served
 
@@ -146,8 +147,8 @@ def test_a_place_that_takes_no_key_is_refused_before_anything_is_sent(tmp_path: 
     with sessions() as (emulator, url):
         for place, reason in {
             tmp_path: f"File '{tmp_path}' is a directory. See 'chatbridge send --help'.",
-            pipe: f"--save-key: no key can be saved in '{pipe}': it is no regular file",
-            absent: f"--save-key: no key can be saved in '{absent}': No such file or directory",
+            pipe: f"--save-key: no key can be saved in {quoted(str(pipe))}: it is no regular file",
+            absent: f"--save-key: no key can be saved in {quoted(str(absent))}: No such file or directory",
         }.items():
             assert failure(2, "send", url, "hi", "--save-key", str(place)).endswith(reason)
         assert [] == emulator.calls

@@ -112,12 +112,12 @@ def takes_part(adapter: Adapter) -> bool:
 async def demonstrate(adapter: Adapter, listener: Listener, prepare: Prepare | None = None) -> Check:
     """Hold the conversation over *adapter*, then try the contract, against its emulator where it has one."""
     started = time.perf_counter()
-    async with _reachable(adapter, prepare) as (open_bridge, where):
+    async with _reachable(adapter, prepare) as (open_bridge, where, emulator):
         listener.begins(adapter.name, where)
         async with open_bridge() as bridge:
             walk = Walk(bridge, listener)
             await walk.run()
-        _judge(walk.check, await try_rules(adapter.name, open_bridge), listener)
+        _judge(walk.check, await try_rules(adapter.name, open_bridge, emulator), listener)
     walk.check.seconds = time.perf_counter() - started
     return walk.check
 
@@ -141,16 +141,18 @@ def _judge(check: Check, results: Sequence[Result], listener: Listener) -> None:
 
 
 @asynccontextmanager
-async def _reachable(adapter: Adapter, prepare: Prepare | None) -> AsyncGenerator[tuple[OpenBridge, str]]:
+async def _reachable(
+    adapter: Adapter, prepare: Prepare | None
+) -> AsyncGenerator[tuple[OpenBridge, str, Emulator | None]]:
     if adapter.emulator is None:
-        yield partial(connect, f"{adapter.name}:"), "in this process"
+        yield partial(connect, f"{adapter.name}:"), "in this process", None
         return
     emulator: Emulator = adapter.load_emulator()()
     if prepare is not None:
         prepare(emulator)
     settings = _settings(adapter, emulator)
     async with serve(emulator) as served:
-        yield partial(connect, served.config, **settings), served.config
+        yield partial(connect, served.config, **settings), served.config, emulator
 
 
 def _settings(adapter: Adapter, emulator: Emulator) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from chatbridge.backend import Feature
 from chatbridge.domain import SendOptions
 from chatbridge.testing import fake
 from chatbridge.testing.contract import Ask, ChatBackendContract, OpenBridge, Result
+from chatbridge.testing.emulator import Emulator
 
 __all__ = ["FEATURES", "summary", "try_rules"]
 
@@ -19,6 +20,7 @@ FEATURES: Mapping[str, Feature] = {f"check_{feature.value}": feature for feature
     "check_half_characters": Feature.SEND,
     "check_leaving_a_stream": Feature.STREAM,
     "check_long_text": Feature.SEND,
+    "check_lost_answers": Feature.SEND,
     "check_order": Feature.SEND,
     "check_sending_inside_a_stream": Feature.STREAM,
     "check_stream_equals_send": Feature.STREAM,
@@ -41,10 +43,10 @@ class _FakeContract(_Contract):
         return Ask("Say nothing.", SendOptions(max_output_tokens=0))
 
 
-async def try_rules(name: str, open_bridge: OpenBridge) -> Sequence[Result]:
-    """Try every rule over the backend *name*."""
+async def try_rules(name: str, open_bridge: OpenBridge, emulator: Emulator | None) -> Sequence[Result]:
+    """Try every rule over the backend *name*, whose *emulator*, if it has one, is where it leads to."""
     contract = _FakeContract if name == fake.NAME else _Contract
-    return await contract(open_bridge).run()
+    return await contract(open_bridge, emulator).run()
 
 
 def summary(results: Sequence[Result]) -> str:
