@@ -46,7 +46,8 @@ def process(
     with interruptible():
         running = subprocess.Popen(
             (*PROGRAM, *args),
-            env=os.environ | {"PYTHONWARNINGS": "error"} | (env or {}),
+            # Without development mode, in which asyncio tells how long a step took: that is the machine's.
+            env=os.environ | {"PYTHONWARNINGS": "error", "PYTHONDEVMODE": ""} | (env or {}),
             text=True,
             stdin=stdin,
             stdout=stdout,
