@@ -1,4 +1,4 @@
-"""An answer of 5 MB, in several scripts, comes through every API as it was said: sent, streamed, read back."""
+"""An answer of 5 MB, in several scripts, comes through every API as it was said: sent, streamed, read."""
 
 from __future__ import annotations
 

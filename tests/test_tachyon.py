@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import pickle
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -161,11 +162,40 @@ async def test_metadata_may_be_any_json_but_null(
 
 
 async def test_null_is_never_sent(bridge: Bridge, emulator: TachyonEmulator) -> None:
-    await bridge.create(title="", extra={"metadata": None})
+    await bridge.create(title="")
     assert b"{}" == emulator.calls[-1].body
+    with pytest.raises(UsageError, match=r"give \{\}"):
+        await bridge.create(extra={"metadata": None})
     with pytest.raises(UsageError, match=r"give \{\}"):
         await own(bridge).set_metadata(ROOM, None)
     assert 1 == len(emulator.calls)
+
+
+@pytest.mark.parametrize("room_id", ["a/b", "..", "a\0"])
+async def test_what_can_be_no_id_is_not_looked_for(
+    bridge: Bridge, emulator: TachyonEmulator, room_id: str
+) -> None:
+    with pytest.raises(UsageError):
+        await bridge.open(room_id).refresh()
+    assert [] == emulator.calls
+
+
+async def test_a_room_that_moves_to_the_front_while_it_is_looked_for_is_found(
+    bridge: Bridge, emulator: TachyonEmulator
+) -> None:
+    rooms = [await bridge.create() for _ in range(150)]
+    oldest = rooms[0]
+    second = asyncio.Event()
+    fault = emulator.fail(Fault(hold=asyncio.Event()), operation="get_chatrooms")
+    assert fault.hold is not None
+    reading = asyncio.create_task(bridge.open(oldest.id).refresh())
+    await fault.reached.wait()
+    held = emulator.fail(Fault(hold=second), operation="get_chatrooms")
+    fault.hold.set()
+    await held.reached.wait()  # The first page has been read.
+    await oldest.rename("Moved")
+    second.set()
+    assert "Moved" == (await reading).title
 
 
 async def test_renaming_leaves_the_metadata_and_the_other_way_round(

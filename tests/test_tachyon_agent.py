@@ -35,6 +35,7 @@ from chatbridge import (
     ToolResult,
     Usage,
 )
+from chatbridge.events import shown_text
 from chatbridge.http import BrokenContent, Frame, Mender, structure
 from chatbridge.testing.checking import fold
 from chatbridge.testing.emulator import Fault
@@ -109,6 +110,7 @@ class Reader:
             async for each in stream:
                 self.events.append(each)
         assert stream.reply.message.parts == fold(self.events)
+        assert shown_text(self.events) == stream.reply.text
         return stream.reply
 
     @property
@@ -168,12 +170,12 @@ async def test_an_attempt_is_taken_back_once_the_agent_speaks(read: Reader) -> N
         PartAdded(ToolCall("a", "weather", {}), 0),
         TextDelta("Gre", 1),
         PartAdded(ToolResult("a", "sunny"), 2),
-        TextDelta("en", 1),
+        TextDelta("en", 3),
         Reset(SAID_AFTER_ALL),
         PartAdded(ToolCall("a", "weather", {}), 0),
         PartAdded(ToolResult("a", "sunny"), 2),
-        TextDelta("Re", 3),
-        TextDelta("d", 3),
+        TextDelta("Re", 4),
+        TextDelta("d", 4),
     ] == read.events[:-1]
     assert ("Red", {"attempt_completion": "Green"}, (SAID_AFTER_ALL,)) == (
         reply.text,
@@ -655,3 +657,55 @@ def test_whatever_an_agent_sends_it_is_a_reply_or_broken(values: list[tuple[str,
 def test_whatever_an_event_holds_it_is_json_or_broken(data: bytes, name: str) -> None:
     with suppress(BrokenContent):
         read_chunk(Frame(name, data))
+
+
+async def test_attempts_stand_where_they_were_made(read: Reader) -> None:
+    reply = await read(attempt("Draft. "), event("ask", text="OK? "), attempt("Final."), DONE)
+    assert (Text("Draft. "), Text("OK? "), Text("Final.")) == reply.message.parts
+
+    reply = await read(attempt("Let me look. "), call("a", "w"), result("a", "sun"), attempt("Sunny."), DONE)
+    assert [Text, ToolCall, ToolResult, Text] == [type(part) for part in reply.message.parts]
+
+    reply = await read(attempt("Draft. "), call("a", "w"), attempt("Final."), say("Red"), DONE)
+    assert ("Red", "Draft. Final.") == (reply.text, reply.extra["attempt_completion"])
+
+
+async def test_an_empty_attempt_leaves_the_question_open(read: Reader) -> None:
+    reply = await read(event("ask", text="Which?"), TRIED, DONE)
+    assert (FinishReason.INPUT_REQUIRED, "ask") == (reply.finish_reason, reply.raw_finish_reason)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        b'event: error\ndata: {"type": "STREAM_ERROR", "message": "no credit"}\n\n',
+        b'data: {"code": "X", "message": "no credit"}\n\n',
+        b"event: error\ndata: no credit\n\n",
+    ],
+)
+async def test_an_error_is_one_by_its_name_or_by_its_form(read: Reader, failure: bytes) -> None:
+    with pytest.raises(ProviderFailed, match="no credit") as caught:
+        await read(say("Re"), failure, DONE)
+    assert "Re" == caught.value.partial
+
+
+async def test_done_is_done_whatever_its_data_says(read: Reader) -> None:
+    assert "Red" == (await read(say("Red"), b'event: done\ndata: {"type": "x"}\n\n')).text
+
+
+async def test_a_call_of_an_id_that_has_its_result_is_another(read: Reader) -> None:
+    reply = await read(
+        call("t", "w", '{"a": 1}'), result("t", "r1"), call("t", "w", '{"a": 2}'), result("t", "r2"), DONE
+    )
+    first = (ToolCall("t", "w", {"a": 1}), ToolResult("t", "r1"))
+    assert (*first, ToolCall("t", "w", {"a": 2}), ToolResult("t", "r2")) == reply.message.parts
+
+
+async def test_what_else_a_call_tells_is_kept(read: Reader) -> None:
+    told = event("tool_call", tool_id="a", tool_name="w", is_client_tool=True)
+    assert True is (await read(told, DONE)).extra["is_client_tool"]
+
+
+async def test_half_a_character_before_a_tool_is_replaced_where_it_stood(read: Reader) -> None:
+    reply = await read(say("a\ud83c"), call("a", "w"), say("b"), DONE)
+    assert "a\ufffdb" == reply.text

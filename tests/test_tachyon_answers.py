@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from itertools import pairwise
@@ -23,6 +24,7 @@ from chatbridge import (
     Outcome,
     Part,
     PartAdded,
+    Progress,
     ProviderFailed,
     Reply,
     Role,
@@ -36,10 +38,11 @@ from chatbridge import (
     ToolResult,
     Usage,
 )
+from chatbridge.events import shown_text
 from chatbridge.http import BrokenContent, Frame, Mender, structure
 from chatbridge.testing.checking import fold
 from chatbridge.testing.emulator import Fault
-from chatbridge_adapters.tachyon.completion import Chunk, Completion, CompletionFold, read_event
+from chatbridge_adapters.tachyon.completion import NO_CALL, Chunk, Completion, CompletionFold, read_event
 from chatbridge_adapters.tachyon.emulator import TachyonEmulator
 
 Reach = Callable[..., Awaitable[Bridge]]
@@ -108,6 +111,7 @@ class Reader:
                 self.events.append(each)
         parts = [part for part in stream.reply.message.parts if part != Text("")]
         assert tuple(parts) == fold(self.events)
+        assert shown_text(self.events) == stream.reply.text
         return stream.reply
 
     async def whole(self, value: object, **options: Any) -> Reply:
@@ -295,7 +299,7 @@ async def test_half_a_character_elsewhere_is_replaced_too(read: Reader) -> None:
     _, unread, call, result = reply.message.parts
     assert isinstance(unread, Opaque)
     assert "i\ufffd" == unread.data["id"]
-    assert (ToolCall("j", "n", {"a": "\ufffd"}), ToolResult("j", "sunny\ufffd")) == (call, result)
+    assert (ToolCall("j", "n", {"a": "\ufffd"}), ToolResult("i\ufffd", "sunny\ufffd")) == (call, result)
     assert json.dumps([reply.extra, unread.data], ensure_ascii=False).encode()
 
 
@@ -520,7 +524,7 @@ async def test_a_stream_that_does_not_end_as_it_should_is_cut_and_keeps_what_was
 
 
 FORMS: tuple[tuple[Json, str], ...] = (
-    ({}, r"required field missing @ \$.choices"),
+    ({}, "expected a choice with a message"),
     ({"choices": None}, "expected a choice with a message"),
     ({"choices": []}, "expected a choice with a message"),
     ({"choices": [{"index": 0}]}, "not of the documented form"),
@@ -638,3 +642,94 @@ def test_whatever_a_server_sends_it_is_a_reply_or_broken(values: list[object], w
 def test_whatever_an_event_holds_it_is_json_or_broken(data: bytes, name: str) -> None:
     with suppress(BrokenContent):
         read_event(Frame(name, data))
+
+
+async def test_results_go_to_the_calls_that_have_none_in_order(read: Reader) -> None:
+    reply = await read(stream(
+        calling(piece(0, "a", "w", "{}"), piece(1, "b", "w", "{}")),
+        chunk({"content": "sun"}), chunk({"content": "rain"}), say("Both."),
+    ))  # fmt: skip
+    results = [part for part in reply.message.parts if isinstance(part, ToolResult)]
+    assert [ToolResult("a", "sun"), ToolResult("b", "rain")] == results
+    assert () == reply.warnings
+
+
+async def test_text_between_the_pieces_of_a_call_does_not_end_it(read: Reader) -> None:
+    reply = await read(
+        stream(calling(piece(0, "a", "w", '{"x":')), say("Hm."), calling(piece(0, args=" 1}")))
+    )
+    assert (ToolCall("a", "w", {"x": 1}), Text("Hm.")) == reply.message.parts
+
+
+async def test_a_result_before_any_call_is_warned_of_once(read: Reader) -> None:
+    reply = await read(stream(say("He"), chunk({"content": "llo"}), chunk({"content": "!"})))
+    assert (Text("He"), ToolResult("", "llo"), ToolResult("", "!")) == reply.message.parts
+    assert (NO_CALL,) == reply.warnings
+
+
+@pytest.mark.parametrize(
+    "message", [{"role": "assistant", "content": None}, {"role": "assistant", "content": ""}]
+)
+async def test_where_the_message_says_nothing_the_delta_is_taken(read: Reader, message: Json) -> None:
+    document = {"choices": [{"message": message, "delta": {"content": "Red"}}]}
+    assert "Red" == (await read.whole(document)).text
+    assert "Red" == (await read(json.dumps(document).encode(), "application/json")).text
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"code": "PAYMENT_REQUIRED", "message": "boom"},
+        {"error": {"code": "PAYMENT_REQUIRED", "message": "boom"}},
+        {
+            "choices": [{"message": {"content": "a"}}],
+            "error": {"code": "PAYMENT_REQUIRED", "message": "boom"},
+        },
+    ],
+)
+async def test_a_failure_under_status_200_is_one_in_both_ways(read: Reader, document: Json) -> None:
+    for asked in (read.whole(document), read(json.dumps(document).encode(), "application/json")):
+        with pytest.raises(ProviderFailed, match="boom") as caught:
+            await asked
+        assert ("PAYMENT_REQUIRED", Outcome.ACCEPTED) == (caught.value.code, caught.value.outcome)
+
+
+async def test_a_document_without_a_message_is_no_answer_in_place_of_a_stream_either(read: Reader) -> None:
+    with pytest.raises(AnswerLost, match="not an answer"):
+        await read(b'{"choices": [{"index": 0}]}', "application/json")
+
+
+@pytest.mark.parametrize(
+    ("other", "data"),
+    [
+        (b"event: ping\ndata: hey\n\n", {"type": "ping", "message": "hey"}),
+        (b'event: notice\ndata: {"message": "cached"}\n\n', {"type": "notice", "message": "cached"}),
+        (b"event: ping\n\n", {"type": "ping"}),
+    ],
+)
+async def test_an_event_of_another_name_is_progress(read: Reader, other: bytes, data: Json) -> None:
+    reply = await read(other + say("Red") + other + DONE)
+    assert "Red" == reply.text
+    assert [Progress(data["type"], data)] * 2 == [each for each in read.events if isinstance(each, Progress)]
+
+
+async def test_only_the_first_choice_was_asked_for(read: Reader) -> None:
+    second = {"index": 1, "message": {"role": "assistant", "content": "second"}}
+    first = {"index": 0, "message": {"role": "assistant", "content": "first"}}
+    assert "first" == (await read.whole({"choices": [second, first]})).text
+
+
+async def test_pieces_of_a_field_beyond_ours_are_joined(read: Reader) -> None:
+    more = [{"role": "assistant", "content": "a", "reasoning_content": text} for text in ("th", "ink")]
+    assert "think" == (await read(stream(*map(chunk, more)))).message.extra["reasoning_content"]
+
+
+async def test_a_key_in_an_error_shows_in_no_traceback(read: Reader, emulator: TachyonEmulator) -> None:
+    failure = b"event: error\ndata: " + json.dumps({"code": emulator.key}).encode() + b"\n\n"
+    with pytest.raises(ProviderFailed) as caught:
+        await read(say("a") + failure)
+    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    frames = [frame for frame in shown.stack if "chatbridge" in frame.filename]
+    assert [] == [
+        name for frame in frames for name, value in (frame.locals or {}).items() if emulator.key in value
+    ]

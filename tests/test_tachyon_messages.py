@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from chatbridge import (
     AnswerWarning,
     Attachment,
-    BadAnswer,
     Bridge,
     Message,
     Opaque,
@@ -127,7 +126,7 @@ async def test_parts_of_every_type_arrive_as_ours(
 
 
 NO_ARGUMENTS: tuple[object, ...] = (
-    "[1]", "sunny", "{", "NaN", '{"a": 1, "a": 2}', None, dict[str, object](), "[" * 200,
+    "[1]", "sunny", "{", "NaN", '{"a": 1, "a": 2}', [1], "[" * 200,
 )  # fmt: skip
 NO_PARTS: tuple[Json, ...] = (
     {"type": "video", "video": "https://x"},
@@ -149,12 +148,41 @@ async def test_what_has_no_type_of_ours_is_kept_whole(
     assert {"user_id": "us_1"} == message.extra
 
 
-@pytest.mark.parametrize("content", [5, True, [5], [["a"]]])
-async def test_a_content_that_is_no_part_says_where(
-    bridge: Bridge, emulator: TachyonEmulator, content: object
+@pytest.mark.parametrize("args", [{"city": "Sendai"}, '{"city": "Sendai"}'])
+async def test_arguments_may_be_an_object_or_one_in_a_text(
+    bridge: Bridge, emulator: TachyonEmulator, args: object
 ) -> None:
-    with pytest.raises(BadAnswer, match=r"expected a part: a text or an object @ \$.messages\[0\]"):
-        await history(bridge, emulator, {**STORED, "content": content})
+    (message,) = await history(bridge, emulator, {**STORED, "content": {**CALL, "args": args}})
+    assert (ToolCall("c", "weather", {"city": "Sendai"}),) == message.parts
+
+
+async def test_a_result_may_be_anything_and_have_failed(bridge: Bridge, emulator: TachyonEmulator) -> None:
+    content = {
+        "type": "tool-result",
+        "tool_call_id": "c",
+        "tool_name": "w",
+        "result": {"a": 1},
+        "is_error": True,
+    }
+    (message,) = await history(bridge, emulator, {**STORED, "content": content})
+    assert (ToolResult("c", '{"a": 1}', is_error=True),) == message.parts
+
+
+@pytest.mark.parametrize(
+    ("odd", "parts"),
+    [
+        ({"content": 5}, (Opaque("tachyon", "", 5),)),
+        ({"content": [True, "a"]}, (Opaque("tachyon", "", True), Text("a"))),
+        ({"role": None}, (Text("Hi"),)),
+        ({"id": None}, (Text("Hi"),)),
+    ],
+)
+async def test_one_odd_message_does_not_cost_the_history(
+    bridge: Bridge, emulator: TachyonEmulator, odd: Json, parts: tuple[Part, ...]
+) -> None:
+    sound = {**STORED, "id": "me_0", "content": "Hi"}
+    first, second = await history(bridge, emulator, sound, {**STORED, "content": "Hi", **odd})
+    assert ((Text("Hi"),), parts) == (first.parts, second.parts)
 
 
 @pytest.mark.parametrize("role", [*Role])

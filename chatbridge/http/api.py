@@ -207,6 +207,19 @@ class Api:
         """Call *endpoint* and give its answer event by event, as an asynchronous context manager."""
         return EventStream(self, endpoint, self.request(endpoint, body, ids or {}, query or {}))
 
+    def failed(
+        self, endpoint: Endpoint[Any], message: str | None, code: str | None = None
+    ) -> ChatbridgeError:
+        """Make the error for a failure that the API reports in a whole answer, in place of one."""
+        failure = Failure(
+            Phase.CONTENT,
+            "the API reported a failure inside its answer",
+            kind="provider",
+            code=code if code is None else self.redactor.clean(code, 100),
+            excerpt=self._clean(message),
+        )
+        return to_error(endpoint.kind, failure, provider=self.name, operation=endpoint.operation)
+
     def deadline(self) -> float:
         """Say when a call that begins now must be over: by its own limit or the bridge's, if sooner."""
         own = self.transport.clock.now() + self.transport.options.timeout

@@ -9,23 +9,19 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from attrs import define, field, frozen
+from attrs import define, field, fields_dict, frozen
 
-from chatbridge.domain import (
-    FinishReason,
-    Message,
-    Opaque,
-    Part,
-    Progress,
-    Reply,
-    Role,
-    StreamEvent,
-    ToolResult,
-    Usage,
+from chatbridge.domain import FinishReason, Message, Reply, Role, StreamEvent, ToolResult, Usage
+from chatbridge.http import Frame, Id, Raw, TextFold, beyond, keep_raw, loads, to_usage
+from chatbridge_adapters.tachyon.fold import CallFold, PartsFold
+from chatbridge_adapters.tachyon.parts import (
+    DONE,
+    as_text,
+    beside_usage,
+    read_fields,
+    tells_failure,
+    to_progress,
 )
-from chatbridge.http import BrokenContent, Frame, Id, Raw, TextFold, keep_raw, loads, to_usage
-from chatbridge_adapters.tachyon.completion import DONE, read_loosely
-from chatbridge_adapters.tachyon.parts import NAME, PartsFold, as_text, beside_usage, to_tool_call
 
 SAID_AFTER_ALL = "the agent spoke after its attempt at an answer, which is in `extra`"
 
@@ -35,7 +31,8 @@ ANSWERING = frozenset({
 })  # fmt: skip
 """The types that belong to the answer; all else is told as progress."""
 
-_READ_STRICTLY = ANSWERING - {"error"} | {"message"}  # An event without a name is called "message".
+_ENDING = frozenset({"error", "done"})  # As the name of an event they count whatever its data is.
+_READ_STRICTLY = ANSWERING - _ENDING | {"message"}  # An event without a name is called "message".
 
 
 @frozen(kw_only=True)
@@ -82,11 +79,15 @@ class AgentChunk:
     raw: Raw = keep_raw()
 
 
+_KNOWN = (*fields_dict(AgentChunk), "index", "agent")
+
+
 def read_chunk(frame: Frame) -> object:
     """
     Make of an event what an `AgentChunk` is built from.
 
-    The data tells the type; only where it does not, the event's name does.
+    The data tells the type, and the name does where that is `error` or `done`, or the data tells none; an
+    event with neither is an error if it has the form of one.
 
     Raises:
         BrokenContent: Its data is not JSON, and it belongs to the answer.
@@ -94,37 +95,23 @@ def read_chunk(frame: Frame) -> object:
     data = frame.data.strip()
     if data == DONE.encode():
         return {"type": "done"}
-    value: object = {}
-    if data:
-        try:
-            value = loads(data)
-        except BrokenContent:
-            if frame.name in _READ_STRICTLY:
-                raise
-            value = {"message": read_loosely(data)}
-    if not isinstance(value, dict):
-        return value
-    chunk = cast(dict[str, object], value)
-    kind = chunk.get("type") or frame.name
+    if data and frame.name in _READ_STRICTLY:
+        value: object = loads(data)
+        if not isinstance(value, dict):
+            return value
+        chunk = cast(dict[str, Any], value)
+    else:
+        chunk = dict(read_fields(frame))
+    kind = chunk.get("type")
+    if frame.name in _ENDING or not kind:
+        kind = "error" if frame.name == "message" and tells_failure(chunk) else frame.name
     chunk = {**chunk, "type": kind}
     ours = isinstance(kind, str) and kind in ANSWERING and chunk.get("agent") is None
     return chunk if ours else {"beside": chunk}
 
 
-@define
-class _Call:
-    """A call of a tool whose pieces arrive, and what it gave."""
-
-    index: int
-    id: str
-    name: str = ""
-    arguments: list[str] = field(factory=list[str])
-
-    def part(self, parts: PartsFold) -> Part:
-        arguments = "".join(self.arguments)
-        data = {"tool_id": self.id, "tool_name": self.name, "args": arguments}
-        unread = Opaque(NAME, "tool_call", parts.mended(data))
-        return to_tool_call(self.id, self.name, arguments, unread, parts.mended)
+def _unread_call(call: CallFold) -> dict[str, Any]:
+    return {"tool_id": call.id, "tool_name": call.name, "args": call.arguments}
 
 
 @define
@@ -132,13 +119,8 @@ class _Result:
     """What a tool gives, as its pieces arrive."""
 
     index: int
-    id: str
     pieces: list[str] = field(factory=list[str])
     failed: bool = False
-
-    def part(self, parts: PartsFold) -> Part:
-        mended = parts.mended
-        return ToolResult(mended(self.id), mended("".join(self.pieces)), is_error=self.failed)
 
 
 @define
@@ -146,53 +128,58 @@ class AgentFold:
     """
     A run, put together from its events.
 
-    What shows is what the agent says; its attempt at an answer does only where it says nothing.
+    What shows is what the agent says; its attempts at an answer do only where it says nothing. What else the
+    events hold is told in `extra`, of each field the last.
     """
 
-    _parts: PartsFold = field(factory=PartsFold)
-    _calls: dict[str, _Call] = field(factory=dict[str, _Call])
+    _parts: PartsFold = field(factory=lambda: PartsFold(_unread_call))
+    _calls: dict[str, CallFold] = field(factory=dict[str, CallFold])
     _results: dict[str, _Result] = field(factory=dict[str, _Result])
-    _changed: dict[int, _Call | _Result] = field(factory=dict[int, _Call | _Result])
     _speaking: str | None = None
     _said: bool = False
-    _shown_attempt: TextFold | None = None
+    _shown_attempts: list[TextFold] = field(factory=list[TextFold])
     _attempt: list[str] = field(factory=list[str])
     _usage: Usage | None = None
     _reason: str | None = None
+    _of_events: dict[str, Any] = field(factory=dict[str, Any])
     _beside: dict[str, Any] = field(factory=dict[str, Any])
 
     def take(self, chunk: AgentChunk) -> list[StreamEvent]:
         """Take an event, and tell what it adds to the answer."""
         if chunk.beside is not None:
-            data = self._parts.mended(chunk.beside)
-            return [Progress(as_text(data.get("type")), data)]
+            return [to_progress(chunk.beside, self._parts.mended)]
+        if chunk.type == "usage":
+            self._usage = to_usage(chunk.raw) or self._usage
+            self._beside |= beside_usage(chunk.raw)
+            return []
+        self._of_events |= beyond(chunk.raw, *_KNOWN)
         match chunk.type:
             case "say":
-                return self._say(chunk)
+                self._say(chunk)
             case "ask":
-                return self._ask(chunk)
+                self._ask(chunk)
             case "attempt_completion":
-                return self._try(chunk)
+                self._try(chunk)
             case "tool_call" | "tool_call_args":
                 self._call(chunk)
             case "tool_result":
-                return self._give(chunk)
-            case "usage":
-                self._usage = to_usage(chunk.raw) or self._usage
-                self._beside |= beside_usage(chunk.raw)
+                self._give(chunk)
             case _:
                 pass
-        return []
+        return self._parts.events()
 
     def finish(self) -> list[StreamEvent]:
         """End the answer."""
-        return [*self._complete(results=True), *self._parts.finish()]
+        for tool_id, result in self._results.items():
+            self._put(tool_id, result)
+        self._parts.finish()
+        return self._parts.events()
 
     def reply(self) -> Reply:
         """Give the answer, once it has ended."""
         mended = self._parts.mended
-        attempt = "" if self._shown_attempt is not None else "".join(self._attempt)
-        beside = mended(self._beside | ({"attempt_completion": attempt} if attempt else {}))
+        attempt = "" if self._shown_attempts else "".join(self._attempt)
+        extra = mended(self._of_events | self._beside | ({"attempt_completion": attempt} if attempt else {}))
         reasons = {"ask": FinishReason.INPUT_REQUIRED, "attempt_completion": FinishReason.STOP}
         return Reply(
             (Message(Role.ASSISTANT, self._parts.parts),),
@@ -200,64 +187,63 @@ class AgentFold:
             raw_finish_reason=self._reason,
             usage=self._usage,
             warnings=self._parts.warnings,
-            extra=beside,
+            extra=extra,
         )
 
-    def _say(self, chunk: AgentChunk) -> list[StreamEvent]:
+    def _say(self, chunk: AgentChunk) -> None:
         if not chunk.text:
-            return []
-        events, self._said = self._complete(), True
-        if self._shown_attempt is not None:
-            events.extend(self._parts.take_back(self._shown_attempt, SAID_AFTER_ALL))
-            self._shown_attempt = None
-        return [*events, *self._speak(chunk)]
+            return
+        self._said = True
+        if self._shown_attempts:
+            self._parts.take_back(self._shown_attempts, SAID_AFTER_ALL)
+            self._shown_attempts = []
+        self._speak(chunk.type, chunk.text)
 
-    def _ask(self, chunk: AgentChunk) -> list[StreamEvent]:
+    def _ask(self, chunk: AgentChunk) -> None:
         self._reason = chunk.type
         if chunk.options is not None:
             self._beside["options"] = chunk.options
-        return [*self._complete(), *self._speak(chunk)]
+        if chunk.text:
+            self._speak(chunk.type, chunk.text)
 
-    def _speak(self, chunk: AgentChunk) -> list[StreamEvent]:
-        fresh, self._speaking = chunk.type != self._speaking, chunk.type
-        return self._parts.last_text(fresh=fresh).add(chunk.text or "")
-
-    def _try(self, chunk: AgentChunk) -> list[StreamEvent]:
-        self._reason = chunk.type
+    def _try(self, chunk: AgentChunk) -> None:
+        text = as_text(chunk.result)
+        if text or self._reason is None:  # An empty one may end a run that has asked.
+            self._reason = chunk.type
         if chunk.command is not None:
             self._beside["command"] = chunk.command
-        text = as_text(chunk.result)
+        if not text:
+            return
         self._attempt.append(text)
-        events = self._complete()
-        if self._said or not text:
-            return events
-        if self._shown_attempt is None:
-            self._speaking = chunk.type
-            self._shown_attempt = self._parts.last_text(fresh=True)
-        return [*events, *self._shown_attempt.add(text)]
+        if not self._said:
+            shown = self._speak(chunk.type, text)
+            if shown not in self._shown_attempts[-1:]:
+                self._shown_attempts.append(shown)
+
+    def _speak(self, kind: str, text: str) -> TextFold:
+        fresh, self._speaking = kind != self._speaking, kind
+        return self._parts.say(text, fresh=fresh)
 
     def _call(self, chunk: AgentChunk) -> None:
         tool_id = chunk.tool_id or ""
         call = self._calls.get(tool_id)
-        if call is None:
-            call = self._calls[tool_id] = _Call(self._parts.begin(), tool_id)
-        call.name = chunk.tool_name or call.name
-        call.arguments.append(as_text(chunk.args))
-        self._changed[call.index] = call
+        if call is None or (call.answered and chunk.type == "tool_call"):
+            call = self._calls[tool_id] = self._parts.call(tool_id)
+        call.add(tool_id, chunk.tool_name or "", as_text(chunk.args))
 
-    def _give(self, chunk: AgentChunk) -> list[StreamEvent]:
+    def _give(self, chunk: AgentChunk) -> None:
         tool_id = chunk.tool_id or ""
+        if tool_id in self._calls:
+            self._parts.answer(self._calls[tool_id])
         result = self._results.get(tool_id)
         if result is None:
-            result = self._results[tool_id] = _Result(self._parts.begin(), tool_id)
+            result = self._results[tool_id] = _Result(self._parts.begin())
         result.pieces.append(as_text(chunk.result))
         result.failed = result.failed or chunk.is_error is True
-        self._changed[result.index] = result
-        return self._complete(results=chunk.is_finished is True)
+        if chunk.is_finished:
+            self._put(tool_id, self._results.pop(tool_id))
 
-    def _complete(self, *, results: bool = False) -> list[StreamEvent]:
-        """Tell the calls whose pieces are all there, now that something else comes, and the *results*."""
-        ready = [each for each in self._changed.values() if results or isinstance(each, _Call)]
-        for each in ready:
-            del self._changed[each.index]
-        return [self._parts.put(each.part(self._parts), each.index) for each in ready]
+    def _put(self, tool_id: str, result: _Result) -> None:
+        mended = self._parts.mended
+        content = mended("".join(result.pieces))
+        self._parts.put(ToolResult(mended(tool_id), content, is_error=result.failed), result.index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from attrs import evolve, frozen
@@ -41,6 +42,7 @@ from chatbridge_adapters.tachyon.agent import AgentFold, AgentRequest
 from chatbridge_adapters.tachyon.completion import CompletionFold, CompletionRequest, RequestMessage
 from chatbridge_adapters.tachyon.parts import NAME
 
+PAGE = 100
 _SENDABLE = re.compile(r"[\x21-\x7e]+")
 
 
@@ -74,6 +76,7 @@ _NATIVE = (
 )
 _IN_BOTH_MODES = (
     "A conversation is read by looking for it in the list: the API reads no single one.",
+    "A room that changes while the list is read moves, and may be missing from what was read.",
     "A history is read as a whole and sorted by time, as the API promises no order.",
 )
 
@@ -110,13 +113,9 @@ PROFILE = Profile(
     ),
 )
 
-AGENT_PROFILE = Profile(
-    NAME,
-    {**dict.fromkeys(_NATIVE, Support.NATIVE), Feature.GET: Support.EMULATED},
+AGENT_PROFILE = evolve(
+    PROFILE.with_features({Feature.TOOLS: Support.UNSUPPORTED}),
     options={"model"},
-    context=ContextOwner.SERVER,
-    stores=Stores.WITH,
-    settle_by={SettleBy.READ_BACK},
     instead={
         **PROFILE.instead,
         Feature.SYSTEM: "user_custom_instructions in extra",
@@ -192,6 +191,8 @@ class TachyonBackend(PartialBackend):
         extra = extra or {}
         check_extra(extra, EXTRA_TO_CREATE, self.profile)
         warnings: list[str] = []
+        if "metadata" in extra:
+            _check_metadata(extra["metadata"])
         room = wire.RoomFields(title or None, extra.get("metadata"))
         answer = await self._api.call(wire.CREATE_ROOM, room, warn=warnings.append)
         return wire.to_conversation(answer.chatroom, warnings)
@@ -200,10 +201,17 @@ class TachyonBackend(PartialBackend):
         """
         Look for a room in the list, page by page.
 
+        A room that changes meanwhile moves to the front, so the first page is read again at last.
+
         Raises:
             NotFound: It is not there.
+            UsageError: It is no id of a room.
         """
+        wire.UPDATE_ROOM.target({"chatroom_id": conversation_id}, {})
         async for room in self._rooms():
+            if room.id == conversation_id:
+                return wire.to_conversation(room)
+        for room in await self._page_of_rooms(0, PAGE):
             if room.id == conversation_id:
                 return wire.to_conversation(room)
         raise NotFound(
@@ -233,8 +241,7 @@ class TachyonBackend(PartialBackend):
         Raises:
             UsageError: It is None, of which nobody knows what the server makes.
         """
-        if metadata is None:
-            raise UsageError(f"{NAME} documents no way to take metadata away: give {{}}", provider=NAME)
+        _check_metadata(metadata)
         return await self._update(conversation_id, wire.RoomFields(metadata=metadata))
 
     async def delete_conversation(self, conversation_id: str) -> None:
@@ -275,6 +282,9 @@ class TachyonBackend(PartialBackend):
             ids={"chatroom_id": conversation_id},
             warn=warnings.append,
         )
+        if answer.error is not None:
+            error = wire.read_error(200, answer.raw)
+            raise self._api.failed(wire.COMPLETE, error.message, error.code)
         fold = CompletionFold()
         fold.take(answer, whole=True)
         fold.finish()
@@ -295,7 +305,7 @@ class TachyonBackend(PartialBackend):
         fold, begun = CompletionFold(), False
         async with self._api.stream(wire.STREAM, request, ids={"chatroom_id": conversation_id}) as chunks:
             async for chunk in chunks:
-                if chunk.error is not None or (chunks.whole and not chunk.choices):
+                if chunk.error is not None or (chunks.whole and not chunk.says_something):
                     raise _failed(chunks, chunk.raw)
                 events = fold.take(chunk, whole=chunks.whole)
                 if not begun:
@@ -332,11 +342,13 @@ class TachyonBackend(PartialBackend):
         return wire.to_conversation(answer.room, warnings)
 
     def _rooms(self, **query: str | None) -> AsyncGenerator[wire.ChatRoom, None]:
-        async def page(offset: int, limit: int) -> list[wire.ChatRoom]:
-            place = {"limit": limit, "offset": offset}
-            return (await self._api.call(wire.LIST_ROOMS, query={**place, **query})).chatrooms
+        return by_offset(partial(self._page_of_rooms, query=query), key=lambda room: room.id)
 
-        return by_offset(page, key=lambda room: room.id)
+    async def _page_of_rooms(
+        self, offset: int, limit: int, *, query: Mapping[str, str | None] | None = None
+    ) -> list[wire.ChatRoom]:
+        place = {"limit": limit, "offset": offset, **(query or {})}
+        return (await self._api.call(wire.LIST_ROOMS, query=place)).chatrooms
 
     async def _history(self, conversation_id: str) -> AsyncGenerator[Message, None]:
         async def page(offset: int, limit: int) -> list[wire.ChatMessage]:
@@ -345,7 +357,7 @@ class TachyonBackend(PartialBackend):
             ids = {"chatroom_id": conversation_id}
             return (await self._api.call(wire.LIST_MESSAGES, ids=ids, query=query)).messages
 
-        stored = by_offset(page, key=lambda message: message.id)
+        stored = by_offset(page, key=lambda message: message.id or id(message))
         for message in by_time([wire.to_message(each) async for each in stored]):
             yield message
 
@@ -353,7 +365,9 @@ class TachyonBackend(PartialBackend):
         extra = dict(options.extra)
         check_extra(extra, EXTRA_TO_SEND, self.profile)
         if any(isinstance(part, ToolResult) for part in message.parts):
-            raise UsageError(f"{NAME} documents no way to give a tool's result: say it in a text")
+            raise UsageError(
+                f"{NAME} documents no way to give a tool's result: say it in a text", provider=NAME
+            )
         tools: list[Mapping[str, Any]] = [{"type": "function", "function": tool} for tool in options.tools]
         return CompletionRequest(
             messages=[RequestMessage("user", text_to_send(message, self.profile))],
@@ -366,6 +380,11 @@ class TachyonBackend(PartialBackend):
             response_format=options.response_format,
             **extra,
         )
+
+
+def _check_metadata(metadata: object) -> None:
+    if metadata is None:
+        raise UsageError(f"{NAME} documents no way to take metadata away: give {{}}", provider=NAME)
 
 
 def _failed(chunks: EventStream[Any], said: Mapping[str, Any]) -> Exception:

@@ -8,24 +8,27 @@ the stream. The document declares the form of a chunk for whole answers too; bot
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 from attrs import Attribute, define, field, frozen
 
-from chatbridge.domain import Message, Opaque, Reply, Role, StreamEvent, ToolResult, Usage
-from chatbridge.http import BrokenContent, Frame, Raw, beyond, keep_raw, loads, to_finish_reason, to_usage
+from chatbridge.domain import Message, Reply, Role, StreamEvent, ToolResult, Usage
+from chatbridge.http import Frame, Raw, beyond, keep_raw, loads, to_finish_reason, to_usage
+from chatbridge_adapters.tachyon.fold import CallFold, PartsFold
 from chatbridge_adapters.tachyon.parts import (
-    NAME,
-    PartsFold,
+    DONE,
     as_list,
     as_object,
     as_text,
     beside_usage,
-    to_tool_call,
+    read_fields,
+    read_loosely,
+    tells_failure,
+    to_opaque,
+    to_progress,
 )
 
-DONE = "[DONE]"
+NO_CALL = "text without a role came before any call of a tool, and was taken for what a tool gave"
 
 
 @frozen
@@ -77,6 +80,7 @@ class Said:
 class Choice:
     """One answer; only one is asked for."""
 
+    index: Any = None
     delta: Said | None = None
     message: Said | None = None
     finish_reason: str | None = None
@@ -89,28 +93,41 @@ class Chunk:
     One event of a streamed answer.
 
     Attributes:
-        error: What failed; then there is no more.
+        error: What failed, whatever it is; then there is no more.
         object: `[DONE]` stands for the end mark.
+        beside: The whole event, where its name says that it is no part of the answer.
     """
 
     choices: list[Choice] | None = field(default=None, kw_only=True)
     model: str | None = None
     usage: Raw | None = None
-    error: Any = None
+    error: Any = field(default=None, repr=False)
     object: Any = None
+    beside: Raw | None = None
     raw: Raw = keep_raw()
 
+    @property
+    def choice(self) -> Choice | None:
+        """The first answer: the others were not asked for."""
+        return next((each for each in self.choices or () if each.index in {None, 0}), None)
 
-def _says_something(_: object, __: Attribute[Any], value: list[Choice] | None) -> None:
-    if not value or (value[0].message is None and value[0].delta is None):
-        raise TypeError("expected a choice with a message")
+    @property
+    def says_something(self) -> bool:
+        """Whether it has a message, as a whole answer must."""
+        return self.choice is not None and (self.choice.message or self.choice.delta) is not None
 
 
 @define
 class Completion(Chunk):
-    """A whole answer."""
+    """A whole answer; a failure may come in its place."""
 
-    choices: list[Choice] | None = field(kw_only=True, validator=_says_something)
+    message: Any = field(default=None, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.error is None and not self.says_something:
+            if self.message is None:
+                raise TypeError("expected a choice with a message")
+            self.error = self.message
 
 
 def read_event(frame: Frame) -> object:
@@ -125,18 +142,11 @@ def read_event(frame: Frame) -> object:
         return {"object": DONE}
     if frame.name == "error":
         return {"error": read_loosely(data) or {}}
+    if frame.name != "message":  # So an event without a name is called.
+        return {"beside": {"type": frame.name, **read_fields(frame)}}
     value: object = loads(data) if data else {}
     fields = as_object(value)
-    if "message" in fields and "choices" not in fields:
-        return {"error": value}  # One whose event has no name.
-    return value
-
-
-def read_loosely(data: bytes) -> object:
-    """Read JSON, or text where it is none."""
-    with suppress(BrokenContent):
-        return loads(data)
-    return data.decode("utf-8", "replace")
+    return {"error": value} if tells_failure(fields) and "choices" not in fields else value
 
 
 def _words(part: object) -> str | None:
@@ -148,20 +158,9 @@ def _words(part: object) -> str | None:
             return None
 
 
-@define
-class _Call:
-    """A call of a tool whose pieces arrive."""
-
-    index: int
-    id: str = ""
-    name: str = ""
-    arguments: list[str] = field(factory=list[str])
-
-    def add(self, piece: Mapping[str, Any]) -> None:
-        given = as_object(piece.get("function"))
-        self.id = as_text(piece.get("id")) or self.id
-        self.name = as_text(given.get("name")) or self.name
-        self.arguments.append(as_text(given.get("arguments")))
+def _unread_call(call: CallFold) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"id": call.id, "type": "function", "function": function}
 
 
 @define
@@ -169,15 +168,16 @@ class CompletionFold:
     """
     An answer, put together from a stream or taken whole.
 
-    A delta with content but no role is what a tool on the server gave; it belongs to the last call before it.
+    A delta with content but no role is what a tool on the server gave, to the first call that has no result.
     """
 
     model: str | None = None
     _usage: Usage | None = None
     _reason: str | None = None
-    _parts: PartsFold = field(factory=PartsFold)
-    _calls: dict[int, _Call] = field(factory=dict[int, _Call])
-    _called: str = ""
+    _parts: PartsFold = field(factory=lambda: PartsFold(_unread_call))
+    _calls: list[CallFold] = field(factory=list[CallFold])
+    _open: dict[int, CallFold] = field(factory=dict[int, CallFold])
+    _warnings: list[str] = field(factory=list[str])
     _told: dict[str, Any] = field(factory=dict[str, Any])
     _of_chunks: dict[str, Any] = field(factory=dict[str, Any])
     _of_choices: dict[str, Any] = field(factory=dict[str, Any])
@@ -185,24 +185,30 @@ class CompletionFold:
 
     def take(self, chunk: Chunk, *, whole: bool = False) -> list[StreamEvent]:
         """Take a chunk, or a *whole* answer, and tell what it adds."""
+        if chunk.beside is not None:
+            return [to_progress(chunk.beside, self._parts.mended)]
         if chunk.model != self.model:
             self.model = self._parts.mended(chunk.model) or self.model
         if chunk.usage is not None:
             self._usage = to_usage(chunk.usage) or self._usage
             self._told |= beside_usage(chunk.usage)
         self._of_chunks.update(chunk.raw)  # What is known of it is picked out once, at the end.
-        if not chunk.choices:
+        choice = chunk.choice
+        if choice is None:
             return []
-        choice = chunk.choices[0]
         self._reason = choice.finish_reason or self._reason
         self._of_choices.update(choice.raw)
-        if choice.message is not None:
-            return self._take(choice.message, whole=True)
-        return [] if choice.delta is None else self._take(choice.delta, whole=whole)
+        message, delta = choice.message, choice.delta
+        if message is not None and (message.content or message.tool_calls or delta is None):
+            self._take(message, whole=True)
+        elif delta is not None:
+            self._take(delta, whole=whole or message is not None)
+        return self._parts.events()
 
     def finish(self) -> list[StreamEvent]:
         """End the answer."""
-        return [*self._complete(), *self._parts.finish()]
+        self._parts.finish()
+        return self._parts.events()
 
     def reply(self) -> Reply:
         """Give the answer, once it has ended."""
@@ -221,61 +227,49 @@ class CompletionFold:
             raw_finish_reason=reason,
             usage=self._usage,
             model=self.model,
-            warnings=self._parts.warnings,
+            warnings=(*self._warnings, *self._parts.warnings),
             extra=extra,
         )
 
-    def _take(self, said: Said, *, whole: bool) -> list[StreamEvent]:
-        self._of_messages.update(said.raw)
-        events: list[StreamEvent] = []
+    def _take(self, said: Said, *, whole: bool) -> None:
+        for name, value in said.raw.items():
+            before = self._of_messages.get(name)
+            grows = isinstance(before, str) and isinstance(value, str) and name not in {"role", "content"}
+            self._of_messages[name] = f"{before}{value}" if grows else value
         if said.content:
-            events = self._complete()
             result = said.role == "tool" or (said.role is None and not whole)
-            events.extend(self._give(said.content) if result else self._say(said.content))
+            (self._give if result else self._say)(said.content)
         for position, piece in enumerate(said.tool_calls or ()):
-            events.extend(self._call(position, piece))
-        return events
+            self._call(position, piece)
 
-    def _say(self, content: str | list[object]) -> list[StreamEvent]:
-        events: list[StreamEvent] = []
+    def _say(self, content: str | list[object]) -> None:
         for part in as_list(content):
             text = _words(part)
             if text is None:
-                data = self._parts.mended(part)
-                kind = as_text(as_object(data).get("type"))
-                events.append(self._parts.put(Opaque(NAME, kind, data)))
+                self._parts.put(to_opaque(self._parts.mended(part)))
             elif text:
-                events.extend(self._parts.last_text().add(text))
-        return events
+                self._parts.say(text)
 
-    def _give(self, content: str | list[object]) -> list[StreamEvent]:
+    def _give(self, content: str | list[object]) -> None:
         texts = [_words(part) for part in as_list(content)]
         result = as_text(content) if None in texts else "".join(filter(None, texts))
-        return [self._parts.put(ToolResult(self._called, self._parts.mended(result)))] if result else []
+        if not result:
+            return
+        called = ""
+        if self._calls:
+            call = next((each for each in self._calls if not each.answered), self._calls[-1])
+            self._parts.answer(call)
+            called = call.id
+        elif NO_CALL not in self._warnings:
+            self._warnings.append(NO_CALL)
+        self._parts.put(ToolResult(self._parts.mended(called), self._parts.mended(result)))
 
-    def _call(self, position: int, piece: Mapping[str, Any]) -> list[StreamEvent]:
+    def _call(self, position: int, piece: Mapping[str, Any]) -> None:
         index = piece.get("index")
         place = index if isinstance(index, int) else position
-        call, events = self._calls.get(place), list[StreamEvent]()
-        if call is not None and call.id and as_text(piece.get("id")) not in {"", call.id}:
-            events, call = self._complete(), None  # The number counts again from 0.
-        if call is None:
-            call = self._calls[place] = _Call(self._parts.begin())
-        call.add(piece)
-        return events
-
-    def _complete(self) -> list[StreamEvent]:
-        """Tell the calls whose pieces are all there, now that something else comes."""
-        calls, mended = list(self._calls.values()), self._parts.mended
-        self._calls.clear()
-        events: list[StreamEvent] = []
-        for call in calls:
-            arguments = "".join(call.arguments)
-            function = {"name": call.name, "arguments": arguments}
-            unread = Opaque(
-                NAME, "tool_call", mended({"id": call.id, "type": "function", "function": function})
-            )
-            part = to_tool_call(call.id, call.name, arguments, unread, mended)
-            events.append(self._parts.put(part, call.index))
-            self._called = mended(call.id)
-        return events
+        call, call_id = self._open.get(place), as_text(piece.get("id"))
+        if call is None or (call.id and call_id not in {"", call.id}):  # The number may count again from 0.
+            call = self._open[place] = self._parts.call(call_id)
+            self._calls.append(call)
+        given = as_object(piece.get("function"))
+        call.add(call_id, as_text(given.get("name")), as_text(given.get("arguments")))

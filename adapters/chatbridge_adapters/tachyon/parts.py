@@ -1,5 +1,5 @@
 """
-The parts of Tachyon's messages: stored ones as they are, streamed ones put together.
+What the messages of Tachyon hold, stored or streamed: JSON read leniently, and its parts in ours.
 
 Sources: "Tachyon API 0.58.1" (document), and the server's documentation at commit 21a23c0.
 """
@@ -10,25 +10,14 @@ import json
 import mimetypes
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, cast
 
-from attrs import define, field
-
-from chatbridge.domain import (
-    Attachment,
-    Opaque,
-    Part,
-    PartAdded,
-    Reset,
-    StreamEvent,
-    Text,
-    TextDelta,
-    ToolCall,
-    ToolResult,
-)
-from chatbridge.http import BrokenContent, Mender, Raw, TextFold, beyond, loads
+from chatbridge.domain import Attachment, Opaque, Part, Progress, Text, ToolCall, ToolResult
+from chatbridge.http import BrokenContent, Frame, Mender, Raw, beyond, loads
 
 NAME = "tachyon"
+DONE = "[DONE]"
 
 
 def as_object(value: object) -> Mapping[str, Any]:
@@ -49,6 +38,34 @@ def as_text(value: object) -> str:
     return "" if value is None else json.dumps(value, ensure_ascii=False)
 
 
+def read_loosely(data: bytes) -> object:
+    """Read JSON, or text where it is none; nothing is None."""
+    if not data:
+        return None
+    with suppress(BrokenContent):
+        return loads(data)
+    return data.decode("utf-8", "replace")
+
+
+def read_fields(frame: Frame) -> Mapping[str, Any]:
+    """Read an object, whatever the data of *frame* is: what is none is its `message`."""
+    value = read_loosely(frame.data.strip())
+    fields = as_object(value)
+    return fields if value is None or fields is value else {"message": value}
+
+
+def tells_failure(fields: Mapping[str, Any]) -> bool:
+    """Tell whether the data of an event that is not named so is an error all the same."""
+    told = (fields.get("message"), fields.get("error"))
+    return fields.get("type") == "error" or any(each is not None for each in told)
+
+
+def to_progress(beside: Raw, mended: Mender) -> Progress:
+    """Say an event that is no part of an answer in ours."""
+    data = mended(beside)
+    return Progress(as_text(data.get("type")), data)
+
+
 def beside_usage(usage: Raw) -> dict[str, Any]:
     """Pick for `extra` what the API tells of usage beyond our model."""
     more = beyond(
@@ -61,6 +78,11 @@ def beside_usage(usage: Raw) -> dict[str, Any]:
         "total_cost",
     )
     return {"usage": more} if more else {}
+
+
+def to_opaque(content: object) -> Opaque:
+    """Keep whole what is no part of ours."""
+    return Opaque(NAME, as_text(as_object(content).get("type")), content)
 
 
 def to_tool_call(
@@ -76,16 +98,19 @@ def to_tool_call(
     return ToolCall(mended(call_id), mended(name), mended(cast(dict[str, Any], value)))
 
 
-def to_part(content: str | Mapping[str, Any], mended: Mender) -> tuple[Part, dict[str, Any]]:
+def to_part(content: object, mended: Mender) -> tuple[Part, dict[str, Any]]:
     """Say one part of a stored message in ours, and give what else the API tells with it."""
     if isinstance(content, str):
         return Text(content), {}
-    part, known = _read(content, mended)
-    return part, {} if isinstance(part, Opaque) else beyond(content, "type", *known)
+    fields = as_object(content)
+    part, known = _read(fields, mended)
+    if part is None or isinstance(part, Opaque):
+        return to_opaque(content), {}
+    return part, beyond(fields, "type", *known)
 
 
-def _read(content: Mapping[str, Any], mended: Mender) -> tuple[Part, tuple[str, ...]]:
-    """Read a part; what is not as documented is kept whole."""
+def _read(content: Mapping[str, Any], mended: Mender) -> tuple[Part | None, tuple[str, ...]]:
+    """Read a part, and name its fields; None for what is not as documented."""
     match content:
         case {"type": "text", "text": str(text)}:
             return Text(text), ("text",)
@@ -93,20 +118,18 @@ def _read(content: Mapping[str, Any], mended: Mender) -> tuple[Part, tuple[str, 
             return Attachment(_media_type(url, "image/*"), url=url), ("image",)
         case {"type": "file", "file": str(url)}:
             return Attachment(_media_type(url, "application/octet-stream"), url=url), ("file",)
-        case {"type": "tool-call", "tool_call_id": str(call_id), "tool_name": str(name), "args": str(args)}:
-            return to_tool_call(call_id, name, args, _unread(content), mended), (
-                "tool_call_id", "tool_name", "args",
+        case {"type": "tool-call", "tool_call_id": str(call_id), "tool_name": str(name), **rest}:
+            call = to_tool_call(call_id, name, as_text(rest.get("args")), to_opaque(content), mended)
+            return call, ("tool_call_id", "tool_name", "args")
+        case {"type": "tool-result", "tool_call_id": str(call_id), "result": result, **rest}:
+            failed = rest.get("is_error") is True
+            return ToolResult(call_id, as_text(result), is_error=failed), (
+                "tool_call_id", "result", "is_error",
             )  # fmt: skip
-        case {"type": "tool-result", "tool_call_id": str(call_id), "result": str(result)}:
-            return ToolResult(call_id, result), ("tool_call_id", "result")
-        case {"type": "attempt-completion", "result": str(result)}:
-            return Text(result), ("result",)
+        case {"type": "attempt-completion", "result": result}:
+            return Text(as_text(result)), ("result",)
         case _:
-            return _unread(content), ()
-
-
-def _unread(content: Mapping[str, Any]) -> Opaque:
-    return Opaque(NAME, as_text(content.get("type")), content)
+            return None, ()
 
 
 def _media_type(url: str, unknown: str) -> str:
@@ -115,67 +138,3 @@ def _media_type(url: str, unknown: str) -> str:
         return re.split("[;,]", url[5:], maxsplit=1)[0] or unknown
     name = re.split("[?#]", url, maxsplit=1)[0].rpartition("/")[2]
     return mimetypes.guess_type(name)[0] or unknown
-
-
-@define
-class PartsFold:
-    """
-    The parts of one answer, put together from its pieces, in the order in which they begin.
-
-    Attributes:
-        mended: Mends what is no piece of a text.
-    """
-
-    mended: Mender = field(factory=Mender)
-    _parts: list[TextFold | Part | None] = field(factory=list[TextFold | Part | None])
-    _reasons: list[str] = field(factory=list[str])
-
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        """What there is so far; a text that stays empty is none."""
-        parts = (Text(part.shown) if isinstance(part, TextFold) else part for part in self._parts)
-        return tuple(part for part in parts if part is not None and part != Text(""))
-
-    @property
-    def warnings(self) -> list[str]:
-        """What had to be mended or taken back, each once."""
-        of_texts = [each for part in self._parts if isinstance(part, TextFold) for each in part.warnings]
-        halves = [Mender.WARNING] if self.mended.replaced else []
-        return list(dict.fromkeys([*self._reasons, *of_texts, *halves]))
-
-    def begin(self) -> int:
-        """Begin a part that is no text, and give its index."""
-        self._parts.append(None)
-        return len(self._parts) - 1
-
-    def last_text(self, *, fresh: bool = False) -> TextFold:
-        """Give the text at the end; one begins where something else is there, or a *fresh* one is wanted."""
-        last = self._parts[-1] if self._parts else None
-        if isinstance(last, TextFold) and not fresh:
-            return last
-        text = TextFold(len(self._parts))
-        self._parts.append(text)
-        return text
-
-    def put(self, part: Part, index: int | None = None) -> StreamEvent:
-        """Put a part that is no text where it began, or at the end."""
-        if index is None:
-            index = self.begin()
-        self._parts[index] = part
-        return PartAdded(part, index)
-
-    def take_back(self, text: TextFold, reason: str) -> list[StreamEvent]:
-        """Take a text out of the answer, and show again what else there is."""
-        self._parts[text.index] = None
-        self._reasons.append(reason)
-        shown: list[StreamEvent] = [Reset(reason)]
-        for index, part in enumerate(self._parts):
-            if isinstance(part, TextFold):
-                shown.extend([TextDelta(part.shown, index)] if part.shown else [])
-            elif part is not None:
-                shown.append(PartAdded(part, index))
-        return shown
-
-    def finish(self) -> list[StreamEvent]:
-        """End the texts."""
-        return [event for part in self._parts if isinstance(part, TextFold) for event in part.finish()]

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from attrs import Attribute, field, frozen
 
-from chatbridge.domain import Conversation, Message, Part
+from chatbridge.domain import Conversation, Message, Part, Role
 from chatbridge.http import (
     ApiError,
     Endpoint,
@@ -33,13 +33,12 @@ from chatbridge.http import (
 )
 from chatbridge_adapters.tachyon.agent import AgentChunk, AgentRequest, read_chunk
 from chatbridge_adapters.tachyon.completion import (
-    DONE,
     Chunk,
     Completion,
     CompletionRequest,
     read_event,
 )
-from chatbridge_adapters.tachyon.parts import as_list, to_part
+from chatbridge_adapters.tachyon.parts import DONE, as_list, to_part
 
 
 @frozen
@@ -99,18 +98,13 @@ class RoomPage:
     chatrooms: list[ChatRoom]
 
 
-def _part_or_parts(_: object, __: Attribute[Any], value: object) -> None:
-    if not all(isinstance(part, str | dict) for part in as_list(value)):
-        raise TypeError("expected a part: a text or an object")
-
-
 @frozen
 class ChatMessage:
     """A stored message. Its content is one part; a bare text, as in the document's example, is one too."""
 
-    id: Id
-    role: str
-    content: Any = field(default=None, validator=_part_or_parts)
+    id: Id | None = None
+    role: str | None = None
+    content: Any = None
     created_at: datetime | None = None
     raw: Raw = keep_raw()
 
@@ -226,7 +220,7 @@ def to_message(message: ChatMessage) -> Message:
     mended = Mender()
     parts: list[Part] = []
     extra = beyond(message.raw, "id", "role", "content", "chatroom_id", created_at=message.created_at)
-    role, unread = to_role(message.role)
+    role, unread = (Role.ASSISTANT, {}) if message.role is None else to_role(message.role)
     for each in as_list(message.content):
         part, beside = to_part(each, mended)
         parts.append(part)

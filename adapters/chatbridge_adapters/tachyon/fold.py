@@ -1,0 +1,162 @@
+"""The parts of one of Tachyon's answers, put together from its pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from attrs import define, field
+
+from chatbridge.domain import Opaque, Part, PartAdded, Reset, StreamEvent, Text, TextDelta
+from chatbridge.http import Mender, TextFold
+from chatbridge_adapters.tachyon.parts import NAME, to_tool_call
+
+
+@define(eq=False)
+class CallFold:
+    """
+    A call of a tool whose pieces arrive.
+
+    Attributes:
+        index: The part's, in the answer.
+        answered: Whether a result of it has come.
+        changed: Whether it is another than was told last.
+    """
+
+    index: int
+    id: str = ""
+    name: str = ""
+    answered: bool = False
+    changed: bool = True
+    _pieces: list[str] = field(factory=list[str])
+
+    def add(self, call_id: str, name: str, piece: str) -> None:
+        """Take what a piece tells; what it leaves out stays as it is."""
+        self.id, self.name = call_id or self.id, name or self.name
+        self._pieces.append(piece)
+        self.changed = True
+
+    @property
+    def arguments(self) -> str:
+        """The arguments so far."""
+        return "".join(self._pieces)
+
+
+@define
+class PartsFold:
+    """
+    Turns pieces into parts, in the order in which they begin, and notes the events that tell them.
+
+    Only the text at the end grows, so that none that was shown comes out of order; it ends as soon as another
+    part begins. A call is told once something else than a call comes. What is added to it later is told when
+    its first result comes, and at the end, however often it grows.
+
+    Attributes:
+        mended: Mends what is no piece of a text.
+    """
+
+    _unread_call: Callable[[CallFold], dict[str, Any]]  # In the API's form, for one that cannot be read.
+    mended: Mender = field(factory=Mender)
+    _parts: list[TextFold | Part | None] = field(factory=list[TextFold | Part | None])
+    _text: TextFold | None = None
+    _calls: list[CallFold] = field(factory=list[CallFold])
+    _untold: list[CallFold] = field(factory=list[CallFold])
+    _reasons: list[str] = field(factory=list[str])
+    _events: list[StreamEvent] = field(factory=list[StreamEvent])
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What there is so far."""
+        parts = (Text(part.shown) if isinstance(part, TextFold) else part for part in self._parts)
+        return tuple(part for part in parts if part is not None)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What had to be mended or taken back, each once."""
+        of_texts = [each for part in self._parts if isinstance(part, TextFold) for each in part.warnings]
+        halves = [Mender.WARNING] if self.mended.replaced else []
+        return list(dict.fromkeys([*self._reasons, *of_texts, *halves]))
+
+    def events(self) -> list[StreamEvent]:
+        """Give what there is to tell since the last time."""
+        events, self._events = self._events, []
+        return events
+
+    def say(self, piece: str, *, fresh: bool = False) -> TextFold:
+        """Add to the text at the end; one begins behind something else, or where a *fresh* one is wanted."""
+        self._tell_calls()
+        if fresh:
+            self._end_text()
+        if self._text is None:
+            self._text = TextFold(len(self._parts))
+            self._parts.append(self._text)
+        self._events += self._text.add(piece)
+        return self._text
+
+    def call(self, call_id: str) -> CallFold:
+        """Begin a call."""
+        self._end_text()
+        call = CallFold(self._new_index(), call_id)
+        self._calls.append(call)
+        self._untold.append(call)
+        return call
+
+    def begin(self) -> int:
+        """Begin a part that is neither text nor a call, and give its index."""
+        self._tell_calls()
+        self._end_text()
+        return self._new_index()
+
+    def put(self, part: Part, index: int | None = None) -> None:
+        """Put a part where it began, or at the end."""
+        index = self.begin() if index is None else index
+        self._parts[index] = part
+        self._events.append(PartAdded(part, index))
+
+    def answer(self, call: CallFold) -> None:
+        """Take note that a result of *call* comes."""
+        self._tell_calls()
+        if not call.answered:
+            call.answered = True
+            self._tell(call)
+
+    def take_back(self, texts: Sequence[TextFold], reason: str) -> None:
+        """Take *texts* out of the answer, and show again what else there is."""
+        self._reasons.append(reason)
+        self._events.append(Reset(reason))
+        if self._text in texts:
+            self._text = None
+        for text in texts:
+            self._parts[text.index] = None
+        for index, part in enumerate(self._parts):
+            if isinstance(part, TextFold):
+                self._events += [TextDelta(part.shown, index)] if part.shown else []
+            elif part is not None:
+                self._events.append(PartAdded(part, index))
+
+    def finish(self) -> None:
+        """End the answer."""
+        self._end_text()
+        for call in self._calls:
+            self._tell(call)
+
+    def _new_index(self) -> int:
+        self._parts.append(None)
+        return len(self._parts) - 1
+
+    def _end_text(self) -> None:
+        if self._text is not None:
+            self._events += self._text.finish()
+            self._text = None
+
+    def _tell_calls(self) -> None:
+        untold, self._untold = self._untold, []
+        for call in untold:
+            self._tell(call)
+
+    def _tell(self, call: CallFold) -> None:
+        if call.changed:
+            call.changed = False
+            unread = Opaque(NAME, "tool_call", self.mended(self._unread_call(call)))
+            part = to_tool_call(call.id, call.name, call.arguments, unread, self.mended)
+            self.put(part, call.index)
