@@ -613,3 +613,12 @@ def test_an_interrupted_send_says_that_the_message_may_have_arrived(monkeypatch:
     result = check(130, run("send", "fake:", "Hi"))
 
     assert "interrupted; a message that was under way may have arrived" in result.stderr
+
+
+def test_nothing_is_created_to_talk_in_where_nothing_can_be_said() -> None:
+    emulator = MtmaiEmulator()
+    with served(emulator) as listening:
+        url = listening.config.partition("&team=")[0]
+        error = failure(2, "send", url, "hi", env=emulator.env)
+    assert error.startswith("mtmai does not support send; instead: name a team")
+    assert [] == emulator.calls

@@ -38,7 +38,8 @@ Ctrl-C leaves an answer, or at the prompt the program."""
 
 
 async def create(bridge: Bridge, output: Output, title: str | None = None) -> Chat:
-    """Create a conversation, and say its id on stderr."""
+    """Create a conversation to talk in, and say its id on stderr; none where nothing can be said."""
+    bridge.require(Feature.SEND)
     try:
         chat = await bridge.create(title=title)
     except ChatbridgeError as error:
