@@ -784,7 +784,7 @@ async def test_a_run_is_kept_as_messages_and_as_a_log(tachyon: TachyonEmulator, 
         ("user", {"type": "text", "text": "Go"}),
         ("assistant", {"type": "tool-call", **named, "args": "{}"}),
         ("tool", {"type": "tool-result", **named, "result": "r"}),
-        ("assistant", {"type": "text", "text": "abcd"}),
+        ("assistant", {"type": "text", "text": "abc"}),
     ] == [(message["role"], message["content"]) for message in await client.messages(room)]
     _, answer = await client("GET", f"chatrooms/{room}/agent/messages")
     user, *log = answer["messages"]

@@ -709,3 +709,22 @@ async def test_what_else_a_call_tells_is_kept(read: Reader) -> None:
 async def test_half_a_character_before_a_tool_is_replaced_where_it_stood(read: Reader) -> None:
     reply = await read(say("a\ud83c"), call("a", "w"), say("b"), DONE)
     assert "a\ufffdb" == reply.text
+
+
+async def test_the_room_keeps_what_the_reply_says_and_nothing_of_other_agents(reach: Reach) -> None:
+    emulator = TachyonEmulator()
+    other = {"agent": {"chatroom_id": "ch_2"}}
+    emulator.run = [
+        {"type": "say", "index": 1, "text": "SUB", **other},
+        {"type": "tool_call", "tool_id": "x", "tool_name": "theirs", **other},
+        {"type": "tool_call", "tool_id": "a", "tool_name": "weather"},
+        {"type": "tool_call_args", "tool_id": "a", "args": {"city": "Sendai"}},
+        {"type": "tool_result", "tool_id": "a", "result": "clear", "is_finished": True},
+        {"type": "say", "index": 2, "text": "Clear."},
+    ]
+    chat = await (await reach(emulator, mode="agent")).create()
+    reply = await chat.send("Weather?")
+    _, *held = [message async for message in chat.messages()]
+
+    assert reply.message.parts == tuple(part for message in held for part in message.parts)
+    assert ToolCall("a", "weather", {"city": "Sendai"}) == reply.message.parts[0]

@@ -173,9 +173,14 @@ def steps_of_deltas(deltas: Iterable[Json]) -> Iterator[Step]:
             yield "result", called, delta["content"]
 
 
+def _own(chunks: Iterable[Json]) -> Iterator[Json]:
+    """Leave out what is passed on from agents that were set to work."""
+    return (chunk for chunk in chunks if chunk.get("agent") is None)
+
+
 def steps_of_run(chunks: Iterable[Json]) -> Iterator[Step]:
     """Pick what tools do from the events of an agent."""
-    for chunk in chunks:
+    for chunk in _own(chunks):
         tool_id = str(chunk.get("tool_id"))
         match chunk.get("type"):
             case "tool_call":
@@ -193,7 +198,8 @@ def tool_parts(steps: Iterable[Step]) -> list[Json]:
     parts: list[dict[str, object]] = []
     calls: dict[str, dict[str, object]] = {}
     for what, tool_id, told in steps:
-        text, last = str(told or ""), parts[-1] if parts else {}
+        text = told if isinstance(told, str) else compact(told) if told else ""
+        last = parts[-1] if parts else {}
         if what == "result":
             if (last.get("type"), last.get("tool_call_id")) != ("tool-result", tool_id):
                 name = calls.get(tool_id, {}).get("tool_name", "")
@@ -213,7 +219,8 @@ def said_in_run(chunks: Sequence[Json]) -> Json:
     """Give what a run says as a stored message does: its words and questions, else its attempt."""
 
     def joined(key: str, *kinds: str) -> str:
-        return "".join(str(chunk.get(key) or "") for chunk in chunks if chunk.get("type") in kinds)
+        own = (chunk for chunk in _own(chunks) if chunk.get("type") in kinds)
+        return "".join(str(chunk.get(key) or "") for chunk in own)
 
     said, tried = joined("text", "say", "ask"), joined("result", "attempt_completion")
     if said or not tried:
