@@ -357,7 +357,7 @@ class TachyonBackend(PartialBackend):
             ids = {"chatroom_id": conversation_id}
             return (await self._api.call(wire.LIST_MESSAGES, ids=ids, query=query)).messages
 
-        stored = by_offset(page, key=lambda message: message.id or id(message))
+        stored = by_offset(page, key=lambda message: message.id or object())
         for message in by_time([wire.to_message(each) async for each in stored]):
             yield message
 
