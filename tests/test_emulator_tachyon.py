@@ -609,7 +609,7 @@ BAD_COMPLETIONS: tuple[Json, ...] = (
     {"temperature": True},
     {"top_p": -0.1},
     {"n": 0},
-    {"n": 11},
+    {"n": 2},
     {"n": 1.5},
     {"n": True},
     {"max_completion_tokens": -1},
@@ -782,9 +782,10 @@ async def test_a_run_is_kept_as_messages_and_as_a_log(tachyon: TachyonEmulator, 
     named = {"tool_call_id": "t", "tool_name": "x"}
     assert [
         ("user", {"type": "text", "text": "Go"}),
+        ("assistant", {"type": "text", "text": "ab"}),
         ("assistant", {"type": "tool-call", **named, "args": "{}"}),
         ("tool", {"type": "tool-result", **named, "result": "r"}),
-        ("assistant", {"type": "text", "text": "abc"}),
+        ("assistant", {"type": "text", "text": "c"}),
     ] == [(message["role"], message["content"]) for message in await client.messages(room)]
     _, answer = await client("GET", f"chatrooms/{room}/agent/messages")
     user, *log = answer["messages"]

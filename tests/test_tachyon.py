@@ -80,6 +80,8 @@ def test_what_tachyon_cannot_do_says_what_there_is_instead(mode: Any) -> None:
     assert cannot == set(profile.instead)
     assert profile == pickle.loads(pickle.dumps(profile))
     assert (mode == "completion") is profile.can(Feature.TOOLS)
+    others = {"temperature", "top_p", "max_output_tokens", "tools", "tool_choice", "response_format"}
+    assert {"model"} | (others if mode == "completion" else set()) == profile.options
 
 
 def test_only_what_the_api_itself_documents_for_rooms_is_not_marked_as_beyond() -> None:
@@ -175,9 +177,9 @@ async def test_null_is_never_sent(bridge: Bridge, emulator: TachyonEmulator) -> 
 async def test_what_can_be_no_id_is_not_looked_for(
     bridge: Bridge, emulator: TachyonEmulator, room_id: str
 ) -> None:
-    with pytest.raises(UsageError):
-        await bridge.open(room_id).refresh()
-    assert [] == emulator.calls
+    with pytest.raises(UsageError) as refused:
+        await own(bridge).get_conversation(room_id)
+    assert ("tachyon", []) == (refused.value.provider, emulator.calls)
 
 
 async def test_a_room_that_moves_to_the_front_while_it_is_looked_for_is_found(
@@ -277,6 +279,23 @@ async def test_a_room_is_looked_for_in_the_list_page_by_page(
     assert [("0", "100")] == [(call.query["offset"], call.query["limit"]) for call in emulator.calls]
     assert "oldest" == (await oldest.refresh()).title
     assert ["0", "0", "100", "200"] == [call.query["offset"] for call in emulator.calls]
+
+
+@pytest.mark.parametrize(("rooms", "offsets"), [(1, ["0", "1"]), (150, ["0", "100", "0"])])
+async def test_the_first_page_is_read_again_only_where_there_are_more(
+    bridge: Bridge, emulator: TachyonEmulator, rooms: int, offsets: list[str]
+) -> None:
+    for _ in range(rooms):
+        await bridge.create()
+    with pytest.raises(NotFound):
+        await bridge.open(ROOM).refresh()
+    assert offsets == [call.query["offset"] for call in emulator.calls[rooms:]]
+
+
+async def test_an_id_is_found_letter_by_letter(bridge: Bridge) -> None:
+    chat = await bridge.create()
+    with pytest.raises(NotFound):
+        await bridge.open(chat.id.upper()).refresh()
 
 
 async def test_a_room_that_is_not_in_the_list_is_not_found(bridge: Bridge) -> None:

@@ -560,9 +560,10 @@ async def test_what_an_agent_did_is_in_the_history_and_in_its_log(
     assert (Text("Wait."), *tool, Text(" Sunny.")) == reply.message.parts
     assert [
         (Role.USER, (Text("What weather?"),)),
+        (Role.ASSISTANT, (Text("Wait."),)),
         (Role.ASSISTANT, tool[:1]),
         (Role.TOOL, tool[1:]),
-        (Role.ASSISTANT, (Text("Wait. Sunny."),)),
+        (Role.ASSISTANT, (Text(" Sunny."),)),
     ] == [(message.role, message.parts) async for message in chat.messages()]
     log = await own(bridge).agent_log(chat.id)
     assert [
@@ -708,7 +709,7 @@ async def test_what_else_a_call_tells_is_kept(read: Reader) -> None:
 
 async def test_half_a_character_before_a_tool_is_replaced_where_it_stood(read: Reader) -> None:
     reply = await read(say("a\ud83c"), call("a", "w"), say("b"), DONE)
-    assert "a\ufffdb" == reply.text
+    assert (Text("a\ufffd"), ToolCall("a", "w", {}), Text("b")) == reply.message.parts
 
 
 async def test_the_room_keeps_what_the_reply_says_and_nothing_of_other_agents(reach: Reach) -> None:
@@ -728,3 +729,98 @@ async def test_the_room_keeps_what_the_reply_says_and_nothing_of_other_agents(re
 
     assert reply.message.parts == tuple(part for message in held for part in message.parts)
     assert ToolCall("a", "weather", {"city": "Sendai"}) == reply.message.parts[0]
+
+
+async def test_a_tool_has_failed_if_any_piece_of_its_result_says_so(read: Reader) -> None:
+    pieces = (
+        event("tool_result", tool_id="a", result="go", is_error=True),
+        event("tool_result", tool_id="a", result="ne", is_finished=True),
+    )
+    assert (ToolResult("a", "gone", is_error=True),) == (await read(*pieces, DONE)).message.parts
+
+
+async def test_a_result_after_a_finished_one_is_another(read: Reader) -> None:
+    reply = await read(result("a", "1"), result("a", "2"), DONE)
+    assert (ToolResult("a", "1"), ToolResult("a", "2")) == reply.message.parts
+
+
+async def test_the_later_name_of_a_call_counts(read: Reader) -> None:
+    reply = await read(call("a", "x"), call("a", "y"), DONE)
+    assert (ToolCall("a", "y", {}),) == reply.message.parts
+
+
+async def test_an_agent_is_another_one_however_little_is_told_of_it(read: Reader) -> None:
+    assert "Red" == (await read(say("Red"), event("say", text="Blue", agent={}), DONE)).text
+
+
+async def test_usage_that_was_told_is_not_lost_by_one_that_cannot_be_read(read: Reader) -> None:
+    reply = await read(event("usage", prompt_tokens=1), event("usage", prompt_tokens="many"), DONE)
+    assert Usage(1) == reply.usage
+
+
+async def test_a_question_may_have_no_options_to_choose_from(read: Reader) -> None:
+    assert {"options": []} == (await read(event("ask", text="Which?", options=[]), DONE)).extra
+
+
+async def test_saying_nothing_takes_no_attempt_back(read: Reader) -> None:
+    reply = await read(attempt("Red"), say(""), attempt(" leaves"), DONE)
+    assert ("Red leaves", ()) == (reply.text, reply.warnings)
+
+
+@pytest.mark.parametrize(
+    ("events", "word"),
+    [
+        ([event("ask", text="Which?"), attempt("Red")], "attempt_completion"),
+        ([attempt("Red"), event("ask", text="Which?")], "ask"),
+    ],
+)
+async def test_what_comes_last_is_why_the_run_ends(read: Reader, events: list[bytes], word: str) -> None:
+    assert word == (await read(*events, DONE)).raw_finish_reason
+
+
+def calls(tool_id: str, args: Any = None) -> list[Json]:
+    named = {"type": "tool_call", "tool_id": tool_id, "tool_name": "x"}
+    return [named, {"type": "tool_call_args", "tool_id": tool_id, "args": args}]
+
+
+def gives(tool_id: str, given: Any, *, last: bool = True, **more: Any) -> Json:
+    return {"type": "tool_result", "tool_id": tool_id, "result": given, "is_finished": last, **more}
+
+
+OTHER: Json = {"agent": {"chatroom_id": "ch_2"}}
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        [{"type": "attempt_completion", "result": "Draft"}, {"type": "ask", "text": "OK?"}],
+        [{"type": "say", "text": "Red"}, {"type": "attempt_completion", "result": "Blue"}],
+        [{"type": "say", "text": ""}, {"type": "attempt_completion", "result": {"a": 1}}],
+        [{"type": "say", "text": "Sub", **OTHER}, {"type": "attempt_completion", "result": "Red"}],
+        [{"type": "error", "message": "gone", **OTHER}, {"type": "say", "text": "Red"}],
+        [*calls("a", {"n": 1}), gives("a", {"ok": [True]}), {"type": "say", "text": "Red"}],
+        [*calls("a"), gives("a", "1"), *calls("a"), gives("a", "2")],
+        [*calls("a"), gives("a", "1"), gives("a", "2", is_error=True)],
+        [*calls("a"), *calls("b"), gives("a", "1", last=False), gives("b", "x"), gives("a", "2")],
+        [{**each, **OTHER} for each in calls("a")],
+    ],
+)
+async def test_the_history_holds_what_the_reply_does(
+    bridge: Bridge, emulator: TachyonEmulator, run: list[Json]
+) -> None:
+    emulator.run, chat = run, await bridge.create()
+    reply = await chat.send("Go")
+    held = [part for message in [each async for each in chat.messages()][1:] for part in message.parts]
+    assert [*reply.message.parts] == [part for part in held if part != Text("")]
+
+
+async def test_a_run_that_fails_leaves_nothing_behind(bridge: Bridge, emulator: TachyonEmulator) -> None:
+    emulator.run = [{"type": "say", "text": "Red"}, {"type": "error", "code": "X", "message": "gone"}]
+    chat = await bridge.create()
+    with pytest.raises(ProviderFailed, match="gone"):
+        await chat.send("Go")
+    assert ([], (), "New Room") == (
+        [message async for message in chat.messages()],
+        await own(bridge).agent_log(chat.id),
+        (await chat.refresh()).title,
+    )

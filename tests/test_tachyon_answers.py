@@ -42,7 +42,7 @@ from chatbridge.events import shown_text
 from chatbridge.http import BrokenContent, Frame, Mender, structure
 from chatbridge.testing.checking import fold
 from chatbridge.testing.emulator import Fault
-from chatbridge_adapters.tachyon.completion import NO_CALL, Chunk, Completion, CompletionFold, read_event
+from chatbridge_adapters.tachyon.completion import NO_CALL, Chunk, CompletionFold, read_event
 from chatbridge_adapters.tachyon.emulator import TachyonEmulator
 
 Reach = Callable[..., Awaitable[Bridge]]
@@ -491,14 +491,21 @@ async def test_an_error_inside_the_stream_fails_the_answer_and_keeps_what_was_sa
         ({"message": "BadRequest: no model"}, "no model"),
         ({"error": {"message": "no model"}}, "no model"),
         ({"choices": []}, "not an answer"),
+        ({"choices": None}, "not an answer"),
+        ({"choices": [{"index": 0}]}, "not an answer"),
+        ({"choices": [{"index": 1, "message": {"content": "Red"}}]}, "not an answer"),
+        ({"type": "error", "code": "X"}, "not an answer"),
         ({"status": "queued"}, "not an answer"),
         ({}, "not an answer"),
     ],
 )
 async def test_a_document_that_is_no_answer_fails_it(read: Reader, document: Json, said: str) -> None:
     error = await failing(read, json.dumps(document).encode())
+    with pytest.raises(ProviderFailed, match=said) as sent:
+        await read.whole(document)
     assert isinstance(error, ProviderFailed)
     assert said in str(error)
+    assert error.code == sent.value.code
 
 
 @pytest.mark.parametrize(
@@ -524,10 +531,7 @@ async def test_a_stream_that_does_not_end_as_it_should_is_cut_and_keeps_what_was
 
 
 FORMS: tuple[tuple[Json, str], ...] = (
-    ({}, "expected a choice with a message"),
-    ({"choices": None}, "expected a choice with a message"),
-    ({"choices": []}, "expected a choice with a message"),
-    ({"choices": [{"index": 0}]}, "not of the documented form"),
+    ({"choices": 5}, r"expected a list @ \$.choices"),
     ({"choices": [{"message": {"content": 5}}]}, r"expected a text or a list @ \$.choices\[0\].message"),
     ({"choices": [{"message": "Red"}]}, r"@ \$.choices\[0\].message"),
     ({"choices": [{"message": {}}], "usage": 5}, r"@ \$.usage"),
@@ -630,7 +634,7 @@ def test_whatever_a_server_sends_it_is_a_reply_or_broken(values: list[object], w
     events: list[StreamEvent] = []
     for value in values:
         with suppress(BrokenContent):
-            events += answer.take(structure(value, Completion if whole else Chunk), whole=whole)
+            events += answer.take(structure(value, Chunk), whole=whole)
     events += answer.finish()
     reply = answer.reply()
     assert reply.message.parts == fold(events)
@@ -694,11 +698,6 @@ async def test_a_failure_under_status_200_is_one_in_both_ways(read: Reader, docu
         assert ("PAYMENT_REQUIRED", Outcome.ACCEPTED) == (caught.value.code, caught.value.outcome)
 
 
-async def test_a_document_without_a_message_is_no_answer_in_place_of_a_stream_either(read: Reader) -> None:
-    with pytest.raises(AnswerLost, match="not an answer"):
-        await read(b'{"choices": [{"index": 0}]}', "application/json")
-
-
 @pytest.mark.parametrize(
     ("other", "data"),
     [
@@ -713,23 +712,123 @@ async def test_an_event_of_another_name_is_progress(read: Reader, other: bytes, 
     assert [Progress(data["type"], data)] * 2 == [each for each in read.events if isinstance(each, Progress)]
 
 
-async def test_only_the_first_choice_was_asked_for(read: Reader) -> None:
-    second = {"index": 1, "message": {"role": "assistant", "content": "second"}}
-    first = {"index": 0, "message": {"role": "assistant", "content": "first"}}
-    assert "first" == (await read.whole({"choices": [second, first]})).text
+@pytest.mark.parametrize("index", [0, 0.0, None, "0", [], {}])
+async def test_the_choice_that_was_asked_for_has_the_number_0_or_none(read: Reader, index: object) -> None:
+    second = {"index": 1, "message": {"role": "assistant", "content": "second"}, "finish_reason": "length"}
+    first = {"index": index, "message": {"role": "assistant", "content": "first"}, "finish_reason": "stop"}
+    whole = await read.whole({"choices": [second, first]})
+    streamed = await read(event({"choices": [first]}) + event({"choices": [second]}) + DONE)
+    assert [("first", "stop")] * 2 == [(each.text, each.raw_finish_reason) for each in (whole, streamed)]
 
 
-async def test_pieces_of_a_field_beyond_ours_are_joined(read: Reader) -> None:
-    more = [{"role": "assistant", "content": "a", "reasoning_content": text} for text in ("th", "ink")]
-    assert "think" == (await read(stream(*map(chunk, more)))).message.extra["reasoning_content"]
+async def test_pieces_of_a_field_beyond_ours_are_joined_and_null_is_none(read: Reader) -> None:
+    more: list[Json] = [
+        {"role": "assistant", "content": "a", "reasoning_content": text, "n": 1}
+        for text in ("th\ud83c", None)
+    ]
+    last = {"role": "assistant", "reasoning_content": "\udf41ink", "n": 2}
+    reply = await read(stream(*map(chunk, [*more, last])))
+    assert {"reasoning_content": f"th{MAPLE}ink", "n": 2} == reply.message.extra
+
+
+@pytest.mark.parametrize("call_id", [None, "a"])
+async def test_a_number_that_is_used_again_after_its_result_is_another_call(
+    read: Reader, call_id: str | None
+) -> None:
+    reply = await read(stream(
+        calling(piece(0, call_id, "x", "{}")), chunk({"content": "1"}),
+        calling(piece(0, call_id, "y", '{"n":')), calling(piece(0, args="2}")), chunk({"content": "2"}),
+    ))  # fmt: skip
+    own = call_id or ""
+    assert (
+        ToolCall(own, "x", {}), ToolResult(own, "1"), ToolCall(own, "y", {"n": 2}), ToolResult(own, "2"),
+    ) == reply.message.parts  # fmt: skip
+
+
+async def test_a_call_is_told_when_text_interrupts_it_and_again_once_it_is_answered(read: Reader) -> None:
+    reply = await read(stream(
+        calling(piece(0, "a", "w", "{}")), say("Hm."), calling(piece(0, name="x")), chunk({"content": "r"}),
+        chunk({"content": "s"}), calling(piece(0, args=" ")),
+    ))  # fmt: skip
+    assert (ToolCall("a", "x", {}), Text("Hm."), ToolResult("a", "r"), ToolResult("a", "s")) == (
+        reply.message.parts
+    )
+    told = [ToolCall("a", "w", {}), ToolCall("a", "x", {}), *reply.message.parts[2:], ToolCall("a", "x", {})]
+    assert (told, ()) == (read.added, reply.warnings)
+
+
+async def test_pieces_of_calls_without_a_number_are_told_apart_by_their_place(read: Reader) -> None:
+    reply = await read(stream(calling(piece(None, None, "x", "{}"), piece(None, None, "y", "{}"))))
+    assert (ToolCall("", "x", {}), ToolCall("", "y", {})) == reply.message.parts
+
+
+async def test_calls_of_a_whole_answer_are_each_complete(read: Reader) -> None:
+    message = {"tool_calls": [piece(0, None, "x", "{}"), piece(0, None, "y", "{}")]}
+    reply = await read.whole({"choices": [{"message": message}]})
+    assert (ToolCall("", "x", {}), ToolCall("", "y", {})) == reply.message.parts
+
+
+async def test_a_name_that_is_told_again_replaces_the_first(read: Reader) -> None:
+    reply = await read(stream(calling(piece(0, "a", "x", "{}")), calling(piece(0, name="y"))))
+    assert (ToolCall("a", "y", {}),) == reply.message.parts
+
+
+async def test_what_is_told_once_is_not_lost_by_what_comes_later(read: Reader) -> None:
+    usage = {"prompt_tokens": 1, "more": 2}
+    reply = await read(
+        chunk({"role": "assistant", "content": "a"}, "length", usage=usage)
+        + chunk({}, usage={"prompt_tokens": None}, message="cached")
+        + DONE
+    )
+    assert ("length", Usage(1), {"more": 2}, "cached") == (
+        reply.raw_finish_reason, reply.usage, reply.extra["usage"], reply.extra["message"],
+    )  # fmt: skip
+
+
+async def test_every_warning_of_a_reply_is_told(read: Reader) -> None:
+    reply = await read(stream(say("a\ud83c"), chunk({"content": "r"})), include={"usage"})
+    assert ("the server told no usage that can be read", NO_CALL, Mender.WARNING) == reply.warnings
+
+
+async def test_an_event_of_another_name_tells_its_name_where_its_data_tells_null(read: Reader) -> None:
+    await read(say("Red") + event({"type": None}, "ping") + DONE)
+    assert [Progress("ping", {"type": "ping"})] == [
+        each for each in read.events if isinstance(each, Progress)
+    ]
+
+
+@pytest.mark.parametrize(
+    "deltas",
+    [
+        [{"role": "assistant", "content": "Well. "}],
+        [{"tool_calls": [piece(0, "a", "x", {"n": 1})]}, {"content": [{"weather": "sunny"}]}],
+        [{"tool_calls": [piece(0, "a", "x", "{}")]}, {"content": "re"}, {"content": "s"}],
+        [
+            {"tool_calls": [piece(0, "a", "x", '{"n":'), piece(1, "b", "y")]},
+            {"tool_calls": [piece(1, args="{}"), piece(0, args=" 1}")]},
+            {"content": [{"type": "text", "text": "1"}]},
+            {"role": "tool", "content": "2"},
+        ],
+    ],
+)
+async def test_the_history_holds_what_the_reply_does(
+    bridge: Bridge, emulator: TachyonEmulator, deltas: list[Json]
+) -> None:
+    emulator.deltas, chat = deltas, await bridge.create()
+    async with chat.stream("Go") as stream:
+        assert [event async for event in stream]
+    held = [part for message in [each async for each in chat.messages()][1:] for part in message.parts]
+    assert [*stream.reply.message.parts] == held
 
 
 async def test_a_key_in_an_error_shows_in_no_traceback(read: Reader, emulator: TachyonEmulator) -> None:
     failure = b"event: error\ndata: " + json.dumps({"code": emulator.key}).encode() + b"\n\n"
-    with pytest.raises(ProviderFailed) as caught:
-        await read(say("a") + failure)
-    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
-    frames = [frame for frame in shown.stack if "chatbridge" in frame.filename]
-    assert [] == [
-        name for frame in frames for name, value in (frame.locals or {}).items() if emulator.key in value
-    ]
+    document = {"code": emulator.key, "message": f"no {emulator.key}"}
+    for asked in (read(say("a") + failure), read(json.dumps(document).encode()), read.whole(document)):
+        with pytest.raises(ProviderFailed) as caught:
+            await asked
+        shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+        frames = [frame for frame in shown.stack if "chatbridge" in frame.filename]
+        assert [] == [
+            name for frame in frames for name, value in (frame.locals or {}).items() if emulator.key in value
+        ]

@@ -174,6 +174,7 @@ async def test_a_result_may_be_anything_and_have_failed(bridge: Bridge, emulator
         ({"content": 5}, (Opaque("tachyon", "", 5),)),
         ({"content": [True, "a"]}, (Opaque("tachyon", "", True), Text("a"))),
         ({"role": None}, (Text("Hi"),)),
+        ({"role": 5}, (Text("Hi"),)),
         ({"id": None}, (Text("Hi"),)),
     ],
 )
@@ -396,3 +397,27 @@ async def test_what_cannot_be_sent_is_refused_before_anything_leaves(
 async def test_what_a_tool_gave_has_no_documented_way_back(bridge: Bridge) -> None:
     with pytest.raises(UsageError, match="say it in a text"):
         await bridge.open(ROOM).send(Message.user([ToolResult("1", "sunny")]))
+
+
+async def test_messages_without_an_id_are_all_read(bridge: Bridge, emulator: TachyonEmulator) -> None:
+    """However many pages they come on, and whatever memory their neighbours had."""
+    stored = [
+        {"role": "user", "content": str(number), "id": ["", None][number % 2]} for number in range(1000)
+    ]
+    for offset in range(0, 1100, 100):
+        answer(emulator, "get_chatroom_messages", {"messages": stored[offset : offset + 100]})
+    read = [message async for message in bridge.open(ROOM).messages()]
+    assert [str(number) for number in range(1000)] == [message.text for message in read]
+    assert {None} == {message.id for message in read}
+
+
+async def test_a_message_that_comes_on_two_pages_is_one(bridge: Bridge, emulator: TachyonEmulator) -> None:
+    first, second, third = ({**STORED, "id": key} for key in "abc")
+    for page in ([first, second], [second, third], []):
+        answer(emulator, "get_chatroom_messages", {"messages": page})
+    assert ["a", "b", "c"] == await ids(bridge.open(ROOM).messages())
+
+
+async def test_a_role_that_is_no_word_is_kept_beside(bridge: Bridge, emulator: TachyonEmulator) -> None:
+    (message,) = await history(bridge, emulator, {**STORED, "role": 5})
+    assert (Role.ASSISTANT, 5) == (message.role, message.extra["role"])

@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 from attrs import frozen
 
-from chatbridge.testing.emulator import is_array, is_object
 from chatbridge.testing.responder import pieces
+from chatbridge_adapters.tachyon.turns import Json
 
 __all__ = [
     "Given",
-    "Json",
-    "Step",
     "compact",
     "event",
     "room_chunks",
     "run_of",
-    "said_in_run",
     "stateless_chunks",
-    "steps_of_deltas",
-    "steps_of_run",
-    "tool_parts",
     "usage",
     "whole_answer",
 ]
-
-Json = Mapping[str, object]
 
 DONE = b"data: [DONE]\n\n"
 _SINGLY = 64
@@ -61,13 +53,6 @@ class Given:
         yield {"role": "assistant", "tool_calls": [first]}
         for piece in pieces(self.call["arguments"]):
             yield {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}
-
-    def content(self) -> Json:
-        """Show it as a stored message does."""
-        if self.call is None:
-            return {"type": "text", "text": self.text}
-        named = {"tool_call_id": self.call["id"], "tool_name": self.call["name"]}
-        return {"type": "tool-call", **named, "args": self.call["arguments"]}
 
 
 def event(value: object, name: str | None = None) -> bytes:
@@ -151,78 +136,3 @@ def run_of(text: str) -> list[Json]:
     said = [*text[:_SINGLY], *pieces(text[_SINGLY:])]
     says = [{"type": "say", "index": 1, "text": piece} for piece in said]
     return [*says, {"type": "attempt_completion", "result": "", "command": None, "is_finished": True}]
-
-
-Step = tuple[str, str, object]
-"""Of a tool: `call` with its name, `args` or `result` with a piece of either; the id is in the middle."""
-
-
-def steps_of_deltas(deltas: Iterable[Json]) -> Iterator[Step]:
-    """Pick what tools do from the deltas of a completion."""
-    called = ""
-    for delta in deltas:
-        calls = delta.get("tool_calls")
-        for piece in filter(is_object, calls if is_array(calls) else ()):
-            function = piece.get("function")
-            named = function if is_object(function) else {}
-            if piece.get("id"):
-                called = str(piece["id"])
-                yield "call", called, named.get("name")
-            yield "args", called, named.get("arguments")
-        if delta.get("content") and delta.get("role") is None:
-            yield "result", called, delta["content"]
-
-
-def _own(chunks: Iterable[Json]) -> Iterator[Json]:
-    """Leave out what is passed on from agents that were set to work."""
-    return (chunk for chunk in chunks if chunk.get("agent") is None)
-
-
-def steps_of_run(chunks: Iterable[Json]) -> Iterator[Step]:
-    """Pick what tools do from the events of an agent."""
-    for chunk in _own(chunks):
-        tool_id = str(chunk.get("tool_id"))
-        match chunk.get("type"):
-            case "tool_call":
-                yield "call", tool_id, chunk.get("tool_name")
-            case "tool_call_args":
-                yield "args", tool_id, chunk.get("args")
-            case "tool_result":
-                yield "result", tool_id, chunk.get("result")
-            case _:
-                pass
-
-
-def tool_parts(steps: Iterable[Step]) -> list[Json]:
-    """Put what tools did together as stored messages have it."""
-    parts: list[dict[str, object]] = []
-    calls: dict[str, dict[str, object]] = {}
-    for what, tool_id, told in steps:
-        text = told if isinstance(told, str) else compact(told) if told else ""
-        last = parts[-1] if parts else {}
-        if what == "result":
-            if (last.get("type"), last.get("tool_call_id")) != ("tool-result", tool_id):
-                name = calls.get(tool_id, {}).get("tool_name", "")
-                last = {"type": "tool-result", "tool_call_id": tool_id, "tool_name": name, "result": ""}
-                parts.append(last)
-            last["result"] = f"{last['result']}{text}"
-            continue
-        if tool_id not in calls:
-            calls[tool_id] = {"type": "tool-call", "tool_call_id": tool_id, "tool_name": "", "args": ""}
-            parts.append(calls[tool_id])
-        key = "tool_name" if what == "call" else "args"
-        calls[tool_id][key] = f"{calls[tool_id][key]}{text}"
-    return list[Json](parts)
-
-
-def said_in_run(chunks: Sequence[Json]) -> Json:
-    """Give what a run says as a stored message does: its words and questions, else its attempt."""
-
-    def joined(key: str, *kinds: str) -> str:
-        own = (chunk for chunk in _own(chunks) if chunk.get("type") in kinds)
-        return "".join(str(chunk.get(key) or "") for chunk in own)
-
-    said, tried = joined("text", "say", "ask"), joined("result", "attempt_completion")
-    if said or not tried:
-        return {"type": "text", "text": said}
-    return {"type": "attempt-completion", "result": tried}

@@ -34,7 +34,7 @@ from chatbridge.domain import (
 )
 from chatbridge.errors import NotFound, UsageError
 from chatbridge.events import reply_of
-from chatbridge.http import Api, EventStream, Transport, bearer, by_offset
+from chatbridge.http import Api, Transport, bearer, by_offset
 from chatbridge.options import CommonOptions, option
 from chatbridge.secret import Secret
 from chatbridge_adapters.tachyon import wire
@@ -73,6 +73,7 @@ _NATIVE = (
     Feature.SEND,
     Feature.STREAM,
     Feature.USAGE,
+    Feature.TOOLS,
 )
 _IN_BOTH_MODES = (
     "A conversation is read by looking for it in the list: the API reads no single one.",
@@ -82,20 +83,8 @@ _IN_BOTH_MODES = (
 
 PROFILE = Profile(
     NAME,
-    {
-        **dict.fromkeys(_NATIVE, Support.NATIVE),
-        Feature.TOOLS: Support.NATIVE,
-        Feature.GET: Support.EMULATED,
-    },
-    options={
-        "model",
-        "temperature",
-        "top_p",
-        "max_output_tokens",
-        "tools",
-        "tool_choice",
-        "response_format",
-    },
+    {**dict.fromkeys(_NATIVE, Support.NATIVE), Feature.GET: Support.EMULATED},
+    options={"model", "temperature", "top_p", "max_output_tokens", "tools", "tool_choice", "response_format"},
     context=ContextOwner.SERVER,
     stores=Stores.WITH,
     settle_by={SettleBy.READ_BACK},
@@ -201,17 +190,25 @@ class TachyonBackend(PartialBackend):
         """
         Look for a room in the list, page by page.
 
-        A room that changes meanwhile moves to the front, so the first page is read again at last.
+        A room that changes between two pages moves to the first, so that is read again at last.
 
         Raises:
             NotFound: It is not there.
             UsageError: It is no id of a room.
         """
-        wire.UPDATE_ROOM.target({"chatroom_id": conversation_id}, {})
-        async for room in self._rooms():
+        _check_id(conversation_id)
+        pages = 0
+
+        async def page(offset: int, limit: int) -> list[wire.ChatRoom]:
+            nonlocal pages
+            rooms = await self._page_of_rooms(offset, limit)
+            pages += bool(rooms)
+            return rooms
+
+        async for room in by_offset(page, key=lambda room: room.id):
             if room.id == conversation_id:
                 return wire.to_conversation(room)
-        for room in await self._page_of_rooms(0, PAGE):
+        for room in await page(0, PAGE) if pages > 1 else ():
             if room.id == conversation_id:
                 return wire.to_conversation(room)
         raise NotFound(
@@ -282,9 +279,8 @@ class TachyonBackend(PartialBackend):
             ids={"chatroom_id": conversation_id},
             warn=warnings.append,
         )
-        if answer.error is not None:
-            error = wire.read_error(200, answer.raw)
-            raise self._api.failed(wire.COMPLETE, error.message, error.code)
+        if not answer.is_answer:
+            raise self._api.failed(wire.COMPLETE, *wire.read_failure(answer))
         fold = CompletionFold()
         fold.take(answer, whole=True)
         fold.finish()
@@ -305,8 +301,8 @@ class TachyonBackend(PartialBackend):
         fold, begun = CompletionFold(), False
         async with self._api.stream(wire.STREAM, request, ids={"chatroom_id": conversation_id}) as chunks:
             async for chunk in chunks:
-                if chunk.error is not None or (chunks.whole and not chunk.says_something):
-                    raise _failed(chunks, chunk.raw)
+                if chunk.error is not None or (chunks.whole and not chunk.is_answer):
+                    raise chunks.failed(*wire.read_failure(chunk, whole=chunks.whole))
                 events = fold.take(chunk, whole=chunks.whole)
                 if not begun:
                     begun = True
@@ -328,7 +324,7 @@ class TachyonBackend(PartialBackend):
             yield Started()
             async for chunk in chunks:
                 if chunks.whole or chunk.type == "error":
-                    raise _failed(chunks, chunk.raw)
+                    raise chunks.failed(*wire.read_failure(chunk, whole=chunks.whole))
                 for event in fold.take(chunk):
                     yield event
         for event in fold.finish():
@@ -382,16 +378,17 @@ class TachyonBackend(PartialBackend):
         )
 
 
+def _check_id(conversation_id: str) -> None:
+    """Refuse what no path could hold, as the calls that send it do."""
+    try:
+        wire.UPDATE_ROOM.target({"chatroom_id": conversation_id}, {})
+    except UsageError as error:
+        raise error.because(provider=NAME)
+
+
 def _check_metadata(metadata: object) -> None:
     if metadata is None:
         raise UsageError(f"{NAME} documents no way to take metadata away: give {{}}", provider=NAME)
-
-
-def _failed(chunks: EventStream[Any], said: Mapping[str, Any]) -> Exception:
-    """Make the error for a failure inside a stream, or for a document that is no answer in place of one."""
-    error = wire.read_error(200, said)
-    in_place = "what came in place of a stream is not an answer"
-    return chunks.failed(error.message or (in_place if chunks.whole else None), error.code)
 
 
 def _finished(reply: Reply, options: SendOptions, warnings: Sequence[str]) -> Reply:

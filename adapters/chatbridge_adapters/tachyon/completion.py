@@ -7,6 +7,7 @@ the stream. The document declares the form of a chunk for whole answers too; bot
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -80,17 +81,22 @@ class Said:
 class Choice:
     """One answer; only one is asked for."""
 
-    index: Any = None
     delta: Said | None = None
     message: Said | None = None
     finish_reason: str | None = None
     raw: Raw = keep_raw()
 
+    @property
+    def is_first(self) -> bool:
+        """Whether it is the one that was asked for: its number is 0, or it has none."""
+        index = self.raw.get("index")
+        return not isinstance(index, int | float) or index == 0
+
 
 @define
 class Chunk:
     """
-    One event of a streamed answer.
+    A whole answer, or one event of a streamed one.
 
     Attributes:
         error: What failed, whatever it is; then there is no more.
@@ -98,7 +104,7 @@ class Chunk:
         beside: The whole event, where its name says that it is no part of the answer.
     """
 
-    choices: list[Choice] | None = field(default=None, kw_only=True)
+    choices: list[Choice] | None = None
     model: str | None = None
     usage: Raw | None = None
     error: Any = field(default=None, repr=False)
@@ -109,25 +115,13 @@ class Chunk:
     @property
     def choice(self) -> Choice | None:
         """The first answer: the others were not asked for."""
-        return next((each for each in self.choices or () if each.index in {None, 0}), None)
+        return next((each for each in self.choices or () if each.is_first), None)
 
     @property
-    def says_something(self) -> bool:
-        """Whether it has a message, as a whole answer must."""
-        return self.choice is not None and (self.choice.message or self.choice.delta) is not None
-
-
-@define
-class Completion(Chunk):
-    """A whole answer; a failure may come in its place."""
-
-    message: Any = field(default=None, repr=False)
-
-    def __attrs_post_init__(self) -> None:
-        if self.error is None and not self.says_something:
-            if self.message is None:
-                raise TypeError("expected a choice with a message")
-            self.error = self.message
+    def is_answer(self) -> bool:
+        """Whether it is a whole answer: without a message, or with a failure, it is none."""
+        choice = self.choice
+        return self.error is None and choice is not None and (choice.message or choice.delta) is not None
 
 
 def read_event(frame: Frame) -> object:
@@ -143,7 +137,8 @@ def read_event(frame: Frame) -> object:
     if frame.name == "error":
         return {"error": read_loosely(data) or {}}
     if frame.name != "message":  # So an event without a name is called.
-        return {"beside": {"type": frame.name, **read_fields(frame)}}
+        fields = read_fields(frame)
+        return {"beside": {**fields, "type": fields.get("type") or frame.name}}
     value: object = loads(data) if data else {}
     fields = as_object(value)
     return {"error": value} if tells_failure(fields) and "choices" not in fields else value
@@ -164,24 +159,44 @@ def _unread_call(call: CallFold) -> dict[str, Any]:
 
 
 @define
+class _Increments:
+    """The fields of pieces: texts are joined, of other values the last counts."""
+
+    _texts: dict[str, list[str]] = field(factory=dict[str, list[str]])
+    _others: dict[str, Any] = field(factory=dict[str, Any])
+
+    def add(self, fields: Mapping[str, Any]) -> None:
+        for name, value in fields.items():
+            if isinstance(value, str):
+                self._texts.setdefault(name, []).append(value)
+            else:
+                self._others[name] = value
+
+    def joined(self) -> dict[str, Any]:
+        return {name: "".join(pieces) for name, pieces in self._texts.items()} | self._others
+
+
+@define
 class CompletionFold:
     """
     An answer, put together from a stream or taken whole.
 
-    A delta with content but no role is what a tool on the server gave, to the first call that has no result.
+    A delta with content but no role is what a tool on the server gave. It belongs to the first call that has
+    no result, and where all have one, to the last that got it.
     """
 
     model: str | None = None
     _usage: Usage | None = None
     _reason: str | None = None
     _parts: PartsFold = field(factory=lambda: PartsFold(_unread_call))
-    _calls: list[CallFold] = field(factory=list[CallFold])
-    _open: dict[int, CallFold] = field(factory=dict[int, CallFold])
+    _calls: dict[int, CallFold] = field(factory=dict[int, CallFold])
+    _unanswered: deque[CallFold] = field(factory=deque[CallFold])
+    _answered: CallFold | None = None
     _warnings: list[str] = field(factory=list[str])
     _told: dict[str, Any] = field(factory=dict[str, Any])
     _of_chunks: dict[str, Any] = field(factory=dict[str, Any])
     _of_choices: dict[str, Any] = field(factory=dict[str, Any])
-    _of_messages: dict[str, Any] = field(factory=dict[str, Any])
+    _of_messages: _Increments = field(factory=_Increments)
 
     def take(self, chunk: Chunk, *, whole: bool = False) -> list[StreamEvent]:
         """Take a chunk, or a *whole* answer, and tell what it adds."""
@@ -213,8 +228,7 @@ class CompletionFold:
     def reply(self) -> Reply:
         """Give the answer, once it has ended."""
         mended = self._parts.mended
-        of_message = beyond(self._of_messages, "role", "content", "tool_calls")
-        message = Message(Role.ASSISTANT, self._parts.parts, extra=mended(of_message))
+        message = Message(Role.ASSISTANT, self._parts.parts, extra=mended(self._of_messages.joined()))
         reason = mended(self._reason)
         extra = mended({
             **beyond(self._of_chunks, "object", "model", "choices", "usage"),
@@ -232,15 +246,12 @@ class CompletionFold:
         )
 
     def _take(self, said: Said, *, whole: bool) -> None:
-        for name, value in said.raw.items():
-            before = self._of_messages.get(name)
-            grows = isinstance(before, str) and isinstance(value, str) and name not in {"role", "content"}
-            self._of_messages[name] = f"{before}{value}" if grows else value
+        self._of_messages.add(beyond(said.raw, "role", "content", "tool_calls"))
         if said.content:
             result = said.role == "tool" or (said.role is None and not whole)
             (self._give if result else self._say)(said.content)
         for position, piece in enumerate(said.tool_calls or ()):
-            self._call(position, piece)
+            self._call(position, piece, whole=whole)
 
     def _say(self, content: str | list[object]) -> None:
         for part in as_list(content):
@@ -255,21 +266,28 @@ class CompletionFold:
         result = as_text(content) if None in texts else "".join(filter(None, texts))
         if not result:
             return
-        called = ""
-        if self._calls:
-            call = next((each for each in self._calls if not each.answered), self._calls[-1])
-            self._parts.answer(call)
-            called = call.id
-        elif NO_CALL not in self._warnings:
+        if self._unanswered:
+            self._answered = self._unanswered.popleft()
+            self._parts.answer(self._answered)
+        elif self._answered is None and NO_CALL not in self._warnings:
             self._warnings.append(NO_CALL)
+        called = "" if self._answered is None else self._answered.id
         self._parts.put(ToolResult(self._parts.mended(called), self._parts.mended(result)))
 
-    def _call(self, position: int, piece: Mapping[str, Any]) -> None:
+    def _call(self, position: int, piece: Mapping[str, Any], *, whole: bool) -> None:
         index = piece.get("index")
         place = index if isinstance(index, int) else position
-        call, call_id = self._open.get(place), as_text(piece.get("id"))
-        if call is None or (call.id and call_id not in {"", call.id}):  # The number may count again from 0.
-            call = self._open[place] = self._parts.call(call_id)
-            self._calls.append(call)
-        given = as_object(piece.get("function"))
-        call.add(call_id, as_text(given.get("name")), as_text(given.get("arguments")))
+        function = as_object(piece.get("function"))
+        call_id, name = as_text(piece.get("id")), as_text(function.get("name"))
+        call = self._calls.get(place)
+        if whole or call is None or _begins(call, call_id, name):
+            call = self._calls[place] = self._parts.call(call_id)
+            self._unanswered.append(call)
+        call.add(call_id, name, as_text(function.get("arguments")))
+
+
+def _begins(call: CallFold, call_id: str, name: str) -> bool:
+    """Tell whether a piece with the number of *call* begins another, as numbers count again from 0."""
+    if call.answered:
+        return bool(call_id or name)
+    return bool(call.id) and call_id not in {"", call.id}

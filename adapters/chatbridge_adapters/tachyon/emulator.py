@@ -18,7 +18,7 @@ from attrs import define, field
 from chatbridge.testing.emulator import Answer, Call, Emulator, Keeper, Kept, Operation, Refusal, is_object
 from chatbridge.testing.responder import Exchange
 from chatbridge_adapters.tachyon import answers
-from chatbridge_adapters.tachyon.answers import Given, Json
+from chatbridge_adapters.tachyon.answers import Given
 from chatbridge_adapters.tachyon.records import (
     DEFAULT_NAME,
     ROOM_ID,
@@ -29,6 +29,7 @@ from chatbridge_adapters.tachyon.records import (
     ulid,
 )
 from chatbridge_adapters.tachyon.requests import SIZES, CompletionAsked, RunAsked
+from chatbridge_adapters.tachyon.turns import Json, parts_of_deltas, parts_of_run, words_of
 
 __all__ = ["TachyonEmulator"]
 
@@ -53,8 +54,8 @@ class TachyonEmulator(Emulator):
     """
     The three documented operations on rooms, and six more.
 
-    A turn is stored once it is answered, question and answer together, or not at all. A message that names a
-    tool on offer has it called.
+    A turn is stored once it is answered, question and answer together as they were told, or not at all: a
+    run that is scripted to fail leaves nothing. A message that names a tool on offer has it called.
 
     Attributes:
         operator: The tenant that clients are told to name.
@@ -190,8 +191,8 @@ class TachyonEmulator(Emulator):
         history = room.history()
         given = self._given(asked, history)
         head = {"id": f"msg_{self._ulid().upper()}", "model": asked.model}
-        exchange = Exchange(asked.said, given.text)
-        keep = self._keeper(room, exchange, answers.tool_parts(self._steps(asked)), given.content())
+        before = self.deltas if asked.stream else ()
+        keep = self._keeper(room, asked.said, parts_of_deltas([*before, *given.deltas()]))
         if asked.stream:
             return _events(list(answers.room_chunks(head, given, self.deltas)), keep)
         counts = answers.usage(_shown(history, asked.said), given.text)
@@ -218,9 +219,6 @@ class TachyonEmulator(Emulator):
         text, reason = asked.shorten(self.responder(asked.said, history))
         return Given(text=text, reason=reason)
 
-    def _steps(self, asked: CompletionAsked) -> list[answers.Step]:
-        return list(answers.steps_of_deltas(self.deltas)) if asked.stream else []
-
     # Agents
 
     async def _run_agent(self, call: Call) -> Answer:
@@ -233,11 +231,11 @@ class TachyonEmulator(Emulator):
         chunks = self.run
         if chunks is None:
             chunks = answers.run_of(self.responder(asked.task, room.history()))
-        content = answers.said_in_run(chunks)
-        counts = answers.usage(_shown(room.history(), asked.task), str(content.get("text", "")))
+        parts = parts_of_run(chunks)
+        counts = answers.usage(_shown(room.history(), asked.task), words_of(parts))
         told = [*chunks, {"type": "usage", **counts, "total_cost": 0.001}]
-        exchange = Exchange(asked.task, str(content.get("text", content.get("result"))))
-        turn = self._keeper(room, exchange, answers.tool_parts(answers.steps_of_run(chunks)), content)
+        turn = self._keeper(room, asked.task, parts)
+        fails = any(chunk.get("type") == "error" and chunk.get("agent") is None for chunk in chunks)
 
         def keep(kept: Kept, error: str | None) -> None:
             turn(kept, error)
@@ -245,7 +243,7 @@ class TachyonEmulator(Emulator):
                 self._note_run(room, asked, told)
 
         frames = [_event(chunk) for chunk in told if chunk.get("type") != "thinking"]
-        return _events([*frames, done], keep)
+        return _events([*frames, done], None if fails else keep)
 
     async def _log(self, call: Call) -> Answer:
         room = self._room(call)
@@ -259,16 +257,14 @@ class TachyonEmulator(Emulator):
 
     # Turns
 
-    def _keeper(self, room: Room, exchange: Exchange, tools: Sequence[Json], answer: Json) -> Keeper:
+    def _keeper(self, room: Room, said: str, parts: Sequence[Json]) -> Keeper:
         def keep(kept: Kept, _: str | None) -> None:
             if kept != "turn":
                 return
-            question = self._message("user", {"type": "text", "text": exchange.said})
+            question = self._message("user", {"type": "text", "text": said})
             roles = {"tool-result": "tool"}
-            rest = (
-                self._message(roles.get(str(part["type"]), "assistant"), part) for part in (*tools, answer)
-            )
-            room.turns.append(Turn(exchange, [question, *rest]))
+            answer = [self._message(roles.get(str(part["type"]), "assistant"), part) for part in parts]
+            room.turns.append(Turn(Exchange(said, words_of(parts)), [question, *answer]))
             self._changed(room)
 
         return keep

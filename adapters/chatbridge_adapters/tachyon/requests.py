@@ -83,7 +83,7 @@ _COMPLETION: Mapping[str, _Rule] = {
     "stream": _FLAG,
     "temperature": _number(0, 2),
     "top_p": _number(0, 1),
-    "n": _whole(1, 10),
+    "n": ("1, as there is one answer to a message", lambda value: value == 1 and _whole(1)[1](value)),
     "max_completion_tokens": _whole(0),
     "presence_penalty": _number(-2, 2),
     "frequency_penalty": _number(-2, 2),

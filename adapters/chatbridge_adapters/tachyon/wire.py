@@ -32,12 +32,7 @@ from chatbridge.http import (
     warn_aside,
 )
 from chatbridge_adapters.tachyon.agent import AgentChunk, AgentRequest, read_chunk
-from chatbridge_adapters.tachyon.completion import (
-    Chunk,
-    Completion,
-    CompletionRequest,
-    read_event,
-)
+from chatbridge_adapters.tachyon.completion import Chunk, CompletionRequest, read_event
 from chatbridge_adapters.tachyon.parts import DONE, as_list, to_part
 
 
@@ -103,7 +98,7 @@ class ChatMessage:
     """A stored message. Its content is one part; a bare text, as in the document's example, is one too."""
 
     id: Id | None = None
-    role: str | None = None
+    role: Any = None
     content: Any = None
     created_at: datetime | None = None
     raw: Raw = keep_raw()
@@ -158,7 +153,7 @@ COMPLETE = Endpoint(
     f"{_ROOM}/chat/completions",
     Kind.SEND,
     request=CompletionRequest,
-    answer=Completion,
+    answer=Chunk,
     beyond=_DOCUMENT,
 )
 STREAM = Endpoint(
@@ -220,7 +215,7 @@ def to_message(message: ChatMessage) -> Message:
     mended = Mender()
     parts: list[Part] = []
     extra = beyond(message.raw, "id", "role", "content", "chatroom_id", created_at=message.created_at)
-    role, unread = (Role.ASSISTANT, {}) if message.role is None else to_role(message.role)
+    role, unread = _role(message.role)
     for each in as_list(message.content):
         part, beside = to_part(each, mended)
         parts.append(part)
@@ -230,10 +225,17 @@ def to_message(message: ChatMessage) -> Message:
     return Message(
         role,
         parts,
-        id=message.id,
+        id=message.id or None,
         created_at=message.created_at,
         extra=extra | unread,
     )
+
+
+def _role(role: object) -> tuple[Role, dict[str, Any]]:
+    if isinstance(role, str):
+        known, unread = to_role(role)
+        return known, dict(unread)
+    return Role.ASSISTANT, {} if role is None else {"role": role}
 
 
 _NAMED = re.compile(r"([A-Za-z]+): ")
@@ -256,3 +258,9 @@ def read_error(status: int, body: Any) -> ApiError:  # noqa: ANN401 - JSON
         named = _NAMED.match(message or "")
         code = named[1] if named else None
     return ApiError(message, code, Hint.QUOTA if _MONEY.search(code or "") else None)
+
+
+def read_failure(said: Chunk | AgentChunk, *, whole: bool = True) -> tuple[str | None, str | None]:
+    """Read the words and the code of a failure, or of a *whole* document that is no answer."""
+    error = read_error(200, said.raw)
+    return error.message or ("what came is not an answer" if whole else None), error.code
