@@ -63,11 +63,13 @@ from chatbridge.errors import (
     StreamCut,
     Unavailable,
     UnknownBackend,
+    UnsettledTurn,
     UnsupportedFeature,
     UsageError,
 )
 from chatbridge.secret import Secret
 from chatbridge.streaming import ReplyStream
+from chatbridge.turns import Turn, TurnState
 
 __all__ = [
     "AnswerLost",
@@ -124,8 +126,11 @@ __all__ = [
     "TextDelta",
     "ToolCall",
     "ToolResult",
+    "Turn",
+    "TurnState",
     "Unavailable",
     "UnknownBackend",
+    "UnsettledTurn",
     "UnsupportedFeature",
     "Usage",
     "UsageError",

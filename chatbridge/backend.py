@@ -43,6 +43,7 @@ __all__ = [
     "Support",
     "by_time",
     "check_extra",
+    "check_parts",
     "select_messages",
     "text_to_send",
 ]
@@ -356,16 +357,34 @@ def text_to_send(message: Message, profile: Profile) -> str:
         UsageError: It is not the user's, or has a part that is given back to its origin only.
     """
     if message.role is not Role.USER:
-        raise UsageError(f"{profile.name} takes messages of the user only, not of the {message.role.value}")
+        raise UsageError(
+            f"{profile.name} takes messages of the user only, not of the {message.role.value}",
+            provider=profile.name,
+        )
+    check_parts(message, profile)
     for part in message.parts:
         if isinstance(part, Opaque):
             raise UsageError(
                 f"{profile.name} takes text only, and a part of the kind {part.kind!r} "
-                f"can be given back to {part.origin} only"
+                f"can be given back to {part.origin} only",
+                provider=profile.name,
             )
         if not isinstance(part, Text):
             raise profile.unsupported(_FEATURE_OF[type(part)])
     return message.text
+
+
+def check_parts(message: Message, profile: Profile) -> None:
+    """
+    Refuse a message with parts for which the backend has no feature.
+
+    Raises:
+        UnsupportedFeature: Naming the first of them.
+    """
+    for part in message.parts:
+        feature = _FEATURE_OF.get(type(part))
+        if feature is not None and not profile.can(feature):
+            raise profile.unsupported(feature)
 
 
 _FEATURE_OF: Mapping[type[Part], Feature] = {

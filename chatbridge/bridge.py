@@ -21,6 +21,7 @@ from chatbridge.backend import ChatBackend, Feature, Profile, Support
 from chatbridge.bounds import Bounds
 from chatbridge.clock import Clock, SystemClock
 from chatbridge.config import BackendURL, find_backend
+from chatbridge.deliveries import Deliveries, OnTurn
 from chatbridge.domain import Conversation, Message, Reply
 from chatbridge.errors import (
     AnswerLost,
@@ -35,10 +36,12 @@ from chatbridge.registry import resolve
 from chatbridge.secret import Veiled
 from chatbridge.sending import OptionChanges, Outgoing, check_include, check_text, prepare
 from chatbridge.streaming import ReplyStream
+from chatbridge.turns import Turn
 
 if TYPE_CHECKING:
     from chatbridge.domain import SendOptions
     from chatbridge.http import Transport
+    from chatbridge.observe import OnAttempt
     from chatbridge.options import CommonOptions
 
 __all__ = ["Bridge", "Chat", "connect", "with_emulations"]
@@ -47,7 +50,13 @@ T = TypeVar("T")
 
 
 def connect(
-    url: str | BackendURL | None = None, /, *, clock: Clock | None = None, **options: object
+    url: str | BackendURL | None = None,
+    /,
+    *,
+    clock: Clock | None = None,
+    on_attempt: OnAttempt | None = None,
+    on_turn: OnTurn | None = None,
+    **options: object,
 ) -> Bridge:
     """
     Make a bridge to the backend that *url* names; nothing is sent before the first call.
@@ -56,6 +65,8 @@ def connect(
         url: A config string, the name of a backend in the user's config file, or None for
             `$CHATBRIDGE_BACKEND` or the file's default.
         clock: Measures time, for tests.
+        on_attempt: Called with an `AttemptEvent` after every attempt to call the API.
+        on_turn: Called with a `TurnEvent` whenever more is known of a message. What either raises is logged.
         options: Options of the backend; they win over those in *url*, and None counts as not given. Here a
             secret may be given itself.
 
@@ -71,13 +82,19 @@ def connect(
     if target.base_url is not None:
         from chatbridge.http import Transport  # noqa: PLC0415 - aiohttp takes time to import
 
-        transport = Transport(target.base_url, target.options, clock=clock)
+        transport = Transport(target.base_url, target.options, clock=clock, on_attempt=on_attempt)
     backend: object = target.adapter.open(target.options, transport)
     if not hasattr(backend, "create_conversation"):
         raise ConfigError(
             f"{target.adapter.name} keeps no conversations, and there is no store to keep them in"
         )
-    bridge = Bridge(cast(ChatBackend, backend), options=target.options, transport=transport, clock=clock)
+    bridge = Bridge(
+        cast(ChatBackend, backend),
+        options=target.options,
+        transport=transport,
+        clock=clock,
+        on_turn=on_turn,
+    )
     check_include(bridge.profile, target.options)
     return bridge
 
@@ -101,6 +118,7 @@ class Bridge:
         options: CommonOptions | None = None,
         transport: Transport | None = None,
         clock: Clock | None = None,
+        on_turn: OnTurn | None = None,
     ) -> None:
         if options is None:
             from chatbridge.options import CommonOptions  # noqa: PLC0415 - a cycle of types only
@@ -108,7 +126,7 @@ class Bridge:
             options = CommonOptions()
         self.backend = backend
         self.options = options
-        self.profile = with_emulations(backend.profile)
+        self.profile = with_emulations(backend.profile, options)
         self.clock: Clock = SystemClock() if clock is None else clock
         self.order = Order(self.clock)
         self.bounds = Bounds(
@@ -117,6 +135,15 @@ class Bridge:
             timeout=self.options.timeout,
             patience=self.options.idle_timeout,
             trusted=transport is not None,
+        )
+        self.deliveries = Deliveries(
+            backend,
+            self.profile,
+            self.bounds,
+            self.order,
+            self.clock,
+            settle_timeout=self.options.settle_timeout,
+            on_turn=on_turn,
         )
         self._transport = transport
 
@@ -134,6 +161,7 @@ class Bridge:
         self.bounds.closed = True
         self.order.close()
         try:
+            await self.deliveries.close()
             await self.bounds.close(self.backend.close())
         finally:
             if self._transport is not None:
@@ -191,6 +219,7 @@ class Bridge:
                 kind="schema",
                 provider=self.profile.name,
             )
+        self.deliveries.created(conversation.id, history)
         chat = Chat(self, conversation, None if own.can(Feature.SYSTEM) else system or None)
         if title and not own.can(Feature.TITLE):
             renamed = await chat.update(self.backend.rename_conversation(chat.id, title), until=until)
@@ -289,25 +318,32 @@ class Chat:
         self,
         message: str | Message,
         options: SendOptions | None = None,
+        *,
+        resend: bool = False,
         **changes: Unpack[OptionChanges],
     ) -> Reply:
         """
         Add *message* to the conversation and wait for the whole answer.
 
         Messages to one conversation go out one at a time, in the order of the calls, from
-        whatever handle. One that may have arrived is never sent again by itself.
+        whatever handle. One that may have arrived is never sent again by itself: where the API shows the
+        conversation, the message is looked for there, for up to `settle_timeout` seconds. An answer that
+        was found so has `Reply.recovered`.
 
         Args:
             message: A text, or a message of the user's.
             options: How it is to be answered.
+            resend: Send it though an earlier message is in doubt, which is waived, or though it is that very
+                message, which then keeps its id and may arrive twice.
             changes: Single fields of *options*, as in `temperature=0.2`.
 
         Raises:
             NotSent: It certainly did not arrive.
             Refused: The server would not take it.
-            DeliveryUnknown: Perhaps it arrived.
+            DeliveryUnknown: Perhaps it arrived; it blocks the next until `settle` or `waive`.
             AnswerLost: It arrived, and the answer is lost or partial.
-            UsageError: It cannot be sent.
+            UnsettledTurn: An earlier message is in doubt.
+            UsageError: It cannot be sent, or was sent before.
         """
         self.bridge.require(Feature.SEND)
         outgoing = self._prepare(message, options, changes)
@@ -315,15 +351,16 @@ class Chat:
         try:
             await self.bridge.order.take(self.id, until)
             try:
-                call = self.bridge.backend.send(self.id, outgoing.message, outgoing.options)
-                reply = await self.bridge.bounds.call(call, creates=True, until=until)
+                reply = await self.bridge.deliveries.send(
+                    self.id, outgoing.message, outgoing.options, until, resend=resend
+                )
             finally:
                 self.bridge.order.give_back(self.id)
         except ChatbridgeError as error:
             raise error.because(
                 provider=error.provider or self.bridge.profile.name,
                 conversation_id=self.id,
-                client_id=outgoing.message.id,
+                client_id=error.client_id or outgoing.message.id,
             )
         return outgoing.warned(reply)
 
@@ -331,6 +368,8 @@ class Chat:
         self,
         message: str | Message,
         options: SendOptions | None = None,
+        *,
+        resend: bool = False,
         **changes: Unpack[OptionChanges],
     ) -> ReplyStream:
         """
@@ -338,10 +377,41 @@ class Chat:
 
         The message goes out when the stream is entered, in the order of all sends to the
         conversation. Where the API cannot stream, the answer comes in one piece. The arguments and errors
-        are those of `send`.
+        are those of `send`; an answer that breaks off after its first event is not looked for.
         """
         self.bridge.require(Feature.STREAM)
-        return ReplyStream(self.bridge, self.id, self._prepare(message, options, changes))
+        outgoing = self._prepare(message, options, changes)
+        return ReplyStream(self.bridge, self.id, outgoing, resend=resend)
+
+    async def turns(self) -> tuple[Turn, ...]:
+        """Give the messages that went to the conversation through this bridge, and what became of each."""
+        return tuple(await self.bridge.deliveries.ledger.turns(self.id))
+
+    async def settle(self, *, wait: float | None = None) -> tuple[Turn, ...]:
+        """
+        Find out what became of the messages in doubt, by reading the conversation; nothing is sent.
+
+        Args:
+            wait: Seconds to go on looking for each; by default `settle_timeout`, with 0 one look.
+
+        Returns:
+            Those messages as they are known now: an answer that was found is in `Turn.reply`.
+
+        Raises:
+            UnsupportedFeature: The API does not show what is in a conversation.
+            ChatbridgeError: The conversation could not be read.
+        """
+        self.bridge.bounds.check_open()
+        return await self.bridge.deliveries.settle(self.id, wait)
+
+    async def waive(self, turn: Turn) -> Turn:
+        """
+        Let the doubt about *turn* stand, so that the next message may go.
+
+        Raises:
+            UsageError: The conversation has no such turn.
+        """
+        return await self.bridge.deliveries.waive(self.id, turn)
 
     def messages(
         self, *, after: str | None = None, limit: int | None = None, newest_first: bool = False
@@ -395,8 +465,8 @@ class Chat:
         return prepare(message, options, changes, self.system, self.bridge.profile, self.bridge.options)
 
 
-def with_emulations(profile: Profile) -> Profile:
-    """Mark what the bridge makes up for in a backend's *profile* as emulated."""
+def with_emulations(profile: Profile, options: CommonOptions) -> Profile:
+    """Mark what the bridge makes up for in a backend's *profile* as emulated, and add what the user knows."""
     filled: dict[Feature, Support] = {}
 
     def fill(feature: Feature, *, possible: bool) -> None:
@@ -406,4 +476,6 @@ def with_emulations(profile: Profile) -> Profile:
     fill(Feature.TITLE, possible=profile.can(Feature.CREATE) and profile.can(Feature.RENAME))
     fill(Feature.SYSTEM, possible="system" in profile.options)
     fill(Feature.STREAM, possible=profile.can(Feature.SEND))
+    if options.absent_after is not None:
+        profile = evolve(profile, absent_after=options.absent_after)
     return profile.with_features(filled)

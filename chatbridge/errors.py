@@ -4,7 +4,7 @@ Everything that can go wrong, split by what the caller can do about it.
     ChatbridgeError
       UsageError (ValueError)           the program asked for the impossible; nothing left
         ConfigError                     UnknownBackend, BadOption, MissingSecret
-        UnsupportedFeature
+        UnsupportedFeature, UnsettledTurn
       NotSent                           nothing was processed: repeat at will
         ConnectFailed, Overloaded
       Refused                           the server said no
@@ -32,6 +32,8 @@ from chatbridge.text import printable, quoted
 
 if TYPE_CHECKING:
     from typing import Self, Unpack
+
+    from chatbridge.turns import Turn
 
 __all__ = [
     "AnswerLost",
@@ -69,6 +71,7 @@ __all__ = [
     "Unavailable",
     "UnavailableTimeout",
     "UnknownBackend",
+    "UnsettledTurn",
     "UnsupportedFeature",
     "UsageError",
 ]
@@ -103,6 +106,9 @@ class ChatbridgeError(Exception):
         url: Scheme, host, port and path.
         excerpt: What the server said, secrets removed, at most 500 characters.
         budget_exhausted: Whether a retry was due and the retry budget was spent.
+        from_api: Whether the API itself reported the failure, having seen the call to its end; a gateway's
+            answer is none of its own.
+        turn: The message that was being sent, and what is known of it.
     """
 
     outcome: Outcome = Outcome.NOT_SENT
@@ -122,6 +128,8 @@ class ChatbridgeError(Exception):
     url: str | None = None
     excerpt: str | None = None
     budget_exhausted: bool = False
+    from_api: bool = False
+    turn: Turn | None = None
 
     def __init__(self, message: str, **facts: Unpack[Facts]) -> None:
         super().__init__(printable(message))
@@ -219,8 +227,21 @@ class UnsupportedFeature(UsageError):
         super().__init__(f"{backend} does not support {feature}{hint}", provider=backend)
 
 
+class UnsettledTurn(UsageError):
+    """
+    An earlier message to the conversation may have arrived or not, and blocks the next one.
+
+    `turn` is that message. `chat.settle()` finds out, where that can be; `chat.waive(turn)` and
+    `send(..., resend=True)` let the doubt stand.
+    """
+
+
 class NotSent(ChatbridgeError):
-    """It is certain that the server did not process the call."""
+    """
+    It is certain that the server did not process the call.
+
+    Of a message it is certain, too, if the API failed and the conversation, read back, does not have it.
+    """
 
     retryable = True
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from attrs import frozen
+
+if TYPE_CHECKING:
+    from chatbridge.turns import Turn
 
 __all__ = ["Attempt", "Facts", "Outcome", "Phase"]
 
@@ -78,3 +81,5 @@ class Facts(TypedDict, total=False):
     url: str | None
     excerpt: str | None
     budget_exhausted: bool
+    from_api: bool
+    turn: Turn | None

@@ -69,6 +69,17 @@ class CommonOptions:
     idle_timeout: float = option(
         "Seconds without news while an answer arrives.", default=60.0, validator=_SECONDS
     )
+    settle_timeout: float = option(
+        "Seconds to look for a message in doubt in its conversation; 0 never looks by itself.",
+        default=30.0,
+        validator=[_finite, validators.ge(0)],
+    )
+    absent_after: float | None = option(
+        "Seconds after which a message that is not in the conversation will not come any more, where that is "
+        "known of the server.",
+        default=None,
+        validator=validators.optional([_finite, validators.ge(0)]),
+    )
     attempts: int = option(
         "How often a call that is safe to repeat is tried.", default=3, validator=validators.ge(1)
     )

@@ -158,6 +158,7 @@ class Failure(Exception):
         kind: The `kind` of the error it will become, where that has one.
         hint: What the adapter read off the answer.
         final: Whether the server asked not to be asked again.
+        from_api: Whether the API itself reported it, and not something in between.
         attempts: All attempts of the call up to now: up to this one while it goes on, all once it is over.
     """
 
@@ -169,6 +170,7 @@ class Failure(Exception):
     code: str | None = field(default=None, kw_only=True)
     hint: Hint | None = field(default=None, kw_only=True)
     final: bool = field(default=False, kw_only=True)
+    from_api: bool = field(default=False, kw_only=True)
     retry_after: float | None = field(default=None, kw_only=True)
     request_id: str | None = field(default=None, kw_only=True)
     excerpt: str | None = field(default=None, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any, TypedDict, cast
 
 from attrs import evolve, fields, frozen
 
-from chatbridge.backend import Feature, Profile
+from chatbridge.backend import Feature, Profile, check_parts
 from chatbridge.domain import Message, Reply, Role, SendOptions, Text
 from chatbridge.errors import BadOption, UnsupportedFeature, UsageError
 from chatbridge.options import CommonOptions
@@ -91,6 +91,7 @@ def prepare(
         raise UsageError(f"a message is a str or a Message, not {type(message).__name__}")
     elif message.id is None:
         message = evolve(message, id=token_hex(16))
+    check_parts(message, profile)
     for part in message.parts:
         if isinstance(part, Text):
             check_text("the message", part.text)

@@ -13,6 +13,7 @@ from attrs import evolve
 
 from chatbridge.backend import ChatBackend, Feature, Support
 from chatbridge.clock import deadline
+from chatbridge.delivery import Delivery, delivering
 from chatbridge.domain import (
     Finished,
     Message,
@@ -28,6 +29,7 @@ from chatbridge.domain import (
 from chatbridge.errors import AnswerLost, ChatbridgeError, StreamCut, StreamCutTimeout, UsageError
 from chatbridge.events import GAP, paragraph, shown_text, text_of
 from chatbridge.sending import Outgoing
+from chatbridge.turns import Turn
 
 if TYPE_CHECKING:
     from chatbridge.bridge import Bridge
@@ -45,15 +47,22 @@ class ReplyStream:
     text alone.
     """
 
-    def __init__(self, bridge: Bridge, conversation_id: str, outgoing: Outgoing) -> None:
+    def __init__(
+        self, bridge: Bridge, conversation_id: str, outgoing: Outgoing, *, resend: bool = False
+    ) -> None:
         self._bridge = bridge
         self._conversation_id = conversation_id
         self._outgoing = outgoing
+        self._resend = resend
+        self._turn: Turn | None = None
+        self._delivery = Delivery()
         self._source: AsyncGenerator[StreamEvent, None] | None = None
         self._first: StreamEvent | None = None
         self._seen: list[StreamEvent] = []
         self._reply: Reply | None = None
         self._entered = False
+        # Whether this stream has the conversation's turn to speak.
+        self._held = False
         self._reader: asyncio.Task[object] | None = None
         # There once the stream is left while a task reads it; set when that task has closed it.
         self._let_go: asyncio.Event | None = None
@@ -69,16 +78,22 @@ class ReplyStream:
         until = clock.now() + self._bridge.options.timeout
         try:
             await self._bridge.order.take(self._conversation_id, until, streaming=True)
+            self._held = True
+            self._turn = await self._bridge.deliveries.begin(
+                self._conversation_id, self._outgoing.message, until, resend=self._resend
+            )
+            self._delivery = Delivery(self._turn.id)
+            self._source = self._open(self._turn.message)
         except ChatbridgeError as error:
-            raise self._explained(error)
-        self._budget = until - clock.now()
-        try:
-            self._source = self._open()
+            failed = error
         except BaseException:
-            self._bridge.order.give_back(self._conversation_id)
+            await self._close()
             raise
-        self._first = await self._next()
-        return self
+        else:
+            self._budget = until - clock.now()
+            self._first = await self._next()
+            return self
+        raise await self._over(failed)
 
     async def __aexit__(self, *_: object) -> None:
         try:
@@ -100,6 +115,9 @@ class ReplyStream:
         if isinstance(event, Finished):
             self._reply = self._finished(event.reply)
             event = Finished(self._reply)
+            turn, self._turn = self._turn, None
+            if turn is not None:
+                await self._bridge.deliveries.delivered(turn)
             await self._close()
         self._seen.append(event)
         return event
@@ -140,11 +158,11 @@ class ReplyStream:
         if not self._entered:
             raise UsageError("a stream is used with 'async with', which sends the message")
 
-    def _open(self) -> AsyncGenerator[StreamEvent, None]:
-        backend, outgoing = self._bridge.backend, self._outgoing
+    def _open(self, message: Message) -> AsyncGenerator[StreamEvent, None]:
+        backend = self._bridge.backend
         native = self._bridge.profile.support(Feature.STREAM) is not Support.EMULATED
         open_stream = backend.stream if native else partial(_whole, backend)
-        return open_stream(self._conversation_id, outgoing.message, outgoing.options)
+        return open_stream(self._conversation_id, message, self._outgoing.options)
 
     async def _next(self) -> StreamEvent:
         """Wait for the next event; where none comes, close the stream and say why."""
@@ -167,8 +185,35 @@ class ReplyStream:
         else:
             self._begun = True
             return event
+        if self._begun or self._turn is None:
+            raise await self._over(failed)
+        return await self._recover(self._turn, failed)
+
+    async def _recover(self, turn: Turn, failed: ChatbridgeError) -> StreamEvent:
+        """Find out what became of a message without an answer, and go on with the answer if it is there."""
+        self._turn = None
+        await self._close_source()
+        until = self._bridge.clock.now() + self._budget
+        try:
+            reply = await self._bridge.deliveries.recover(turn, self._explained(failed), until)
+        except ChatbridgeError as error:
+            failed = error
+        except BaseException:
+            await self._close()
+            raise
+        else:
+            self._source = _replayed(reply)
+            return await self._next()
+        raise await self._over(failed)
+
+    async def _over(self, failed: ChatbridgeError) -> ChatbridgeError:
+        """Close the stream, and give the error that says why."""
+        failed = self._explained(failed)
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            await self._bridge.deliveries.failed(turn, failed)
         await self._close()
-        raise self._explained(failed)
+        return failed
 
     async def _wait(self, source: AsyncGenerator[StreamEvent, None]) -> StreamEvent:
         """Wait for the next event, until another task leaves the stream."""
@@ -179,11 +224,14 @@ class ReplyStream:
         cancelled = task.cancelling()
         self._reader = task
         try:
-            if bounds.trusted:
+            if bounds.trusted and self._begun:
                 with deadline(until):
                     event = await anext(source)
+            elif not self._begun:
+                with delivering(self._delivery):
+                    event = await bounds.wait(anext(source), until)
             else:
-                give_up = min(until, started + bounds.patience) if self._begun else until
+                give_up = min(until, started + bounds.patience)
                 event = await bounds.wait(anext(source), until, give_up=give_up)
             if self._let_go is None:
                 return event
@@ -218,7 +266,7 @@ class ReplyStream:
         return error.because(
             provider=error.provider or self._bridge.profile.name,
             conversation_id=self._conversation_id,
-            client_id=self._outgoing.message.id,
+            client_id=error.client_id or self._outgoing.message.id,
         )
 
     def _finished(self, reply: Reply) -> Reply:
@@ -231,22 +279,36 @@ class ReplyStream:
         return self._outgoing.warned(reply)
 
     async def _close(self) -> None:
-        if self._source is None or self._reader is not None:
+        if not self._held or self._reader is not None:
             return  # The reader closes it, once the backend lets it.
-        source, self._source, self._first = self._source, None, None
+        self._held = False
+        turn, self._turn = self._turn, None
         try:
-            # The answer is here, or not wanted any more: that the backend fails to close changes nothing.
-            with suppress(ChatbridgeError):
-                await self._bridge.bounds.close(source.aclose())
+            await self._close_source()
+            if turn is not None:
+                await self._bridge.deliveries.stopped(turn, self._delivery, self._shown)
         finally:
             self._bridge.order.give_back(self._conversation_id)
             if self._let_go is not None:
                 self._let_go.set()
 
+    async def _close_source(self) -> None:
+        source, self._source, self._first = self._source, None, None
+        if source is not None:
+            # The answer is here, or not wanted any more: that the backend fails to close changes nothing.
+            with suppress(ChatbridgeError):
+                await self._bridge.bounds.close(source.aclose())
+
+    @property
+    def _shown(self) -> str | None:
+        """The text of an answer that has begun."""
+        return self.partial if self._begun else None
+
     def __del__(self) -> None:
-        if self._source is not None:
+        if self._held:
+            self._held = False
             self._source = None  # The event loop closes it.
-            self._bridge.order.give_back(self._conversation_id)
+            self._bridge.deliveries.dropped(self._conversation_id, self._turn, self._delivery, self._shown)
             warnings.warn(
                 "a stream was dropped without being left", ResourceWarning, source=self, stacklevel=1
             )
@@ -256,7 +318,12 @@ async def _whole(
     backend: ChatBackend, conversation_id: str, message: Message, options: SendOptions
 ) -> AsyncGenerator[StreamEvent, None]:
     """Give the answer of an API that cannot stream, each part in one piece."""
-    reply = await backend.send(conversation_id, message, options)
+    async for event in _replayed(await backend.send(conversation_id, message, options)):
+        yield event
+
+
+async def _replayed(reply: Reply) -> AsyncGenerator[StreamEvent, None]:
+    """Give an answer that is there already."""
     yield Started(reply.message.id, reply.model)
     for event in _in_pieces(reply):
         yield event

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -20,14 +21,19 @@ settings.load_profile("chatbridge")
 
 @pytest.fixture
 async def reach() -> AsyncGenerator[Callable[..., Awaitable[Bridge]], None]:
-    """Serve an emulator until the test ends, and give a bridge to it; keywords are those of `connect`."""
+    """
+    Serve an emulator until the test ends, and give a bridge to it; keywords are those of `connect`.
+
+    Unless told to, it reads no conversation back, so that each call is the request that it is made of.
+    """
     served: list[Emulator] = []
     async with AsyncExitStack() as stack:
 
         async def reach(emulator: Emulator, **options: object) -> Bridge:
             at = await stack.enter_async_context(serve(emulator))
             served.append(emulator)
-            return await stack.enter_async_context(connect(at.config, key=emulator.key, **options))  # type: ignore[arg-type]  # `clock` among them
+            given: dict[str, Any] = {"key": emulator.key, "settle_timeout": 0, **options}
+            return await stack.enter_async_context(connect(at.config, **given))
 
         yield reach
     assert [] == [crash for emulator in served for crash in emulator.crashes]

@@ -53,7 +53,9 @@ class Double(FakeBackend):
     ) -> None:
         super().__init__()
         lacking = dict.fromkeys(without, Support.UNSUPPORTED)
-        narrowed = evolve(PROFILE.with_features(lacking), name="double", options=options)
+        # It cannot be read back, so that a failure stays what it was.
+        unsettled: dict[str, Any] = {"settle_by": (), "absent_after": None}
+        narrowed = evolve(PROFILE.with_features(lacking), name="double", options=options, **unsettled)
         self._profile = evolve(narrowed, instead=instead or {})
         self.calls: list[str] = []
         self.sent: list[tuple[str, Message, SendOptions]] = []

@@ -70,7 +70,10 @@ async def bridge(reach: Reach, emulator: DatamonkeyEmulator) -> Bridge:
 async def patient(emulator: DatamonkeyEmulator) -> AsyncGenerator[tuple[Bridge, ManualClock], None]:
     """Give a bridge for which waiting costs no time."""
     clock = ManualClock()
-    async with serve(emulator) as at, connect(at.config, key=emulator.key, clock=clock) as bridge:
+    async with (
+        serve(emulator) as at,
+        connect(at.config, key=emulator.key, clock=clock, settle_timeout=0) as bridge,
+    ):
         yield bridge, clock
 
 

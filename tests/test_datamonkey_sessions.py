@@ -662,7 +662,7 @@ async def test_an_error_that_repeats_the_new_token_does_not_show_it() -> None:
 async def test_a_creation_takes_a_new_connection_and_what_can_be_settled_or_repeated_a_pooled_one() -> None:
     answer = b'{"message":{"role":"assistant","content":"hi"}}'
     scripts = (answered(b'{"conversations":[]}'), answered(answer), created(), answered(answer), created())
-    async with bridge_to_script(*scripts, key="mine") as (bridge, server):
+    async with bridge_to_script(*scripts, key="mine", settle_timeout=0) as (bridge, server):
         assert [] == [each async for each in bridge.conversations()]
         await bridge.open("conv-1").send("hi")
         await bridge.create()

@@ -37,6 +37,7 @@ ConfigError             UsageError                      not_sent  no
 UnknownBackend          ConfigError                     not_sent  no
 BadOption               ConfigError                     not_sent  no
 MissingSecret           ConfigError                     not_sent  no
+UnsettledTurn           UsageError                      not_sent  no
 UnsupportedFeature      UsageError                      not_sent  no
 NotSent                 ChatbridgeError                 not_sent  yes
 ConnectFailed           NotSent                         not_sent  yes
@@ -80,6 +81,8 @@ KNOWN = {
     "url": None,
     "excerpt": None,
     "budget_exhausted": False,
+    "from_api": False,
+    "turn": None,
 }
 
 OWN: dict[str, dict[str, Any]] = {

@@ -176,11 +176,11 @@ def test_what_a_lost_answer_leaves_is_in_the_history(python: Python) -> None:
             "    for kept in 'nothing', 'question', 'turn':",
             "        emulator.fail(Fault(drop='after', kept=kept), operation='say')",
             "        try:",
-            "            await chat.send(kept)",
+            "            await chat.send(kept, resend=True)",
             "        except ChatbridgeError as error:",
             "            print(type(error).__name__)",
             "    print([message.text async for message in chat.messages()])",
-            "    print((await chat.send('Hello')).text)",
+            "    print((await chat.send('Hello', resend=True)).text)",
         ),
     )
 

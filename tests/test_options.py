@@ -91,6 +91,8 @@ def test_the_common_options_have_their_defaults() -> None:
         "connect_timeout": 5.0,
         "first_byte_timeout": 300.0,
         "idle_timeout": 60.0,
+        "settle_timeout": 30.0,
+        "absent_after": None,
         "attempts": 3,
         "concurrency": 8,
         "include": frozenset[str](),
@@ -213,9 +215,9 @@ def test_an_unknown_option_is_refused_with_the_nearest_and_the_list(in_code: boo
         structure(timout="5") if in_code else structure({"timout": "5"})
 
     assert (
-        "acme: option 'timout' is unknown; did you mean 'timeout'? (options: attempts, colour, concurrency, "
-        "connect_timeout, first_byte_timeout, idle_timeout, include, insecure, key, limit, mode, model, "
-        "name, session, size, strict, tags, timeout)"
+        "acme: option 'timout' is unknown; did you mean 'timeout'? (options: absent_after, attempts, colour, "
+        "concurrency, connect_timeout, first_byte_timeout, idle_timeout, include, insecure, key, limit, mode, "
+        "model, name, session, settle_timeout, size, strict, tags, timeout)"
     ) == str(caught.value)
     assert caught.value.known == tuple(sorted(fields_dict(Options)))
 

@@ -10,10 +10,18 @@ import pytest
 from chatbridge import Bridge, Chat, UsageError
 from chatbridge.bridge import connect
 from chatbridge.domain import Text
-from chatbridge.errors import DeliveryUnknownTimeout, Outcome, OverloadedTimeout, Phase, RequestRefused
+from chatbridge.errors import (
+    DeliveryUnknownTimeout,
+    Outcome,
+    OverloadedTimeout,
+    Phase,
+    RequestRefused,
+    UnsettledTurn,
+)
 from chatbridge.options import CommonOptions
 from chatbridge.order import Order
 from chatbridge.testing.clock import ManualClock
+from chatbridge.turns import TurnState
 from doubles import Double, assert_nothing_left, lanes, turns_of_the_loop
 
 TIMEOUT = 10.0
@@ -92,11 +100,10 @@ async def test_different_conversations_do_not_wait_for_each_other(bridge: Bridge
     assert_nothing_left(bridge)
 
 
-@pytest.mark.parametrize("cancelled", [0, 1, 2, 3])
-async def test_a_cancelled_message_leaves_the_others_in_order(
+@pytest.mark.parametrize("cancelled", [1, 2, 3])
+async def test_a_message_that_is_cancelled_as_it_waits_leaves_the_others_in_order(
     bridge: Bridge, double: Double, chat: Chat, cancelled: int
 ) -> None:
-    """Whether it is the one under way (0) or waits."""
     double.gates["send"] = asyncio.Event()
     tasks = [asyncio.create_task(chat.send(str(number))) for number in range(4)]
     await turns_of_the_loop()
@@ -107,7 +114,7 @@ async def test_a_cancelled_message_leaves_the_others_in_order(
     double.gates["send"].set()
     await asyncio.gather(*tasks, return_exceptions=True)
 
-    sent = [number for number in range(4) if number != cancelled or number == 0]
+    sent = [number for number in range(4) if number != cancelled]
     assert [str(number) for number in sent] == said(double)
     assert not double.overlapped
     assert_nothing_left(bridge)
@@ -126,8 +133,31 @@ async def test_a_turn_that_comes_while_its_task_is_cancelled_is_passed_on(
     tasks[1].cancel()
     results = await asyncio.gather(*tasks, return_exceptions=True)
 
-    assert [] == [result for result in (results[0], results[2]) if isinstance(result, BaseException)]
-    assert ["0", "2"] == [text for text in said(double) if text != "1"]
+    assert not isinstance(results[0], BaseException)
+    doubtful = [turn.message.text for turn in await chat.turns() if turn.blocks]
+    assert doubtful in ([], ["1"])
+    assert bool(doubtful) == isinstance(results[2], UnsettledTurn)
+    assert ["0", "2"][: 2 - len(doubtful)] == [text for text in said(double) if text != "1"]
+    assert_nothing_left(bridge)
+
+
+async def test_m6_those_who_wait_behind_a_message_that_stays_in_doubt_are_told_so(
+    bridge: Bridge, double: Double, chat: Chat
+) -> None:
+    double.gates["send"] = asyncio.Event()
+    tasks = [asyncio.create_task(send(chat, str(number))) for number in range(3)]
+    tasks.append(asyncio.create_task(read(chat, "3")))
+    await turns_of_the_loop()
+
+    tasks[0].cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert isinstance(results[0], asyncio.CancelledError)
+    for result in results[1:]:
+        assert isinstance(result, UnsettledTurn)
+        assert result.turn is not None
+        assert ("0", TurnState.UNKNOWN) == (result.turn.message.text, result.turn.state)
+    assert ["0"] == said(double)
     assert_nothing_left(bridge)
 
 
@@ -145,13 +175,33 @@ async def test_waiting_for_the_turn_counts_against_the_deadline(
     clock.advance(TIMEOUT / 2 + 1)
     with pytest.raises(DeliveryUnknownTimeout):
         await first
-    await turns_of_the_loop()
-    assert ["first", "second"] == said(double)
+    with pytest.raises(UnsettledTurn):
+        await second
+    with pytest.raises(UnsettledTurn):
+        await third
+    assert ["first"] == said(double)
+    assert_nothing_left(bridge)
 
-    clock.advance(TIMEOUT / 2 - 1 + bridge.bounds.GRACE)
+
+async def test_what_is_left_of_the_deadline_after_waiting_is_what_the_message_has(
+    bridge: Bridge, double: Double, chat: Chat, clock: ManualClock
+) -> None:
+    gate = double.gates["send"] = asyncio.Event()
+    first = asyncio.create_task(chat.send("first"))
+    await turns_of_the_loop()
+    second = asyncio.create_task(chat.send("second"))
+    third = asyncio.create_task(read(chat, "third"))
+    await turns_of_the_loop()
+    clock.advance(TIMEOUT / 2)
+    gate.set()
+    await first
+    gate.clear()
+    await turns_of_the_loop()
+
+    clock.advance(TIMEOUT / 2 + bridge.bounds.GRACE)
     with pytest.raises(DeliveryUnknownTimeout):
         await second
-    with pytest.raises(OverloadedTimeout):
+    with pytest.raises((OverloadedTimeout, UnsettledTurn)):
         await third
     assert_nothing_left(bridge)
 

@@ -49,6 +49,7 @@ from chatbridge.http import Transport
 from chatbridge.options import CommonOptions
 from chatbridge.testing.clock import ManualClock
 from chatbridge.testing.fake import FakeBackend
+from chatbridge.turns import TurnState
 from doubles import Double, Step, assert_nothing_left, lanes, turns_of_the_loop
 
 REPLY = Reply((Message.assistant("one two"),))
@@ -377,8 +378,10 @@ async def test_a_stream_that_is_dropped_is_warned_of_and_frees_the_turn(native: 
     with pytest.warns(ResourceWarning, match="dropped without being left") as caught:
         del stream
     assert 1 == len(caught)
-    assert_nothing_left(bridge)
     await turns_of_the_loop()
+    assert_nothing_left(bridge)
+    (turn,) = await chat.turns()
+    assert TurnState.ACCEPTED is turn.state
     gc.collect()
     assert native == (1 == double.left)
     await chat.send("next")
@@ -776,6 +779,9 @@ async def test_c1_a_stream_may_be_cancelled_anywhere(without: Sequence[Feature])
         assert {} == {name: count for name, count in double.under_way.items() if count}
         assert double.calls.count("stream") == double.left
         assert_nothing_left(bridge)
+        for turn in await chat.turns():
+            assert turn.state in {TurnState.ACCEPTED, TurnState.UNKNOWN, TurnState.DELIVERED}
+            await chat.waive(turn)
         assert "next" in (await chat.send("next")).text
     else:
         pytest.fail("the stream never came to its end")

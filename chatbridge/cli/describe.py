@@ -202,7 +202,7 @@ def _profile(adapter: Adapter, given: Mapping[str, str]) -> Profile:
         environ={},
         complete=False,
     )
-    return with_emulations(adapter.profile(options))
+    return with_emulations(adapter.profile(options), options)
 
 
 def _find(text: str) -> BackendURL:

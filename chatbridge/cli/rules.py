@@ -21,6 +21,7 @@ FEATURES: Mapping[str, Feature] = {f"check_{feature.value}": feature for feature
     "check_leaving_a_stream": Feature.STREAM,
     "check_long_text": Feature.SEND,
     "check_lost_answers": Feature.SEND,
+    "check_doubt": Feature.SEND,
     "check_order": Feature.SEND,
     "check_sending_inside_a_stream": Feature.STREAM,
     "check_stream_equals_send": Feature.STREAM,

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar, cast
 
-from attrs import frozen
+from attrs import Factory, field, frozen
 from yarl import URL
 
 from chatbridge.clock import current_deadline
@@ -45,6 +45,7 @@ __all__ = ["Api", "ApiError", "Warn", "bearer", "warn_aside"]
 AnswerT = TypeVar("AnswerT")
 
 _NOT_FOUND = 404
+_SERVER_ERROR = 500
 _LARGE = 2**20
 _WEB_PAGE = object()
 
@@ -55,6 +56,10 @@ _OURS = re.compile(
 )
 
 
+def _has_message(error: ApiError) -> bool:
+    return error.message is not None
+
+
 @frozen
 class ApiError:
     """
@@ -63,11 +68,14 @@ class ApiError:
     Attributes:
         code: The API's own code.
         hint: What the status does not say.
+        from_api: Whether only the API itself writes such a body, and nothing in front of it; by default
+            where there is a message.
     """
 
     message: str | None = None
     code: str | None = None
     hint: Hint | None = None
+    from_api: bool = field(default=Factory(_has_message, takes_self=True))
 
 
 Warn = Callable[[str], None]
@@ -215,6 +223,7 @@ class Api:
             Phase.CONTENT,
             "the API reported a failure inside its answer",
             kind="provider",
+            from_api=True,
             code=code if code is None else self.redactor.clean(code, 100),
             excerpt=self._clean(message),
         )
@@ -328,6 +337,8 @@ class Api:
             code=said.code if said.code is None else self.redactor.clean(said.code, 100),
             hint=said.hint,
             final=says_final(answer.headers),
+            # What stands in front of an API answers 502, 503 and 504, at times in JSON too.
+            from_api=answer.status == _SERVER_ERROR and said.from_api,
             retry_after=retry_after(answer.headers, self.transport.clock.wall()),
             request_id=request_id(answer.headers),
             excerpt=self._clean(excerpt.strip()) or None,

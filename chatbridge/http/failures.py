@@ -133,6 +133,7 @@ def to_error(kind: Kind, failure: Failure, **facts: Any) -> ChatbridgeError:  # 
         "code": failure.code,
         "excerpt": failure.excerpt,
         "budget_exhausted": failure.budget_exhausted,
+        "from_api": failure.from_api,
         **facts,
     })  # fmt: skip
     if failure.timed_out:

@@ -134,6 +134,7 @@ class EventStream(Generic[EventT]):
                 Phase.EVENTS,
                 "the API reported a failure inside its answer",
                 kind="provider",
+                from_api=True,
                 code=code if code is None else clean(code, 100),
                 excerpt=message if message is None else clean(message),
             )

@@ -24,14 +24,16 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from chatbridge.clock import Clock, SystemClock
-from chatbridge.errors import Phase
+from chatbridge.delivery import Delivery, current_delivery
+from chatbridge.errors import Outcome, Phase
 from chatbridge.http.content import BrokenContent
 from chatbridge.http.endpoint import Endpoint
 from chatbridge.http.failures import failed_reading, failed_to_connect, failed_waiting
 from chatbridge.http.headers import request_id
 from chatbridge.http.limiter import Limiter
+from chatbridge.observe import OnAttempt
 from chatbridge.options import CommonOptions
-from chatbridge.retry import Failure, Retrier, TokenBucket
+from chatbridge.retry import Failure, Kind, Retrier, TokenBucket, outcome_of
 
 if TYPE_CHECKING:
     from aiohttp.client_proto import ResponseHandler
@@ -111,7 +113,9 @@ class _Exchange:
     deadline: float
     connect_timeout: float
     first_byte_timeout: float
+    delivery: Delivery | None = None
     tracker: Any = None
+    before: Outcome = Outcome.NOT_SENT
     connecting: bool = False
     connected: bool = False
     answered: bool = False
@@ -124,8 +128,14 @@ class _Exchange:
     def on_connection(self) -> None:
         """Begin to wait for the head. For a connection that was there already, that has begun."""
         self.connected = True
+        self.note(Outcome.UNKNOWN)
         if self.connecting:
             self.wait(self.first_byte_timeout)
+
+    def note(self, outcome: Outcome) -> None:
+        """Tell what is now known of the message that this attempt carries, if it carries one."""
+        if self.delivery is not None:
+            self.delivery.note(outcome, self.before)
 
     def wait(self, seconds: float) -> None:
         """Allow *seconds* from now, within the deadline."""
@@ -155,6 +165,10 @@ _exchange: ContextVar[_Exchange] = ContextVar("chatbridge_exchange")
 def compressed() -> Failure:
     """Say that an answer is compressed; unpacking it would open the door to bombs."""
     return Failure(Phase.CONTENT, "the answer is compressed, which was not asked for", kind="encoding")
+
+
+def _outcome_of(status: int) -> Outcome:
+    return outcome_of(Failure(Phase.STATUS, "", status=status))
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -205,6 +219,7 @@ class Transport:
         options: Time limits, attempts and concurrency.
         clock: Measures time.
         limits: Bound what is read.
+        on_attempt: Told of every attempt.
     """
 
     POOLED_SECONDS = 2.0
@@ -218,11 +233,13 @@ class Transport:
         *,
         clock: Clock | None = None,
         limits: Limits | None = None,
+        on_attempt: OnAttempt | None = None,
     ) -> None:
         self.base_url = base_url
         self.options = options
         self.clock: Clock = SystemClock() if clock is None else clock
         self.limits = Limits() if limits is None else limits
+        self.on_attempt = on_attempt
         self.limiter = Limiter(options.concurrency, self.clock)
         origin = "/".join(base_url.split("/", 3)[:3])
         self.retrier = Retrier(self.clock, options.attempts, _buckets.setdefault(origin, TokenBucket()))
@@ -284,7 +301,7 @@ class Transport:
         """
         self._check(deadline)
         await self.limiter.acquire(deadline)
-        exchange = self._exchange(request, deadline)
+        exchange = self._exchange(endpoint.kind, request, deadline)
         token = _exchange.set(exchange)
         response, keep = None, False
         try:
@@ -293,10 +310,13 @@ class Transport:
                 response = await self._head(self._session(fresh=fresh), request, exchange)
                 if on_head is not None:
                     on_head(response.headers)
-                keep = streamed and response.status in endpoint.success
+                success = response.status in endpoint.success
+                exchange.note(Outcome.ACCEPTED if success else _outcome_of(response.status))
+                keep = streamed and success
                 body = None if keep else await self._read(endpoint, response, exchange)
             return Answer(response.status, response.headers, body, response if keep else None)
-        except Failure:
+        except Failure as broken:
+            exchange.note(outcome_of(broken))
             raise
         except asyncio.CancelledError as error:
             if not self._cancelled_by_closing():
@@ -317,6 +337,7 @@ class Transport:
         self.blame_closing(failure, caught)
         if response is not None:
             failure.status, failure.request_id = response.status, request_id(response.headers)
+        exchange.note(outcome_of(failure))
         raise failure
 
     def release(self, response: aiohttp.ClientResponse | None) -> None:
@@ -345,20 +366,23 @@ class Transport:
         task = asyncio.current_task()
         return self._closed and task is not None and not task.cancelling()
 
-    def _exchange(self, request: Request, deadline: float) -> _Exchange:
+    def _exchange(self, kind: Kind, request: Request, deadline: float) -> _Exchange:
         options, now = self.options, self.clock.now()
         tracker = None
         if request.body is not None and len(request.body) > self.TRACKED_UPLOAD:
             # Of aiohttp 3.14.4 and later; a small body leaves in one piece.
             make = getattr(aiohttp, "UploadTracker", None)
             tracker = None if make is None else make()
+        delivery = None if kind.by_id else current_delivery()
         return _Exchange(
             self.clock,
             self.clock.timeout_at(min(deadline, now + options.first_byte_timeout)),
             deadline,
             options.connect_timeout,
             options.first_byte_timeout,
+            delivery,
             tracker,
+            Outcome.NOT_SENT if delivery is None else delivery.outcome,
         )
 
     async def _head(

@@ -179,7 +179,7 @@ class Emulator(ABC):
     async def _serve(self, operation: Operation, request: web.Request) -> web.StreamResponse:
         call = self._record(request, operation.id, await request.read())
         fault = self._next_fault(operation.id)
-        if fault.drop != "after" and fault.cut_after is None:
+        if fault.drop not in {"after", "during"} and fault.cut_after is None:
             await fault.wait()
         if fault.drop == "before":
             return _abort(request)
@@ -188,6 +188,11 @@ class Emulator(ABC):
                 self._keep(await self._process(operation, call), fault)
             return await self._send(request, call, self._refuse(fault, fault.status), fault)
         answer = await self._process(operation, call)
+        if fault.drop == "during":
+            gone = _abort(request)
+            await fault.wait()
+            self._keep(answer, fault)
+            return gone
         if fault.drop == "after":
             self._keep(answer, fault)
             await fault.wait()

@@ -23,7 +23,8 @@ class Fault:
         status: Answer with this status.
         body: The body of that answer, JSON unless *headers* say otherwise; None takes the API's error form.
         headers: Added to that answer.
-        drop: Abort the connection instead of answering, before or after the request was processed.
+        drop: Abort the connection instead of answering: before the request is processed, after it, or while
+            the API is still at work, which then takes until *hold*.
         cut_after: Stop the answer after this many lines (an answer that is no stream is one line).
         cut: How it stops: the connection is aborted, ends as if all were said, or resumes after *hold*.
         error: The API's words: in the error body of *status*; with *cut_after*, in a line that ends the
@@ -37,7 +38,7 @@ class Fault:
     status: int | None = None
     body: bytes | None = None
     headers: Mapping[str, str] = field(factory=dict[str, str])
-    drop: Literal["before", "after"] | None = None
+    drop: Literal["before", "after", "during"] | None = None
     cut_after: int | None = None
     cut: Literal["abort", "end", "resume"] = "abort"
     error: str | None = None

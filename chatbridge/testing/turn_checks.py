@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import copy
 import pickle
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Literal
 
-from attrs import fields
+from attrs import evolve, fields
 
 from chatbridge.backend import ContextOwner, Feature, Profile, SettleBy, Stores, Support
 from chatbridge.bridge import Bridge, Chat
@@ -19,6 +21,7 @@ from chatbridge.errors import (
     NotFound,
     Outcome,
     Refused,
+    UnsettledTurn,
     UnsupportedFeature,
     UsageError,
 )
@@ -32,7 +35,9 @@ from chatbridge.testing.checking import (
     strict,
     what_raises,
 )
+from chatbridge.testing.emulator import Emulator
 from chatbridge.testing.faults import Fault
+from chatbridge.turns import TurnState
 
 __all__ = ["TurnChecks"]
 
@@ -216,6 +221,7 @@ class TurnChecks(Checks):
                     expect_equal(under_way, task.cancelled(), f"a send cancelled after {steps} steps")
                     if not under_way:
                         task.result()
+                    await self._waive(chat)
                 text = f"Still there after {asked.__name__}?"
                 expect(self.quotes((await chat.send(text)).text, text), "the next answer is another's")
 
@@ -276,25 +282,89 @@ class TurnChecks(Checks):
                     expect_equal(vars(error), vars(again), "the facts of an error after pickling")
 
     async def check_lost_answers(self) -> None:
-        """Send a message or a creation once even if its answer is lost, and say that it may have arrived."""
+        """Send a message or a creation once even if its answer is lost; say so, or find the answer."""
         async with self.bridge() as bridge:
-            emulator = self.emulator
-            if emulator is None:
-                raise NotApplicable("there is no emulator to plan faults with")
-            calls: dict[str, Callable[[], Awaitable[object]]] = {}
+            emulator = self._faulty()
+            found = SettleBy.READ_BACK in bridge.profile.settle_by
             if bridge.profile.can(Feature.CREATE):
-                calls["a creation"] = bridge.create
-            if bridge.profile.can(Feature.SEND):
-                chat = await self.conversation(bridge)
-                calls["a message"] = lambda: chat.send("Once")
-                calls["a streamed message"] = lambda: self.streamed(chat, "Once more")
-            for what, call in calls.items():
-                emulator.calls.clear()
-                emulator.fail(Fault(drop="after"))
-                error = await what_raises(ChatbridgeError, f"{what} whose answer is lost", call)
-                expect_equal(1, len(emulator.calls), f"how often {what} went out")
-                doubt = error.outcome in {Outcome.UNKNOWN, Outcome.ACCEPTED}
-                expect(doubt, f"{what} may have arrived, and {type(error).__name__} says {error.outcome}")
+                await self._lose(emulator, "a creation", bridge.create)
+            if not bridge.profile.can(Feature.SEND):
+                return
+            chat = await self.conversation(bridge)
+            for asked in (self.sent, self.streamed):
+                text, what = f"Once, {asked.__name__}", f"a message that is {asked.__name__}"
+                call = partial(asked, chat, text)
+                if found:
+                    with self._losing(emulator, what):
+                        reply = await call()
+                    expect(reply.recovered and self.quotes(reply.text, text), f"the answer to {what} is lost")
+                    continue
+                error = await self._lose(emulator, what, call)
+                turn = error.turn
+                expect(turn is not None and turn.message.text == text, f"the error of {what} has no turn")
+                await self._waive(chat)
+
+    async def check_doubt(self) -> None:
+        """Let nothing follow a message in doubt before that is settled or waived."""
+        async with self.bridge() as bridge:
+            emulator = self._faulty()
+            bridge.require(Feature.SEND)
+            # It does not look by itself, as that takes time.
+            blind = evolve(bridge.options, settle_timeout=0.0)
+            asking = Bridge(bridge.backend, options=blind, clock=bridge.clock)
+            chat = await self.conversation(asking)
+            for asked in (self.sent, self.streamed):
+                error = await self._lose(
+                    emulator, "a message that never arrives", partial(asked, chat, "Lost"), drop="before"
+                )
+                expect_equal(Outcome.UNKNOWN, error.outcome, "the outcome of a message that never arrives")
+                expect_refused(UnsettledTurn, "a message after one in doubt", lambda: chat.send("Next"))
+                if SettleBy.READ_BACK in bridge.profile.settle_by:
+                    states = [turn.state for turn in await chat.settle() if not turn.waived]
+                    proven = asking.profile.absent_after == 0
+                    known = TurnState.NOT_SENT if proven else TurnState.UNKNOWN
+                    expect_equal([known], states, "what settling finds of a message that never arrives")
+                else:
+                    expect_refused(UnsupportedFeature, "settling", chat.settle)
+                await self._waive(chat)
+                again = await asked(chat, "Lost")
+                expect(self.quotes(again.text, "Lost"), "the conversation does not go on")
+
+    def _faulty(self) -> Emulator:
+        if self.emulator is None:
+            raise NotApplicable("there is no emulator to plan faults with")
+        return self.emulator
+
+    async def _lose(
+        self,
+        emulator: Emulator,
+        what: str,
+        call: Callable[[], Awaitable[object]],
+        drop: Literal["before", "after"] = "after",
+    ) -> ChatbridgeError:
+        """Lose the answer to *call*, which must say that it may have arrived."""
+        with self._losing(emulator, what, drop):
+            error = await what_raises(ChatbridgeError, f"{what} whose answer is lost", call)
+        doubt = error.outcome in {Outcome.UNKNOWN, Outcome.ACCEPTED}
+        expect(doubt, f"{what} may have arrived, and {type(error).__name__} says {error.outcome}")
+        return error
+
+    @contextmanager
+    def _losing(
+        self, emulator: Emulator, what: str, drop: Literal["before", "after"] = "after"
+    ) -> Generator[None]:
+        """Lose the answer to what goes out in the block, which must go out once."""
+        emulator.calls.clear()
+        emulator.fail(Fault(drop=drop))
+        yield
+        sent = [call for call in emulator.calls if call.method != "GET"]
+        expect_equal(1, len(sent), f"how often {what} went out")
+
+    async def _waive(self, chat: Chat) -> None:
+        """Let the next message go, whatever became of those before; none of them is still on its way."""
+        for turn in await chat.turns():
+            expect(turn.state is not TurnState.PENDING, "a message that nobody waits for is left as pending")
+            await chat.waive(turn)
 
     async def check_closed(self) -> None:
         """Say so once closed, and be closed again without harm."""

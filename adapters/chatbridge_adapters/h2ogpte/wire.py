@@ -384,5 +384,8 @@ def read_error(_: int, body: Any) -> ApiError:  # noqa: ANN401 - JSON
     fields = cast(dict[str, object], body)
     message, kind = fields.get("message"), fields.get("error_type")
     return ApiError(
-        message if isinstance(message, str) else None, code=kind if isinstance(kind, str) else None
+        message if isinstance(message, str) else None,
+        code=kind if isinstance(kind, str) else None,
+        # A gateway may say `message` too; `code` is required.
+        from_api=isinstance(message, str) and isinstance(fields.get("code"), int),
     )

@@ -257,7 +257,8 @@ def read_error(status: int, body: Any) -> ApiError:  # noqa: ANN401 - JSON
     if not isinstance(code, str):
         named = _NAMED.match(message or "")
         code = named[1] if named else None
-    return ApiError(message, code, Hint.QUOTA if _MONEY.search(code or "") else None)
+    hint = Hint.QUOTA if _MONEY.search(code or "") else None
+    return ApiError(message, code, hint, from_api=code is not None)
 
 
 def read_failure(said: Chunk | AgentChunk, *, whole: bool = True) -> tuple[str | None, str | None]:

@@ -1,0 +1,137 @@
+"""
+How to tell from a conversation's history whether a message arrived: by counting, never by clocks.
+
+APIs give a message no name of the sender's, so it is known by its text alone. One of many equal texts is told
+from the others by their number: a message has arrived once there are more of its text than all that were
+known to be there.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from hashlib import blake2b
+
+from attrs import define, field, frozen
+
+from chatbridge.domain import Message, Reply, Role
+from chatbridge.turns import Turn, TurnState
+
+__all__ = ["Finding", "Seen", "Trail", "find"]
+
+
+class Seen(Enum):
+    """What a history shows of a message."""
+
+    ANSWERED = "it is there, with its answer"
+    ALONE = "it is there, and no answer yet"
+    FAILED = "it is there, and the API reports that there will be no answer"
+    ABSENT = "it is not there"
+    UNCLEAR = "other messages have the same text, and it cannot be told from them"
+
+
+@frozen
+class Finding:
+    """What a look into a history showed; *reply* is the answer, where there is one."""
+
+    seen: Seen
+    reply: Reply | None = None
+
+
+def fingerprint(message: Message) -> bytes:
+    """Name the text of *message*, but for its blanks and its normal form, which servers change at times."""
+    text = message.text
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+    return blake2b(" ".join(text.replace("\0", "").split()).encode(), digest_size=16).digest()
+
+
+def _fingerprints(messages: Iterable[Message]) -> Counter[bytes]:
+    return Counter(fingerprint(message) for message in messages if message.role is Role.USER)
+
+
+@define(eq=False)
+class Trail:
+    """
+    What is known to be in a conversation, by the texts of the user's messages.
+
+    Attributes:
+        there: How many of each are there for certain.
+        perhaps: How many more of each may be there.
+    """
+
+    there: Counter[bytes] = field(factory=Counter[bytes])
+    perhaps: Counter[bytes] = field(factory=Counter[bytes])
+
+    @classmethod
+    def of(cls, history: Iterable[Message]) -> Trail:
+        """Begin with what *history* shows."""
+        return cls(_fingerprints(history))
+
+    def record(self, turn: Turn, before: Turn | None) -> None:
+        """Take in that *turn* has changed."""
+        name = fingerprint(turn.message)
+        if before is not None:
+            self._count(name, before, -1)
+        self._count(name, turn, 1)
+
+    def _count(self, name: bytes, turn: Turn, sign: int) -> None:
+        if turn.state is TurnState.DELIVERED:
+            self.there[name] += sign
+            self.perhaps[name] += sign * (turn.sends - 1)
+        elif turn.unsettled:
+            self.perhaps[name] += sign * turn.sends
+        for count in (self.there, self.perhaps):
+            if not count[name]:
+                del count[name]
+
+
+def find(turn: Turn, history: Sequence[Message], trail: Trail | None) -> Finding:
+    """
+    Look for the message of *turn* in *history*, which is all of it, oldest message first.
+
+    *trail* is what is known to be there, the turn itself counted among what may be there; None where nothing
+    is known, so that a text of the same words may be an old one.
+    """
+    name = fingerprint(turn.message)
+    places = [
+        place
+        for place, message in enumerate(history)
+        if message.role is Role.USER and fingerprint(message) == name
+    ]
+    if not places:
+        return Finding(Seen.ABSENT)
+    if trail is None:
+        return Finding(Seen.UNCLEAR)
+    certain = trail.there[name]
+    others = certain + trail.perhaps[name] - turn.sends
+    if len(places) <= certain:
+        return Finding(Seen.ABSENT)
+    if not others < len(places) <= others + turn.sends:
+        return Finding(Seen.UNCLEAR)
+    return _answer(history, places[-1])
+
+
+def _answer(history: Sequence[Message], place: int) -> Finding:
+    """Pick the answer to the message at *place*."""
+    asked = history[place]
+    linked = [each for each in history if asked.id is not None and each.reply_to == asked.id]
+    answers = [each for each in linked if each.role is not Role.USER] or _following(history, place)
+    if any(each.role is Role.ASSISTANT for each in answers):
+        return Finding(Seen.ANSWERED, Reply(tuple(answers), recovered=True))
+    return Finding(Seen.FAILED if asked.extra.get("error") else Seen.ALONE)
+
+
+def _following(history: Sequence[Message], place: int) -> list[Message]:
+    """Give what follows up to the user's next message; nothing where it may answer an earlier one."""
+    if place and history[place - 1].role is Role.USER:
+        return []
+    following: list[Message] = []
+    for message in history[place + 1 :]:
+        if message.role is Role.USER:
+            break
+        if message.reply_to is None:
+            following.append(message)
+    return following
