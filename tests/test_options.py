@@ -216,8 +216,8 @@ def test_an_unknown_option_is_refused_with_the_nearest_and_the_list(in_code: boo
 
     assert (
         "acme: option 'timout' is unknown; did you mean 'timeout'? (options: absent_after, attempts, colour, "
-        "concurrency, connect_timeout, first_byte_timeout, idle_timeout, include, insecure, key, limit, mode, "
-        "model, name, session, settle_timeout, size, strict, tags, timeout)"
+        "concurrency, connect_timeout, first_byte_timeout, idle_timeout, include, insecure, key, limit, "
+        "mode, model, name, session, settle_timeout, size, strict, tags, timeout)"
     ) == str(caught.value)
     assert caught.value.known == tuple(sorted(fields_dict(Options)))
 
