@@ -392,7 +392,7 @@ class Chat:
         Find out what became of the messages in doubt, by reading the conversation; nothing is sent.
 
         Args:
-            wait: Seconds to go on looking for each; by default `settle_timeout`, with 0 one look.
+            wait: Seconds to go on looking; by default `settle_timeout`, with 0 one look.
 
         Returns:
             Those messages as they are known now: an answer that was found is in `Turn.reply`.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final, TypedDict, Unpack, cast
@@ -54,6 +54,8 @@ _STATES: Final = {
     Outcome.ACCEPTED: TurnState.ACCEPTED,
     Outcome.UNKNOWN: TurnState.UNKNOWN,
 }
+_CLEAR: Final = frozenset({Seen.ANSWERED, Seen.FAILED, Seen.MIXED})
+_THERE: Final = frozenset({Seen.ALONE, Seen.FAILED, Seen.MIXED})
 _OVER: Final = frozenset({TurnState.NOT_SENT, TurnState.REFUSED})
 
 
@@ -77,7 +79,7 @@ class _Look:
             return True  # The API itself has said that there will be no answer.
         if self.problem is not None:
             return not self.problem.retryable
-        return self.seen in {Seen.ANSWERED, Seen.FAILED} or self.turn.state is TurnState.NOT_SENT
+        return self.seen in _CLEAR or self.turn.state is TurnState.NOT_SENT
 
 
 class Deliveries:
@@ -251,7 +253,7 @@ class Deliveries:
         if turn.unsettled and self._looks_after(error):
             last = until - self.LAST_LOOK
             give_up = min(last, self._clock.now() + self._settle_timeout)
-            look = await self._watch(turn, give_up, last, until)
+            (look,) = await self._watch([turn], give_up, last, until)
         if look.turn.reply is not None:
             return look.turn.reply
         error = _better(error, look)
@@ -267,7 +269,7 @@ class Deliveries:
 
     async def settle(self, conversation_id: str, wait: float | None = None) -> tuple[Turn, ...]:
         """
-        Look for the messages in doubt, for up to *wait* seconds each.
+        Look for the messages in doubt, for up to *wait* seconds.
 
         Raises:
             UnsupportedFeature: The API does not show what is in a conversation.
@@ -279,19 +281,17 @@ class Deliveries:
                 feature="settling: it does not show what is in a conversation",
                 instead="chat.waive(turn), once you know or do not mind",
             )
-        until = self._clock.now() + self._bounds.timeout
-        await self._order.take(conversation_id, until)
-        settled: list[Turn] = []
+        await self._order.take(conversation_id, self._clock.now() + self._bounds.timeout)
         try:
-            for turn in await self.ledger.unsettled(conversation_id):
-                give_up = min(until, self._clock.now() + (self._settle_timeout if wait is None else wait))
-                look = await self._watch(turn, give_up, give_up, until)
-                if look.problem is not None:
-                    raise look.problem.because(conversation_id=conversation_id, turn=look.turn)
-                settled.append(look.turn)
+            turns = await self.ledger.unsettled(conversation_id)
+            give_up = self._clock.now() + (self._settle_timeout if wait is None else wait)
+            looks = await self._watch(turns, give_up, give_up, give_up + self._bounds.timeout)
         finally:
             self._order.give_back(conversation_id)
-        return tuple(settled)
+        for look in looks:
+            if look.problem is not None:
+                raise look.problem.because(conversation_id=conversation_id, turn=look.turn)
+        return tuple(look.turn for look in looks)
 
     async def waive(self, conversation_id: str, turn: Turn) -> Turn:
         """
@@ -368,53 +368,74 @@ class Deliveries:
             return False
         return error.outcome is Outcome.UNKNOWN or not error.from_api
 
-    async def _watch(self, turn: Turn, give_up: float, at_most: float, until: float) -> _Look:
+    async def _watch(
+        self, turns: Iterable[Turn], give_up: float, at_most: float, until: float
+    ) -> list[_Look]:
         """
-        Look until it is clear, or until *give_up*.
+        Look until all is clear, or until *give_up*.
 
         For the answer to a message that is there, and for the moment that proves absence, look until
         *at_most*; each look may take *until* the deadline.
         """
-        pause, seen = self.FIRST_PAUSE, None
+        pause, looks = self.FIRST_PAUSE, [_Look(turn) for turn in turns]
         while True:
-            look = await self._look(turn, until)
-            seen = look.seen or seen
-            look = evolve(look, seen=seen)
-            turn, now = look.turn, self._clock.now()
-            if look.is_final or self._bounds.closed:
-                return look
-            last = at_most if look.seen is Seen.ALONE else give_up
-            proof = self._proof(turn)
-            provable = look.seen is Seen.ABSENT and proof is not None and max(now, proof) <= at_most
-            if now >= last and not provable:
-                return look
-            at = max(now, proof) if provable and proof is not None else last
-            await self._clock.sleep(min(now + pause, at) - now)
+            looks = await self._look(looks, until)
+            now = self._clock.now()
+            moments = [self._next(look, now, give_up, at_most) for look in looks]
+            due = [moment for moment in moments if moment is not None]
+            if not due or self._bounds.closed:
+                return looks
+            await self._clock.sleep(min(now + pause, *due) - now)
             pause = min(2 * pause, self.LONGEST_PAUSE)
+
+    def _next(self, look: _Look, now: float, give_up: float, at_most: float) -> float | None:
+        """Say when to look again at the latest; None where that is no use."""
+        if look.is_final:
+            return None
+        proof = self._proof(look.turn)
+        if look.seen is Seen.ABSENT and proof is not None and max(now, proof) <= at_most:
+            return max(now, proof)
+        last = at_most if look.seen is Seen.ALONE else give_up
+        return last if now < last else None
 
     def _proof(self, turn: Turn) -> float | None:
         """Say from when on absence proves that the message of *turn* did not arrive."""
         if turn.from_api:
-            return self._clock.now()
+            return self._ends.get(turn.id, self._clock.now())
         if self._profile.absent_after is None:
             return None
         # A turn that was stopped in another process may have been sent until now.
         return self._ends.setdefault(turn.id, self._clock.now()) + self._profile.absent_after
 
-    async def _look(self, turn: Turn, until: float) -> _Look:
-        """Look once."""
-        proof, begun = self._proof(turn), self._clock.now()
+    async def _look(self, looks: Sequence[_Look], until: float) -> list[_Look]:
+        """Look once, for all turns of *looks*, which are of one conversation, that are not clear."""
+        open_ones = [look for look in looks if not look.is_final]
+        if not open_ones:
+            return list(looks)
+        conversation_id = open_ones[0].turn.conversation_id
+        begun, problem, history = self._clock.now(), None, list[Message]()
         try:
-            history = await self._bounds.call(self._read(turn.conversation_id), until=until)
+            history = await self._bounds.call(self._read(conversation_id), until=until)
         except ChatbridgeError as error:
-            return _Look(turn, None, error)
+            problem = error
         except ChatbridgeWarning as warning:  # Where warnings are errors.
-            return _Look(turn, None, BadAnswer(str(warning), provider=self._profile.name))
-        found = find(turn, history, self._trails.get(turn.conversation_id))
+            problem = BadAnswer(str(warning), provider=self._profile.name)
+        return [
+            look
+            if look.is_final
+            else evolve(look, problem=problem)
+            if problem is not None
+            else await self._judge(look.turn, history, begun)
+            for look in looks
+        ]
+
+    async def _judge(self, turn: Turn, history: Sequence[Message], begun: float) -> _Look:
+        """Take in what a look that began at *begun* shows of *turn*."""
+        found, proof = find(turn, history, self._trails.get(turn.conversation_id)), self._proof(turn)
         if found.seen is Seen.ANSWERED:
             turn = await self._change(turn, TurnState.DELIVERED, reply=found.reply, partial="")
             _log.info("%s: message %s was found with its answer", self._profile.name, turn.id)
-        elif found.seen in {Seen.ALONE, Seen.FAILED} and turn.state is not TurnState.ACCEPTED:
+        elif found.seen in _THERE and turn.state is not TurnState.ACCEPTED:
             turn = await self._record(evolve(turn, state=TurnState.ACCEPTED), turn)
         elif found.seen is Seen.ABSENT and proof is not None and proof <= begun:
             turn = await self._change(turn, TurnState.NOT_SENT)
@@ -425,14 +446,14 @@ def _better(error: ChatbridgeError, look: _Look) -> ChatbridgeError:
     """Make the error that says what is known after looking."""
     if look.turn.state is TurnState.NOT_SENT and error.outcome is not Outcome.NOT_SENT:
         return NotSent(f"{error}; the message is not in the conversation", **_facts_of(error))
-    if look.seen in {Seen.ALONE, Seen.FAILED} and isinstance(error, DeliveryUnknown):
-        facts = _facts_of(error)
-        if error.from_api or look.seen is Seen.FAILED:
-            said = f"{error}; the message is in the conversation, without an answer"
-            return ProviderFailed(said, kind="provider", **facts)
-        said = f"{error}; the message is in the conversation, and its answer did not come in time"
-        return AnswerLostTimeout(said, kind="idle", **facts)
-    return error
+    if look.seen not in _THERE or not isinstance(error, DeliveryUnknown):
+        return error
+    facts, there = _facts_of(error), f"{error}; the message is in the conversation"
+    if look.seen is Seen.MIXED:
+        return AnswerLost(f"{there}, and its answer cannot be told from others", kind="cut", **facts)
+    if error.from_api or look.seen is Seen.FAILED:
+        return ProviderFailed(f"{there}, without an answer", kind="provider", **facts)
+    return AnswerLostTimeout(f"{there}, and its answer did not come in time", kind="idle", **facts)
 
 
 def _facts_of(error: ChatbridgeError) -> Facts:

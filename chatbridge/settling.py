@@ -28,6 +28,7 @@ class Seen(Enum):
     ANSWERED = "it is there, with its answer"
     ALONE = "it is there, and no answer yet"
     FAILED = "it is there, and the API reports that there will be no answer"
+    MIXED = "it is there, and which of the answers is its own cannot be told"
     ABSENT = "it is not there"
     UNCLEAR = "other messages have the same text, and it cannot be told from them"
 
@@ -119,15 +120,15 @@ def _answer(history: Sequence[Message], place: int) -> Finding:
     asked = history[place]
     linked = [each for each in history if asked.id is not None and each.reply_to == asked.id]
     answers = [each for each in linked if each.role is not Role.USER] or _following(history, place)
-    if any(each.role is Role.ASSISTANT for each in answers):
-        return Finding(Seen.ANSWERED, Reply(tuple(answers), recovered=True))
-    return Finding(Seen.FAILED if asked.extra.get("error") else Seen.ALONE)
+    if not any(each.role is Role.ASSISTANT for each in answers):
+        return Finding(Seen.FAILED if asked.extra.get("error") else Seen.ALONE)
+    if not linked and place and history[place - 1].role is Role.USER:
+        return Finding(Seen.MIXED)  # It may answer the one before.
+    return Finding(Seen.ANSWERED, Reply(tuple(answers), recovered=True))
 
 
 def _following(history: Sequence[Message], place: int) -> list[Message]:
-    """Give what follows up to the user's next message; nothing where it may answer an earlier one."""
-    if place and history[place - 1].role is Role.USER:
-        return []
+    """Give what follows up to the user's next message, but for what is linked to another."""
     following: list[Message] = []
     for message in history[place + 1 :]:
         if message.role is Role.USER:

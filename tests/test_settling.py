@@ -495,6 +495,21 @@ async def test_an_answer_that_never_comes_is_lost_in_the_end(clock: Clock, asked
 
 
 @both
+async def test_an_answer_that_may_be_another_s_is_not_claimed_nor_waited_for(
+    clock: Clock, asked: Any
+) -> None:
+    slow = Slow()
+    chat = await Bridge(slow, clock=clock).create()
+    slow.fails, slow.script = {"send": LOST}, [LOST]
+    slow.keep(chat, Message(Role.USER, "Theirs"), QUESTION, ANSWER)
+
+    with pytest.raises(AnswerLost, match="cannot be told from others") as caught:
+        await asked(chat, "Hi")
+    assert [] == clock.slept
+    assert TurnState.ACCEPTED is (caught.value.turn and caught.value.turn.state)
+
+
+@both
 async def test_a_failure_to_read_is_not_the_end_of_looking(clock: Clock, asked: Any) -> None:
     slow = Slow()
     chat = await Bridge(slow, clock=clock).create()
@@ -710,7 +725,8 @@ def test_an_answer_is_linked_or_follows_and_is_nobody_else_s() -> None:
     assert Seen.ALONE is found(theirs, ours, to_theirs).seen
     assert Seen.ALONE is found(ours, to_theirs).seen
     assert "bare" == found(bare, ours, bare, theirs, to_theirs).reply.text
-    assert Seen.ALONE is found(theirs, ours, bare).seen
+    assert Seen.MIXED is found(theirs, ours, bare).seen
+    assert Seen.ALONE is found(theirs, ours).seen
     assert Seen.ALONE is found(ours, theirs, bare).seen
     tool = Message(Role.TOOL, "42")
     assert (tool, bare) == found(ours, tool, bare).reply.messages

@@ -273,8 +273,10 @@ class H2OGPTeBackend(PartialBackend):
                 last = line
             if not last.is_last:  # One document in place of a stream.
                 if last.body is None:
-                    said = wire.read_error(200, last.raw).message
-                    raise lines.failed(said or "what came in place of a stream is not an answer")
+                    raise lines.failed(
+                        wire.read_error(200, last.raw).message
+                        or "what came in place of a stream is not an answer"
+                    )
                 for event in fold.finish(last.body):
                     yield event
         warnings = [*lines.warnings, *fold.warnings]

@@ -13,7 +13,7 @@ from datetime import datetime
 from types import NoneType
 from typing import Any, cast
 
-from attrs import define, evolve, frozen
+from attrs import define, evolve, field, frozen
 
 from chatbridge.domain import Conversation, Message, Reference, Role, Text, Usage
 from chatbridge.http import (
@@ -169,7 +169,7 @@ class CompletionLine:
     body: str | None = None
     finished: bool | None = None
     message_id: Id | None = None
-    error: str | None = None
+    error: str | None = field(default=None, repr=False)
     raw: Raw = keep_raw()
 
     @property

@@ -162,7 +162,7 @@ class Event:
     """
 
     kind: str
-    fields: Raw
+    fields: Raw = field(repr=False)
     said: Said | None = None
 
 
@@ -171,7 +171,7 @@ class Told:
     """What a line tells: events, or the words of a failure."""
 
     events: list[Event] = field(factory=list[Event])
-    error: str | None = None
+    error: str | None = field(default=None, repr=False)
 
 
 @define
