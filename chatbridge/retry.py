@@ -18,6 +18,7 @@ from tenacity import AsyncRetrying, RetryCallState
 
 from chatbridge.clock import Clock
 from chatbridge.errors import Attempt, Outcome, Phase
+from chatbridge.observe import AttemptWatch
 
 __all__ = [
     "MATRIX",
@@ -239,6 +240,7 @@ class _Call:
 
     kind: Kind
     deadline: float
+    watch: AttemptWatch | None
     failures: list[Failure] = field(factory=list[Failure])
     attempts: list[Attempt] = field(factory=list[Attempt])
     repeated_once: bool = False
@@ -282,14 +284,25 @@ class Retrier:
         self.bucket = TokenBucket() if bucket is None else bucket
         self._pauses: set[asyncio.Timeout] = set()
         self._retrying = AsyncRetrying(
-            sleep=self._pause, retry=self._may_repeat, wait=self._wait, stop=self._must_stop, reraise=True
+            sleep=self._pause,
+            retry=self._may_repeat,
+            wait=self._wait,
+            stop=self._must_stop,
+            before_sleep=self._tell,
+            reraise=True,
         )
 
     async def run(
-        self, kind: Kind, deadline: float, attempt: Callable[[tuple[Failure, ...]], Awaitable[T]]
+        self,
+        kind: Kind,
+        deadline: float,
+        attempt: Callable[[tuple[Failure, ...]], Awaitable[T]],
+        watch: AttemptWatch | None = None,
     ) -> T:
         """
         Run *attempt* until it succeeds or the rules say stop; it is given the failures before it.
+
+        Each is told to *watch* when it is over, before the wait for the next.
 
         Raises:
             Failure: The one that says what is known of the whole call, with all attempts.
@@ -299,15 +312,22 @@ class Retrier:
             result = await attempt(())
         except Failure as failure:
             first = failure
+        except BaseException:
+            if watch is not None:
+                watch.cancelled(1, self._clock.now() - started)
+            raise
         else:
             self.bucket.give()
+            if watch is not None:
+                watch.succeeded(1, self._clock.now() - started)
             return result
-        call = _Call(kind, deadline)
+        call = _Call(kind, deadline, watch)
         call.record(first, self._clock.now() - started)
         try:
             result = cast(T, await self._retrying.copy()(self._again, call, attempt, [first]))
         except Failure:
-            pass
+            if watch is not None:
+                watch.tell(call.attempts[-1])
         else:
             self.bucket.give(call.last_cost)
             return result
@@ -339,12 +359,24 @@ class Retrier:
         if pending:  # What tenacity counts as the first attempt has been made.
             raise pending.pop()
         call.failures[-1].attempts = tuple(call.attempts)
-        started = self._clock.now()
+        started, watch = self._clock.now(), call.watch
         try:
-            return await attempt(tuple(call.failures))
+            result = await attempt(tuple(call.failures))
         except Failure as failure:
             call.record(failure, self._clock.now() - started)
             raise
+        except BaseException:
+            if watch is not None:
+                watch.cancelled(len(call.attempts) + 1, self._clock.now() - started)
+            raise
+        if watch is not None:
+            watch.succeeded(len(call.attempts) + 1, self._clock.now() - started)
+        return result
+
+    def _tell(self, state: RetryCallState) -> None:
+        call = cast(_Call, state.args[0])
+        if call.watch is not None:
+            call.watch.tell(call.attempts[-1])
 
     def _may_repeat(self, state: RetryCallState) -> bool:
         call = cast(_Call, state.args[0])

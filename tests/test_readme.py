@@ -39,7 +39,7 @@ async def run(code: str, **names: Any) -> dict[str, Any]:
 
 
 def test_the_blocks_are_found() -> None:
-    assert (4, 2, 3) == (len(PROGRAMS), len(TESTS), len(SPECIAL))
+    assert (5, 2, 3) == (len(PROGRAMS), len(TESTS), len(SPECIAL))
 
 
 @pytest.mark.parametrize("backend", ["fake", "h2ogpte"])

@@ -20,6 +20,7 @@ from attrs import Factory, field, frozen
 from yarl import URL
 
 from chatbridge.clock import current_deadline
+from chatbridge.delivery import current_delivery
 from chatbridge.errors import AnswerWarning, ChatbridgeError, ConfigError, Outcome, Phase, UsageError
 from chatbridge.http.content import (
     BrokenContent,
@@ -37,6 +38,7 @@ from chatbridge.http.redact import Redactor
 from chatbridge.http.stream import EventStream
 from chatbridge.http.transport import USER_AGENT, Answer, Headers, OnHead, Request, Transport
 from chatbridge.http.wire import structure, unstructure
+from chatbridge.observe import AttemptWatch
 from chatbridge.retry import Failure, Hint, Kind, outcome_of
 from chatbridge.secret import Secret
 
@@ -185,10 +187,12 @@ class Api:
         """
         request = self.request(endpoint, body, ids or {}, query or {})
         deadline, started = self.deadline(), self.transport.clock.now()
-        fresh = self.needs_fresh(endpoint)
+        fresh, watch = self.needs_fresh(endpoint), self.watch(endpoint, request)
 
         async def attempt(earlier: tuple[Failure, ...]) -> AnswerT:
             answer = await self.transport.attempt(endpoint, request, deadline, fresh=fresh, on_head=on_head)
+            if watch is not None:
+                watch.status = answer.status
             if answer.status not in endpoint.success:
                 gone = endpoint.gone_is_done and answer.status == _NOT_FOUND
                 if gone and any(outcome_of(failure) is Outcome.UNKNOWN for failure in earlier):
@@ -199,7 +203,7 @@ class Api:
             return await self._read(endpoint, answer, warn, deadline)
 
         try:
-            return await self.transport.retrier.run(endpoint.kind, deadline, attempt)
+            return await self.transport.retrier.run(endpoint.kind, deadline, attempt, watch)
         except Failure as caught:
             failure = caught
         raise self.error(endpoint, failure, request, started)
@@ -234,6 +238,23 @@ class Api:
         own = self.transport.clock.now() + self.transport.options.timeout
         ambient = current_deadline()
         return own if ambient is None else min(own, ambient)
+
+    def watch(self, endpoint: Endpoint[Any], request: Request) -> AttemptWatch | None:
+        """Make what tells of the attempts of a call; None where nobody listens."""
+        hook = self.transport.on_attempt
+        if not AttemptWatch.is_wanted(hook):
+            return None
+        delivery = None if endpoint.kind.by_id else current_delivery()
+        return AttemptWatch(
+            self.name,
+            endpoint.operation,
+            endpoint.kind.value,
+            request.method,
+            str(request.url.with_query(None)),
+            None if delivery is None else delivery.message_id,
+            self.transport.clock.wall,
+            hook,
+        )
 
     def needs_fresh(self, endpoint: Endpoint[Any]) -> bool:
         """Say whether *endpoint* must not go out on a pooled connection."""

@@ -22,6 +22,7 @@ from chatbridge.http.framing import Frame, Framer
 from chatbridge.http.headers import request_id
 from chatbridge.http.transport import Request, compressed
 from chatbridge.http.wire import structure
+from chatbridge.observe import AttemptWatch
 from chatbridge.retry import Failure
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class EventStream(Generic[EventT]):
     """
 
     _response: aiohttp.ClientResponse | None = None
+    _watch: AttemptWatch | None = None
     _last: EventT
 
     def __init__(self, api: Api, endpoint: Endpoint[EventT], request: Request) -> None:
@@ -87,9 +89,10 @@ class EventStream(Generic[EventT]):
     async def __aenter__(self) -> Self:
         deadline = self._api.deadline()
         self._started = self._clock.now()
+        self._watch = self._api.watch(self._endpoint, self._request)
         try:
             await self._api.transport.retrier.run(
-                self._endpoint.kind, deadline, lambda earlier: self._open(deadline, earlier)
+                self._endpoint.kind, deadline, lambda earlier: self._open(deadline, earlier), self._watch
             )
         except Failure as caught:
             failure = caught
@@ -165,6 +168,8 @@ class EventStream(Generic[EventT]):
         answer = await api.transport.attempt(
             self._endpoint, self._request, deadline, fresh=api.needs_fresh(self._endpoint), streamed=True
         )
+        if self._watch is not None:
+            self._watch.status = answer.status
         if answer.response is None:
             raise api.refusal(answer)
         self._response, self._status, self._headers = answer.response, answer.status, answer.headers
