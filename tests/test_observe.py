@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -28,7 +28,12 @@ SLOW = answer(f'{{"code": 429, "message": "Not so fast, {TEXT}"}}'.encode(), "42
 class Watch:
     def __init__(self) -> None:
         self.attempts: list[AttemptEvent] = []
+        self.also: Callable[[], object] = list[object]
         self.turns: list[TurnEvent] = []
+
+    def on_attempt(self, event: AttemptEvent) -> None:
+        self.attempts.append(event)
+        self.also()
 
     @property
     def told(self) -> list[tuple[Any, ...]]:
@@ -43,7 +48,7 @@ async def watched(*scripts: Script, **options: Any) -> AsyncGenerator[tuple[Brid
     watch = Watch()
     async with FaultServer(scripts) as server:
         given: dict[str, Any] = {"key": KEY, "settle_timeout": 0, "clock": SteppingClock()}
-        given |= {"on_attempt": watch.attempts.append, "on_turn": watch.turns.append, **options}
+        given |= {"on_attempt": watch.on_attempt, "on_turn": watch.turns.append, **options}
         async with connect(f"h2ogpte+{server.url}", **given) as bridge:
             yield bridge, watch, server
 
@@ -85,10 +90,7 @@ async def test_each_attempt_is_told_before_the_next_with_the_wait_between(
         server,
     ):
         begun: list[int] = []
-        bridge._transport.on_attempt = lambda event: (
-            begun.append(server.begun),
-            watch.attempts.append(event),
-        )  # type: ignore[union-attr]  # it has one
+        watch.also = lambda: begun.append(server.begun)
         await (read(bridge) if streamed else bridge.open("c").send(TEXT))
         url = f"POST {server.url}/api/v1/chats/c/completions"
         of = f"of message {watch.turns[0].turn.id}"
