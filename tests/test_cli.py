@@ -24,9 +24,11 @@ from chatbridge.cli.describe import secret_options
 from chatbridge.cli.output import Output, escaped, one_line
 from chatbridge.cli.plain import plain
 from chatbridge.domain import Message, Opaque, Reasoning, Reply, Role, Text, ToolCall
+from chatbridge.errors import NotSent
 from chatbridge.registry import load_adapter
 from chatbridge.secret import Secret
 from chatbridge.testing.emulator import Fault
+from chatbridge.testing.fake import FakeBackend
 from chatbridge_adapters.kaziro.emulator import COMPLETE, KaziroEmulator
 from chatbridge_adapters.mtmai.emulator import MtmaiEmulator
 from cli_kit import KEY, check, failure, h2ogpte, install, run, served
@@ -346,6 +348,7 @@ def test_a_failed_deletion_is_an_error_after_the_reply() -> None:
         result = check(1, run("send", url, "hi", "--delete", env=env))
         assert "Turn 1: you said 'hi'.\n" == result.stdout
         assert "delete_chat_session: the server answered 403" in result.stderr
+        assert result.stderr.endswith("The message was answered. Nothing else was done.\n")
 
 
 def test_where_nothing_can_be_deleted_nothing_is_sent() -> None:
@@ -359,9 +362,12 @@ def test_where_nothing_can_be_deleted_nothing_is_sent() -> None:
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (Fault(drop="after"), "It may have arrived, and was not sent again."),
-        (Fault(status=400, error="too \x1b]0;odd"), "400: too \\x1b]0;odd. Nothing was done."),
-        (Fault(status=200, body=b"{"), "It arrived; the answer is lost or incomplete."),
+        (Fault(drop="after"), "The message may have arrived, and was not sent again."),
+        (Fault(status=400, error="too \x1b]0;odd"), "Nothing else was done."),
+        (
+            Fault(status=200, body=b"{"),
+            "The message arrived, and was not sent again; the answer is lost or incomplete.",
+        ),
     ],
 )
 @pytest.mark.parametrize("json_flag", [[], ["--json"]])
@@ -373,9 +379,33 @@ def test_a_failed_send_says_whether_it_arrived_and_what_conversation_it_was_in(
     with served(emulator) as listening:
         result = check(1, run("send", listening.config, "hi", *json_flag, env=emulator.env))
     assert "" == result.stdout
+    (thread_id,) = emulator.threads
     conversation, line = result.stderr.splitlines()
-    assert f"conversation: {next(iter(emulator.threads))}" == conversation
-    assert words in line
+    assert f"conversation: {thread_id}" == conversation
+    assert line.endswith(f". The conversation {thread_id} was created. {words}")
+    assert "\x1b" not in line
+    assert 1 == len([call for call in emulator.calls if call.operation == COMPLETE])
+
+
+def test_what_a_backend_notes_on_an_error_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*_: object) -> Reply:
+        error = NotSent("no network.")
+        error.add_note("the new key is lost.")
+        raise error
+
+    monkeypatch.setattr(FakeBackend, "send", fail)
+    assert (
+        "chatbridge: no network. The new key is lost. The message did not arrive."
+        == (check(1, run("send", "fake:", "hi", "-c", "c-1")).stderr.splitlines()[-1])
+    )
+
+
+def test_of_a_conversation_that_was_there_before_none_is_said_to_be_created() -> None:
+    with h2ogpte() as (emulator, url, env):
+        chat_id = run("send", url, "One", env=env).stderr.split()[1]
+        emulator.fail(Fault(status=400, error="no"), operation="get_completion")
+        result = check(1, run("send", url, "Two", "-c", chat_id, env=env))
+        assert result.stderr.endswith("the server answered 400: no. Nothing was done.\n")
 
 
 def test_a_server_that_is_not_there_is_the_backends_failure() -> None:
@@ -390,7 +420,9 @@ def test_a_conversation_that_was_created_before_a_failure_is_named() -> None:
     with h2ogpte() as (emulator, url, env):
         emulator.fail(Fault(status=403), operation="update_chat_session_prompt_template")
         result = check(1, run("send", f"{url}?prompt_template=p", "hi", env=env))
-        assert result.stderr.startswith("conversation: ")
+        conversation, line = result.stderr.splitlines()
+        chat_id = conversation.removeprefix("conversation: ")
+        assert line.endswith(f". The conversation {chat_id} was created. Nothing else was done.")
         assert ["create_chat_session", "update_chat_session_prompt_template"] == [
             call.operation for call in emulator.calls
         ]

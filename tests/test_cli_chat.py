@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
@@ -26,8 +29,9 @@ from chatbridge.domain import (
     StreamEvent,
     TextDelta,
 )
+from chatbridge.errors import ChatbridgeError, ConnectFailed, DeliveryUnknown, StreamCut
 from chatbridge.testing import fake
-from chatbridge.testing.emulator import Fault
+from chatbridge.testing.emulator import Emulator, Fault
 from chatbridge.testing.fake import FakeBackend
 from chatbridge_adapters.kaziro.emulator import COMPLETE, KaziroEmulator
 from cli_kit import check, h2ogpte, interruptible, run, served
@@ -72,7 +76,9 @@ def test_the_first_failure_ends_it() -> None:
         emulator.fail(Fault(status=400, error="no"), operation=COMPLETE)
         result = check(1, run("chat", listening.config, stdin="One\nTwo\n", env=emulator.env))
         assert "" == result.stdout
-        assert "the server answered 400: no. Nothing was done.\n" in result.stderr
+        (thread_id,) = emulator.threads
+        words = f"The conversation {thread_id} was created. Nothing else was done."
+        assert f"the server answered 400: no. {words}\n" in result.stderr
         assert 1 == len([call for call in emulator.calls if call.operation == COMPLETE])
 
 
@@ -81,7 +87,9 @@ def test_a_stream_that_breaks_off_leaves_what_came_on_a_line_of_its_own() -> Non
         emulator.fail(Fault(cut_after=2), operation="get_completion")
         result = check(1, run("chat", url, stdin="One\n", env=env))
         assert "Turn 1:\n" == result.stdout
-        assert "It arrived; the answer is lost or incomplete.\n" in result.stderr
+        assert result.stderr.endswith(
+            "The message arrived, and was not sent again; the answer is lost or incomplete.\n"
+        )
 
 
 def test_an_unknown_command_is_a_mistake() -> None:
@@ -118,6 +126,8 @@ def test_commands_work_through_a_pipe() -> None:
         ("/title First", "there is no conversation yet: /new TITLE begins one"),
         ("/title", "say the title: /title TEXT"),
         ("/open", "say which: /open N or /open ID"),
+        ("/settle", "there is no conversation yet: /new TITLE begins one"),
+        ("/waive", "there is no conversation yet: /new TITLE begins one"),
     ],
 )
 def test_a_command_that_lacks_something_says_what(line: str, words: str) -> None:
@@ -163,6 +173,134 @@ def test_so_do_those_of_a_conversation_that_send_creates(flag: list[str]) -> Non
     assert ["conversation: c-1", "warning: the group was not found"] == shown[:2]
 
 
+@pytest.mark.usefixtures("warning")
+def test_the_json_of_send_has_the_warnings_of_the_creation_before_those_of_the_reply(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def answer(*_: object) -> Reply:
+        return Reply([Message.assistant("Hello")], warnings=["it was brief"])
+
+    monkeypatch.setattr(FakeBackend, "send", answer)
+    reply = json.loads(check(0, run("send", "fake:", "Hi", "--json")).stdout)
+    assert ["the group was not found", "it was brief"] == reply["warnings"]
+
+
+# What may have arrived, or not
+
+DOUBT = "'One' is in doubt: /settle looks for it again, /waive lets the next message go"
+
+
+@contextmanager
+def losing(fault: Fault) -> Generator[tuple[Emulator, str, dict[str, str]]]:
+    """Serve an emulator whose next answer is lost, to a client that does not look for it by itself."""
+    with h2ogpte() as (emulator, url, env):
+        emulator.fail(fault, operation="get_completion")
+        yield emulator, f"{url}?settle_timeout=0", env
+
+
+def sent(emulator: Emulator) -> int:
+    return len([call for call in emulator.calls if call.operation == "get_completion"])
+
+
+def test_a_message_in_doubt_blocks_the_next_and_is_found_by_settling() -> None:
+    with losing(Fault(drop="after")) as (emulator, url, env):
+        result = typed("One", "Two", "/settle", "/settle", "Three", url=url, env=env)
+        lost, blocked, answered, nothing = result.stderr.splitlines()[2:]
+        assert lost.endswith(f". The message may have arrived, and was not sent again. {DOUBT}")
+        assert f"not sent: {DOUBT}" == blocked
+        assert "'One' was answered:" == answered
+        assert "there is nothing to look for" == nothing
+        assert (
+            "> > > Turn 1: you said 'One'.\n> > Turn 2: you said 'Three'. Before that you said 'One'.\n> \n"
+        ) == result.stdout
+        assert 2 == sent(emulator)
+
+
+def test_settling_that_finds_nothing_leaves_the_doubt_and_waiving_lets_the_next_message_go() -> None:
+    with losing(Fault(drop="before")) as (emulator, url, env):
+        result = typed("One", "/settle", "/waive", "/waive", "/settle", "Two", url=url, env=env)
+        assert [
+            DOUBT,
+            "'One' is left in doubt, and the next message may go",
+            "nothing is in doubt",
+            "'One' may have arrived",
+        ] == result.stderr.splitlines()[3:]
+        assert "> > > > > > Turn 1: you said 'Two'.\n> \n" == result.stdout
+        assert 2 == sent(emulator)
+
+
+def test_a_message_that_is_there_without_an_answer_is_said_to_be_and_blocks_nothing() -> None:
+    with losing(Fault(drop="after", kept="question")) as (_, url, env):
+        result = typed("One", "/settle", "Two", url=url, env=env)
+        assert ["'One' arrived, and there is no answer to it"] == result.stderr.splitlines()[3:]
+        assert "> > > Turn 1: you said 'Two'.\n> \n" == result.stdout
+
+
+def test_a_message_that_is_proven_not_to_be_there_did_not_arrive() -> None:
+    with losing(Fault(drop="before")) as (_, url, env):
+        result = typed("One", "/settle", "Two", url=f"{url}&absent_after=0", env=env)
+        assert ["'One' did not arrive"] == result.stderr.splitlines()[3:]
+        assert "Turn 1: you said 'Two'." in result.stdout
+
+
+def test_a_conversation_that_cannot_be_read_leaves_the_doubt() -> None:
+    with losing(Fault(drop="after")) as (emulator, url, env):
+        emulator.fail(Fault(status=403, error="no"), operation="get_chat_session_messages")
+        result = typed("One", "/settle", "/settle", url=url, env=env)
+        refused, answered = result.stderr.splitlines()[3:]
+        assert refused.endswith(f"the server answered 403: no. {DOUBT}")
+        assert "'One' was answered:" == answered
+
+
+@pytest.mark.parametrize(
+    ("lost", "then"),
+    [
+        (DeliveryUnknown("lost", kind="lost"), f"no network. {DOUBT}"),
+        (StreamCut("cut", kind="cut"), "no network"),
+    ],
+)
+def test_that_a_look_was_not_sent_says_nothing_of_the_message(
+    lost: ChatbridgeError, then: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(error: ChatbridgeError) -> Any:
+        raise error
+
+    async def lose(*_: object) -> AsyncGenerator[StreamEvent, None]:
+        yield await fail(lost)
+
+    async def unreachable(*_: object, **__: object) -> AsyncIterator[Message]:
+        yield await fail(ConnectFailed("no network"))
+
+    monkeypatch.setattr(FakeBackend, "stream", lose)
+    monkeypatch.setattr(FakeBackend, "list_messages", unreachable)
+    assert then == typed("One", "/settle", url="fake:?settle_timeout=0").stderr.splitlines()[3]
+
+
+def test_where_nothing_can_be_read_back_only_waiving_is_offered() -> None:
+    emulator = KaziroEmulator()
+    with served(emulator) as listening:
+        emulator.fail(Fault(drop="after"), operation=COMPLETE)
+        result = typed("One", "Two", "/settle", "/waive", "Two", url=listening.config, env=emulator.env)
+    lost, blocked, settled, waived = result.stderr.splitlines()[2:]
+    cure = "kaziro cannot tell whether it arrived, /waive lets the next message go"
+    assert lost.endswith(f"The message may have arrived, and was not sent again. 'One' is in doubt: {cure}")
+    assert f"not sent: 'One' is in doubt: {cure}" == blocked
+    assert "kaziro cannot tell what arrived; /waive lets the next message go all the same" == settled
+    assert "'One' is left in doubt, and the next message may go" == waived
+    assert "> > > > > Turn 2: you said 'Two'. Before that you said 'One'.\n> \n" == result.stdout
+
+
+def test_what_is_said_of_a_message_in_doubt_cannot_control_the_terminal() -> None:
+    with losing(Fault(drop="after")) as (_, url, env):
+        shown = typed("On\x1be" + 100 * "x", url=url, env=env).stderr
+    assert "\x1b" not in shown
+    assert f" 'On\\x1be{75 * 'x'}…' is in doubt: " in shown
+
+
+def test_a_message_may_begin_with_a_slash() -> None:
+    assert "Turn 1: you said '/settle'.\n" == check(0, run("chat", "fake:", stdin="//settle")).stdout
+
+
 # At a terminal
 
 
@@ -187,12 +325,11 @@ def test_the_commands_at_a_terminal() -> None:
 def test_a_failure_is_said_and_the_talk_goes_on() -> None:
     emulator = KaziroEmulator()
     with served(emulator) as listening:
-        emulator.fail(Fault(drop="after"), operation=COMPLETE)
+        emulator.fail(Fault(status=400, error="no"), operation=COMPLETE)
         result = typed("One", "/list", "/frob", "Two", url=listening.config, env=emulator.env)
-        assert "> > > > > \n" == result.stdout
-        lost, listed, unknown, blocked = [line for line in result.stderr.splitlines()[2:] if line]
-        assert "blocks the next one" in blocked
-        assert lost.endswith("It may have arrived, and was not sent again.")
+        assert "> > > > Turn 1: you said 'Two'.\n> \n" == result.stdout
+        refused, listed, unknown = result.stderr.splitlines()[2:]
+        assert refused.endswith("the server answered 400: no. Nothing was done.")
         assert "kaziro does not support list; instead: keep the ids of the threads that you create" == listed
         assert "there is no command /frob" in unknown
 
@@ -229,7 +366,19 @@ def test_ctrl_c_during_an_answer_leaves_only_the_answer(monkeypatch: pytest.Monk
     with interruptible():
         result = typed("slow", "quick")
     assert "> So\n\n> Turn 1: you said 'quick'.\n> \n" == result.stdout
-    assert "left; a message that was under way may have arrived" == result.stderr.splitlines()[2]
+    assert "left; what was under way may have been done" == result.stderr.splitlines()[2]
+
+
+def test_ctrl_c_before_an_answer_leaves_a_message_in_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def silent(*_: object) -> AsyncGenerator[StreamEvent, None]:
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.Event().wait()
+        yield TextDelta("never")
+
+    monkeypatch.setattr(FakeBackend, "stream", silent)
+    with interruptible():
+        left = typed("One").stderr.splitlines()[2]
+    assert f"left; {DOUBT}" == left
 
 
 def test_ctrl_c_at_the_prompt_leaves(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,10 +77,20 @@ def test_a_person_is_told_that_there_are_none() -> None:
     assert "There are no conversations." in shown.stdout
 
 
-@pytest.mark.parametrize("command", [["--json"], ["list", "--json"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fake:", "--json"],
+        ["--json", "fake:"],
+        ["fake:", "list", "--json"],
+        ["fake:", "--json", "list"],
+        ["--debug", "fake:", "--json", "--debug", "list"],
+    ],
+    ids=" ".join,
+)
 @pytest.mark.usefixtures("kept")
-def test_the_list_as_json_is_one_array(command: list[str]) -> None:
-    listed = json.loads(check(0, run("conversations", "fake:", *command)).stdout)
+def test_the_list_as_json_is_one_array_wherever_the_options_stand(words: list[str]) -> None:
+    listed = json.loads(check(0, run("conversations", *words)).stdout)
     assert ["c-1", "c-2"] == [each["id"] for each in listed]
     assert {
         "id": "c-1",
@@ -211,6 +221,31 @@ def test_the_help_of_a_subcommand_needs_no_backend_that_works() -> None:
         "Usage: chatbridge conversations URL delete"
         in check(0, run("conversations", "nowhere:", "delete", "--help")).stdout
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ([], "Missing argument 'URL'. See 'chatbridge conversations --help'."),
+        (["--json"], "Missing argument 'URL'. See 'chatbridge conversations --help'."),
+        (["fake:", "--frob"], "No such option '--frob'. See 'chatbridge conversations URL list --help'."),
+        (
+            ["fake:", "--raw", "list"],
+            "No such option '--raw'. See 'chatbridge conversations URL list --help'.",
+        ),
+        (["fake:", "--ask-key"], "--ask-key needs a terminal to ask at"),
+        (["fake:", "show"], "Missing argument 'ID'. See 'chatbridge conversations URL show --help'."),
+        (["-"], "no backend is named"),
+    ],
+)
+def test_what_is_missing_or_too_much_is_said(words: list[str], problem: str) -> None:
+    assert problem in failure(2, "conversations", *words)
+
+
+@pytest.mark.usefixtures("kept")
+def test_options_before_a_command_are_the_commands() -> None:
+    shown = json.loads(check(0, run("conversations", "--json", "fake:", "show", "c-1")).stdout)
+    assert "c-1" == shown["conversation"]["id"]
 
 
 @pytest.mark.parametrize("command", ["list", "show", "rename", "delete"])

@@ -77,8 +77,9 @@ def test_how_many_rules_of_the_contract_are_kept_is_said(shown: Ran) -> None:
     rules = len(ChatBackendContract.checks())
     kept = re.findall(r"^contract    (.*)$", shown.stdout, re.MULTILINE)
     # Nothing makes the emulators answer with nothing, and the fake has no emulator to lose an answer.
-    expected = dict.fromkeys(sorted(backend_names()), f"{rules - 1} rules kept, 1 does not apply")
-    expected["fake"] = f"{rules - 2} rules kept, 2 do not apply"
+    one = f"{rules - 1} rules kept, 1 does not apply: empty answer"
+    expected = dict.fromkeys(sorted(backend_names()), one)
+    expected["fake"] = f"{rules - 2} rules kept, 2 do not apply: lost answers, doubt"
     assert list(expected.values()) == kept
 
 
@@ -91,11 +92,11 @@ def test_the_rules_are_counted() -> None:
     kept, broken, skipped = (
         Result("a", "A."),
         Result("b", "B.", problem="no"),
-        Result("c", "C.", skipped="why"),
+        Result("check_odd_case", "C.", skipped="why"),
     )
     assert "1 rules kept" == summary([kept])
-    assert "2 rules kept, 1 broken, 1 does not apply" == summary([kept, broken, kept, skipped])
-    assert "0 rules kept, 2 do not apply" == summary([skipped, skipped])
+    assert "2 rules kept, 1 broken, 1 does not apply: odd case" == summary([kept, broken, kept, skipped])
+    assert "0 rules kept, 2 do not apply: odd case, odd case" == summary([skipped, skipped])
 
 
 def test_the_dialogue_is_shown_with_its_words_wrapped_to_the_width(shown: Ran) -> None:

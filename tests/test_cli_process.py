@@ -24,9 +24,10 @@ from chatbridge.cli.emulate import emulate
 from chatbridge.cli.output import Output
 from chatbridge.cli.plain import Json
 from chatbridge.errors import ConfigError
+from chatbridge.registry import backend_names, load_adapter
 from chatbridge.testing.emulator import Fault
 from chatbridge_adapters.kaziro.emulator import KaziroEmulator
-from cli_kit import check, failure, h2ogpte, interruptible, run, served
+from cli_kit import KEY, check, failure, h2ogpte, interruptible, run, served
 
 PATIENCE = 60
 """Seconds that a process may take in the worst case; none is ever waited for in vain."""
@@ -168,6 +169,36 @@ async def test_for_a_person_it_shows_what_to_type(
     assert lines[3].startswith("  chatbridge chat kaziro+http://127.0.0.1:")
 
 
+@pytest.mark.parametrize(
+    ("name", "auth"),
+    [
+        *((name, "") for name in backend_names() if load_adapter(name).emulator),
+        ("mtmai", "&auth=basic"),
+        ("mtmai", "&auth=cookie"),
+    ],
+)
+def test_an_emulator_accepts_the_key_that_it_is_given(name: str, auth: str) -> None:
+    with process("emulate", name, "--key", "joe:sesame", "--json") as running:
+        assert running.stdout is not None
+        ready = json.loads(running.stdout.readline())
+        assert "joe:sesame" in ready["env"].values()
+        result = check(0, run("send", f"{ready['config']}{auth}", "hi", env=ready["env"]))
+    assert "Turn 1: you said 'hi'.\n" == result.stdout
+
+
+def test_an_emulator_that_is_given_a_key_accepts_no_other() -> None:
+    with process("emulate", "kaziro", "--key", "sesame", "--json") as running:
+        assert running.stdout is not None
+        ready = json.loads(running.stdout.readline())
+        line = failure(1, "send", ready["config"], "hi", env={"KAZIRO_API_KEY": KEY})
+    assert "the server answered 401" in line
+
+
+@pytest.mark.parametrize("key", ["", " "])
+def test_an_empty_key_is_refused(key: str) -> None:
+    assert "kaziro: a key is not empty" == failure(2, "emulate", "kaziro", "--key", key)
+
+
 def test_a_port_that_is_taken_is_said_in_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -271,7 +302,7 @@ def test_a_talk_at_a_terminal() -> None:
             screen.type("And now\n")
             screen.wait_for("Turn 2:")
             running.send_signal(signal.SIGINT)  # as the terminal does at Ctrl-C
-            screen.wait_for("left; a message that was under way may have arrived")
+            screen.wait_for("left; what was under way may have been done")
             screen.wait_for("> ")
             screen.type("\x04")
             assert 0 == running.wait(timeout=PATIENCE)

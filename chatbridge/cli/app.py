@@ -14,7 +14,7 @@ from rich.text import Text
 from chatbridge.backend import Feature
 from chatbridge.bridge import Bridge, connect
 from chatbridge.cli import conversations as kept
-from chatbridge.cli.chat import Talk, create, warn
+from chatbridge.cli.chat import Talk, after, create, created, warn
 from chatbridge.cli.describe import describe as describe_backend
 from chatbridge.cli.describe import list_backends, secret_options
 from chatbridge.cli.emulate import emulate as serve_emulator
@@ -22,7 +22,7 @@ from chatbridge.cli.features import compare
 from chatbridge.cli.keys import Keys
 from chatbridge.cli.output import Output, one_line
 from chatbridge.cli.plain import plain, plain_reply
-from chatbridge.cli.program import FAILED, MISUSED, Program
+from chatbridge.cli.program import FAILED, MISUSED, ListByDefault, Program
 from chatbridge.cli.stage import perform
 from chatbridge.config import find_backend
 from chatbridge.errors import UsageError
@@ -218,41 +218,26 @@ async def _send(
         with output.waiting(f"waiting for {bridge.profile.name}"):
             if conversation is None:
                 talk = await create(bridge, output)
+                with after(created(talk.id)):
+                    reply = await talk.send(text)
             else:
                 talk = bridge.open(conversation)
                 output.note(f"conversation: {talk.id}")
-            reply = await talk.send(text)
+                reply = await talk.send(text)
         if as_json:
-            output.json(plain_reply(reply, talk.id))
+            output.json(plain_reply(reply, talk.conversation))
         else:
             output.write(reply.text)
             warn(reply, output)
         if delete:
-            await talk.delete()
-
-
-class ListByDefault(click.Group):
-    """A group whose commands follow a URL, and of which `list` is meant where none does."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the URL; a command in its place is asked about, or misplaced."""
-        if args and args[0] in self.commands:
-            if not set(ctx.help_option_names).intersection(args):
-                right = f"{ctx.command_path} URL {args[0]}"
-                raise click.UsageError(f"the URL comes before {args[0]!r}, as in: {right}", ctx)
-            args = ["URL", *args]
-        return super().parse_args(ctx, args)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command that *args* begin with."""
-        return super().resolve_command(ctx, ["list", *args] if args[0].startswith("-") else args)
+            with after("the message was answered"):
+                await talk.delete()
 
 
 @app.group(
     cls=ListByDefault,
-    invoke_without_command=True,
+    no_args_is_help=False,
+    subcommand_metavar="[COMMAND [ARGS]...]",
     epilog=_example(
         "chatbridge conversations h2ogpte:",
         "chatbridge conversations h2ogpte: show 5f0c7d8e --json",
@@ -270,8 +255,6 @@ def conversations(context: click.Context, url: str, *, ask_key: bool) -> None:
     Without a command, list them.
     """
     context.meta[_BACKEND] = url, ask_key
-    if context.invoked_subcommand is None:
-        context.invoke(list_, as_json=False)
 
 
 def _named(output: Output) -> Bridge:
@@ -380,10 +363,21 @@ def features(output: Output, urls: tuple[str, ...], *, as_markdown: bool, as_jso
     return 0 if compare(urls, output, as_markdown=as_markdown, as_json=as_json) else FAILED
 
 
-@app.command(epilog=_example("chatbridge emulate h2ogpte --port 8101", "chatbridge emulate kaziro --json"))
+@app.command(
+    epilog=_example(
+        "chatbridge emulate h2ogpte --port 8101",
+        "chatbridge emulate kaziro --json",
+        "chatbridge emulate mtmai --key joe:sesame",
+    )
+)
 @click.argument("name")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="The port; by default a free one.")
+@click.option(
+    "--key",
+    metavar="KEY",
+    help="The key to accept. It is no secret: it opens nothing else, and is shown.",
+)
 @click.option(
     "--json",
     "as_json",
@@ -392,11 +386,12 @@ def features(output: Output, urls: tuple[str, ...], *, as_markdown: bool, as_jso
 )
 @_debug
 @click.pass_obj
-def emulate(output: Output, name: str, host: str, port: int, *, as_json: bool) -> None:
+def emulate(output: Output, name: str, host: str, port: int, *, key: str | None, as_json: bool) -> None:
     """
     Serve an emulator of the API NAME.
 
     It runs until Ctrl-C or SIGTERM, and answers as the API's documents say, from memory.
-    `chatbridge backends` shows who has one.
+    `chatbridge backends` shows who has one. What its key may be, `chatbridge describe NAME` says: one that
+    is NAME:PASSWORD serves auth=basic too, where the API has that.
     """
-    asyncio.run(serve_emulator(name, host, port, output, as_json=as_json))
+    asyncio.run(serve_emulator(name, host, port, output, key=key, as_json=as_json))

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any, TypeVar
 
 from attrs import define, field
 
-from chatbridge.backend import Feature
+from chatbridge.backend import Feature, SettleBy
 from chatbridge.bridge import Bridge, Chat
 from chatbridge.cli.output import Output, paragraph
 from chatbridge.domain import Conversation, Reply, Role
-from chatbridge.errors import ChatbridgeError, UsageError
+from chatbridge.errors import ChatbridgeError, UnsettledTurn, UsageError
+from chatbridge.text import quoted
+from chatbridge.turns import Turn, TurnState
 
-__all__ = ["HELP", "Talk", "create", "warn"]
+__all__ = ["HELP", "Talk", "after", "create", "created", "warn"]
 
 T = TypeVar("T")
 
@@ -32,9 +34,17 @@ HELP = """\
 /list          list the conversations
 /open N|ID     go on with one of them: its number in the list, or its id
 /title TEXT    give this conversation a title
+/settle        look again for messages and answers that were lost on the way
+/waive         leave in doubt what arrived, so that the next message may go
 /quit          leave, as Ctrl-D does; the conversation stays
 //TEXT         send a message that begins with '/'
 Ctrl-C leaves an answer, or at the prompt the program."""
+
+_FOUND = {
+    TurnState.ACCEPTED: "arrived, and there is no answer to it",
+    TurnState.NOT_SENT: "did not arrive",
+}
+"""What is said of a message whose answer was not found; of others, that it may have arrived."""
 
 
 async def create(bridge: Bridge, output: Output, title: str | None = None) -> Chat:
@@ -45,10 +55,26 @@ async def create(bridge: Bridge, output: Output, title: str | None = None) -> Ch
     except ChatbridgeError as error:
         if error.conversation_id is not None:
             output.note(f"conversation: {error.conversation_id}")
+            error.add_note(created(error.conversation_id))
         raise
     output.note(f"conversation: {chat.id}")
     warn(chat.conversation, output)
     return chat
+
+
+def created(conversation_id: str) -> str:
+    """Say that a conversation is there."""
+    return f"the conversation {conversation_id} was created"
+
+
+@contextmanager
+def after(what: str) -> Generator[None]:
+    """Let an error tell *what* was done before."""
+    try:
+        yield
+    except ChatbridgeError as error:
+        error.add_note(what)
+        raise
 
 
 def warn(said: Reply | Conversation, output: Output) -> None:
@@ -123,10 +149,33 @@ class Talk:
         try:
             runner.run(action)
         except ChatbridgeError as error:
-            self.output.note(paragraph(error))
+            self.output.note(self._explained(error))
         except KeyboardInterrupt:
             self.output.write("")
-            self.output.note("left; a message that was under way may have arrived")
+            doubts = [self._doubt(turn) for turn in runner.run(self._in_doubt())]
+            self.output.note(f"left; {doubts[-1] if doubts else 'what was under way may have been done'}")
+
+    def _explained(self, error: ChatbridgeError) -> str:
+        """Say what went wrong, and of a message in doubt what can be done."""
+        if error.turn is None or not error.turn.blocks:
+            return paragraph(error)
+        doubt = self._doubt(error.turn)
+        if isinstance(error, UnsettledTurn):
+            return f"not sent: {doubt}"
+        return f"{paragraph(error).rstrip('.')}. {doubt}"
+
+    def _doubt(self, turn: Turn) -> str:
+        name = self.bridge.profile.name
+        look = "/settle looks for it again" if self._can_look else f"{name} cannot tell whether it arrived"
+        return f"{quoted(turn.message.text)} is in doubt: {look}, /waive lets the next message go"
+
+    @property
+    def _can_look(self) -> bool:
+        return SettleBy.READ_BACK in self.bridge.profile.settle_by
+
+    async def _in_doubt(self) -> list[Turn]:
+        turns = () if self.chat is None else await self.chat.turns()
+        return [turn for turn in turns if turn.blocks]
 
     def _act(self, line: str) -> Coroutine[Any, Any, None]:
         if line.startswith("//") or not line.startswith("/"):
@@ -138,6 +187,8 @@ class Talk:
             "/list": self._list,
             "/open": self._open,
             "/title": self._title,
+            "/settle": self._settle,
+            "/waive": self._waive,
         }
         return commands.get(command, self._unknown)(rest.strip() if command in commands else command)
 
@@ -175,19 +226,53 @@ class Talk:
     async def _title(self, title: str) -> None:
         if not title:
             raise UsageError("say the title: /title TEXT")
-        if self.chat is None:
-            raise UsageError("there is no conversation yet: /new TITLE begins one")
-        conversation = await self._waited(self.chat.rename(title))
+        conversation = await self._waited(self._here().rename(title))
         self.output.note(f"title: {conversation.title or title}")
         warn(conversation, self.output)
 
-    async def _say(self, text: str) -> None:
+    def _here(self) -> Chat:
         if self.chat is None:
-            self.chat = await self._waited(create(self.bridge, self.output))
+            raise UsageError("there is no conversation yet: /new TITLE begins one")
+        return self.chat
+
+    async def _settle(self, _: str) -> None:
+        if not self._can_look:
+            name = self.bridge.profile.name
+            raise UsageError(f"{name} cannot tell what arrived; /waive lets the next message go all the same")
+        turns = await self._waited(self._here().settle())
+        for turn in turns:
+            message = quoted(turn.message.text)
+            if turn.reply is not None:
+                self.output.note(f"{message} was answered:")
+                self.output.write(turn.reply.text)
+                warn(turn.reply, self.output)
+            elif turn.blocks:
+                self.output.note(self._doubt(turn))
+            else:
+                self.output.note(f"{message} {_FOUND.get(turn.state, 'may have arrived')}")
+        if not turns:
+            self.output.note("there is nothing to look for")
+
+    async def _waive(self, _: str) -> None:
+        chat, turns = self._here(), await self._in_doubt()
+        for turn in turns:
+            await chat.waive(turn)
+            self.output.note(f"{quoted(turn.message.text)} is left in doubt, and the next message may go")
+        if not turns:
+            self.output.note("nothing is in doubt")
+
+    async def _say(self, text: str) -> None:
+        if self.chat is not None:
+            return await self._answer(self.chat, text)
+        self.chat = await self._waited(create(self.bridge, self.output))
+        with after(created(self.chat.id)):
+            return await self._answer(self.chat, text)
+
+    async def _answer(self, chat: Chat, text: str) -> None:
         shown = ""
         with self.output.waiting(f"waiting for {self.bridge.profile.name}") as waiting:
             try:
-                async with self.chat.stream(text) as stream:
+                async with chat.stream(text) as stream:
                     async for piece in stream.text():
                         waiting.done()
                         shown += piece

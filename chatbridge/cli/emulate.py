@@ -20,14 +20,27 @@ from chatbridge.testing.emulator import Served, serve
 __all__ = ["emulate"]
 
 
-async def emulate(name: str, host: str, port: int, output: Output, *, as_json: bool) -> None:
+async def emulate(
+    name: str, host: str, port: int, output: Output, *, key: str | None = None, as_json: bool
+) -> None:
     """
     Serve the emulator *name* until SIGINT or SIGTERM, and say where it is.
 
+    Args:
+        name: The API's scheme.
+        host: The address to listen on.
+        port: The port; 0 takes a free one.
+        output: Where that is said.
+        key: The key to accept; None leaves it to the emulator.
+        as_json: Whether it is said in JSON.
+
     Raises:
-        ConfigError: There is none, or it cannot listen there.
+        ConfigError: There is none, it cannot listen there, or the key is empty.
     """
-    emulator = load_adapter(name).load_emulator()()
+    if key is not None and not key.strip():
+        raise ConfigError(f"{name}: a key is not empty")
+    kind = load_adapter(name).load_emulator()
+    emulator = kind() if key is None else kind(key=key)
     stop = asyncio.Event()
     # Before it is said to be ready, so that whoever reads that can stop it.
     for number in (signal.SIGINT, signal.SIGTERM):

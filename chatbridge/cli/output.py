@@ -24,10 +24,10 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\
 _LINE_ENDS = re.compile(r"[\t\n\u2028\u2029]")
 
 _ARRIVAL: dict[type[ChatbridgeError], str] = {
-    DeliveryUnknown: "It may have arrived, and was not sent again.",
-    AnswerLost: "It arrived; the answer is lost or incomplete.",
-    Refused: "Nothing was done.",
-    NotSent: "It did not arrive.",
+    DeliveryUnknown: "{it} may have arrived, and was not sent again",
+    AnswerLost: "{it} arrived, and was not sent again; the answer is lost or incomplete",
+    Refused: "Nothing{else_} was done",
+    NotSent: "{it} did not arrive",
 }
 
 
@@ -46,9 +46,17 @@ def one_line(text: str) -> str:
 
 
 def paragraph(error: ChatbridgeError) -> str:
-    """Say what went wrong, and whether the request arrived."""
-    arrival = next((words for kind, words in _ARRIVAL.items() if isinstance(error, kind)), None)
-    return str(error) if arrival is None else f"{str(error).rstrip('.')}. {arrival}"
+    """Say what went wrong, what its notes tell of, and whether the request arrived."""
+    more: list[str] = [*getattr(error, "__notes__", [])]
+    it, else_ = "It" if error.turn is None else "The message", " else" if more else ""
+    # Where turn and outcome differ, no sending failed, but a look at what became of the message.
+    if error.turn is None or error.turn.state.value == error.outcome.value:
+        words = (words for kind, words in _ARRIVAL.items() if isinstance(error, kind))
+        more += [each.format(it=it, else_=else_) for each in words]
+    if not more:
+        return str(error)
+    sentences = (str(error), *(f"{said[:1].upper()}{said[1:]}" for said in more))
+    return " ".join(f"{said.rstrip('.')}." for said in sentences)
 
 
 class Waiting:

@@ -14,10 +14,11 @@ from datetime import datetime
 from enum import Enum
 from typing import Any, cast
 
-from attrs import asdict, has
+from attrs import asdict, evolve, has
 
 from chatbridge.domain import (
     Attachment,
+    Conversation,
     Message,
     Opaque,
     Reasoning,
@@ -73,9 +74,10 @@ def _marks(value: object) -> dict[str, Json]:
     return {"type": kind_of(value)} if isinstance(value, _PARTS) else {}
 
 
-def plain_reply(reply: Reply, conversation_id: str) -> Json:
-    """Say *reply* in plain JSON, with its text and its conversation's id."""
+def plain_reply(reply: Reply, conversation: Conversation) -> Json:
+    """Say *reply* in plain JSON, with its text, and its conversation's id and warnings."""
+    reply = evolve(reply, warnings=(*conversation.warnings, *reply.warnings))
     shown = asdict(reply, recurse=False)
-    return {"conversation_id": conversation_id, "text": reply.text} | {
+    return {"conversation_id": conversation.id, "text": reply.text} | {
         name: plain(value) for name, value in shown.items()
     }

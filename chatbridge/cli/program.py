@@ -1,4 +1,4 @@
-"""The frame of the command line: whatever fails becomes one paragraph on stderr and an exit code."""
+"""The frame of the command line: how its words are read, and what becomes of whatever fails."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import click
 from chatbridge.cli.output import Output, paragraph
 from chatbridge.errors import ChatbridgeError, ChatbridgeWarning, MissingSecret, UsageError
 
-__all__ = ["FAILED", "INTERRUPTED", "MISUSED", "Program"]
+__all__ = ["FAILED", "INTERRUPTED", "MISUSED", "ListByDefault", "Program"]
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 
@@ -34,6 +34,34 @@ class Program(click.Group):
         except Exception as error:  # noqa: BLE001 - the last line of defence
             code = _explain(error, output)
         sys.exit(code)
+
+
+class ListByDefault(click.Group):
+    """
+    A group whose commands follow a URL, and of which `list` is meant where none does.
+
+    Options, of which none takes a value, may stand anywhere: the group's own are its, others the command's.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Bring URL, command and options into their order; a command in the URL's place is misplaced."""
+        flags: list[str] = []
+        words: list[str] = []
+        rest = list(args)
+        while rest and len(words) < 2:  # noqa: PLR2004 - URL and command
+            word = rest.pop(0)
+            (flags if word.startswith("-") and word != "-" else words).append(word)
+        own: set[str] = {name for parameter in self.get_params(ctx) for name in parameter.opts}
+        if words and words[0] in self.commands:
+            if set(ctx.help_option_names).isdisjoint(args):
+                right = f"{ctx.command_path} URL {words[0]}"
+                raise click.UsageError(f"the URL comes before {words[0]!r}, as in: {right}", ctx)
+            words, own = ["URL", words[0]], set()
+        elif len(words) == 1:
+            words.append("list")
+        mine = [flag for flag in flags if flag in own]
+        theirs = [flag for flag in flags if words and flag not in own]
+        return super().parse_args(ctx, [*mine, *words, *theirs, *rest])
 
 
 @contextmanager

@@ -51,12 +51,17 @@ async def try_rules(name: str, open_bridge: OpenBridge, emulator: Emulator | Non
 
 
 def summary(results: Sequence[Result]) -> str:
-    """Count what came of the rules, as in ``32 rules kept, 1 does not apply``."""
+    """Count what came of the rules, as in ``32 rules kept, 1 does not apply: empty answer``."""
     broken = sum(result.problem is not None for result in results)
-    skipped = sum(result.skipped is not None for result in results)
-    counts = [f"{len(results) - broken - skipped} rules kept"]
+    skipped = [_name(result) for result in results if result.skipped is not None]
+    counts = [f"{len(results) - broken - len(skipped)} rules kept"]
     if broken:
         counts.append(f"{broken} broken")
     if skipped:
-        counts.append(f"{skipped} {'does' if skipped == 1 else 'do'} not apply")
+        verb = "does" if len(skipped) == 1 else "do"
+        counts.append(f"{len(skipped)} {verb} not apply: {', '.join(skipped)}")
     return ", ".join(counts)
+
+
+def _name(result: Result) -> str:
+    return result.check.removeprefix("check_").replace("_", " ")

@@ -1,4 +1,4 @@
-"""Cancelled at fifty random moments of a send and of a stream to each emulator, by the real clock (C1, C2)."""
+"""Cancelled at fifty random moments of a send and of a stream, by the real clock (C1, C2)."""
 
 from __future__ import annotations
 
