@@ -9,7 +9,8 @@ writes an adapter is made of is in `chatbridge.backend`, `chatbridge.options`, `
 from __future__ import annotations
 
 from chatbridge.backend import Feature, Profile, Support
-from chatbridge.bridge import Bridge, Chat, connect
+from chatbridge.bridge import Bridge, connect
+from chatbridge.chat import Chat
 from chatbridge.config import BackendURL
 from chatbridge.domain import (
     Attachment,

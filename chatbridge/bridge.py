@@ -11,18 +11,19 @@ What applications use: a backend made safe, and handles on its conversations.
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from attrs import evolve
 
 from chatbridge.backend import ChatBackend, Feature, Profile, Support
 from chatbridge.bounds import Bounds
+from chatbridge.chat import Chat
 from chatbridge.clock import Clock, SystemClock
 from chatbridge.config import BackendURL, find_backend
 from chatbridge.deliveries import Deliveries, OnTurn
-from chatbridge.domain import Conversation, Message, Reply
+from chatbridge.domain import Conversation, Message
 from chatbridge.errors import (
     AnswerLost,
     ChatbridgeError,
@@ -34,19 +35,14 @@ from chatbridge.errors import (
 from chatbridge.order import Order
 from chatbridge.registry import resolve
 from chatbridge.secret import Veiled
-from chatbridge.sending import OptionChanges, Outgoing, check_include, check_text, prepare
-from chatbridge.streaming import ReplyStream
-from chatbridge.turns import Turn
+from chatbridge.sending import check_include, check_text
 
 if TYPE_CHECKING:
-    from chatbridge.domain import SendOptions
     from chatbridge.http import Transport
     from chatbridge.observe import OnAttempt
     from chatbridge.options import CommonOptions
 
-__all__ = ["Bridge", "Chat", "connect", "with_emulations"]
-
-T = TypeVar("T")
+__all__ = ["Bridge", "connect", "with_emulations"]
 
 
 def connect(
@@ -295,174 +291,6 @@ class Bridge:
         self.bounds.check_open()
         if not self.profile.can(feature):
             raise self.profile.unsupported(feature)
-
-
-class Chat:
-    """
-    A handle on one conversation of one bridge.
-
-    Attributes:
-        bridge: The bridge that it belongs to.
-        id: The backend's id of the conversation.
-        conversation: What is known of it; `refresh` reads it again.
-        system: The system prompt that goes with each message, where the API takes it so.
-    """
-
-    def __init__(self, bridge: Bridge, conversation: Conversation, system: str | None = None) -> None:
-        self.bridge = bridge
-        self.id = conversation.id
-        self.conversation = conversation
-        self.system = system
-
-    async def send(
-        self,
-        message: str | Message,
-        options: SendOptions | None = None,
-        *,
-        resend: bool = False,
-        **changes: Unpack[OptionChanges],
-    ) -> Reply:
-        """
-        Add *message* to the conversation and wait for the whole answer.
-
-        Messages to one conversation go out one at a time, in the order of the calls, from
-        whatever handle. One that may have arrived is never sent again by itself: where the API shows the
-        conversation, the message is looked for there, for up to `settle_timeout` seconds. An answer that
-        was found so has `Reply.recovered`.
-
-        Args:
-            message: A text, or a message of the user's.
-            options: How it is to be answered.
-            resend: Send it though an earlier message is in doubt, which is waived, or though it is that very
-                message, which then keeps its id and may arrive twice.
-            changes: Single fields of *options*, as in `temperature=0.2`.
-
-        Raises:
-            NotSent: It certainly did not arrive.
-            Refused: The server would not take it.
-            DeliveryUnknown: Perhaps it arrived; it blocks the next until `settle` or `waive`.
-            AnswerLost: It arrived, and the answer is lost or partial.
-            UnsettledTurn: An earlier message is in doubt.
-            UsageError: It cannot be sent, or was sent before.
-        """
-        self.bridge.require(Feature.SEND)
-        outgoing = self._prepare(message, options, changes)
-        until = self.bridge.clock.now() + self.bridge.options.timeout
-        try:
-            await self.bridge.order.take(self.id, until)
-            try:
-                reply = await self.bridge.deliveries.send(
-                    self.id, outgoing.message, outgoing.options, until, resend=resend
-                )
-            finally:
-                self.bridge.order.give_back(self.id)
-        except ChatbridgeError as error:
-            raise error.because(
-                provider=error.provider or self.bridge.profile.name,
-                conversation_id=self.id,
-                client_id=error.client_id or outgoing.message.id,
-            )
-        return outgoing.warned(reply)
-
-    def stream(
-        self,
-        message: str | Message,
-        options: SendOptions | None = None,
-        *,
-        resend: bool = False,
-        **changes: Unpack[OptionChanges],
-    ) -> ReplyStream:
-        """
-        Add *message* to the conversation and read the answer as it arrives.
-
-        The message goes out when the stream is entered, in the order of all sends to the
-        conversation. Where the API cannot stream, the answer comes in one piece. The arguments and errors
-        are those of `send`; an answer that breaks off after its first event is not looked for.
-        """
-        self.bridge.require(Feature.STREAM)
-        outgoing = self._prepare(message, options, changes)
-        return ReplyStream(self.bridge, self.id, outgoing, resend=resend)
-
-    async def turns(self) -> tuple[Turn, ...]:
-        """Give the messages that went to the conversation through this bridge, and what became of each."""
-        return tuple(await self.bridge.deliveries.ledger.turns(self.id))
-
-    async def settle(self, *, wait: float | None = None) -> tuple[Turn, ...]:
-        """
-        Find out what became of the messages in doubt, by reading the conversation; nothing is sent.
-
-        Args:
-            wait: Seconds to go on looking; by default `settle_timeout`, with 0 one look.
-
-        Returns:
-            Those messages as they are known now: an answer that was found is in `Turn.reply`.
-
-        Raises:
-            UnsupportedFeature: The API does not show what is in a conversation.
-            ChatbridgeError: The conversation could not be read.
-        """
-        self.bridge.bounds.check_open()
-        return await self.bridge.deliveries.settle(self.id, wait)
-
-    async def waive(self, turn: Turn) -> Turn:
-        """
-        Let the doubt about *turn* stand, so that the next message may go.
-
-        Raises:
-            UsageError: The conversation has no such turn.
-        """
-        return await self.bridge.deliveries.waive(self.id, turn)
-
-    def messages(
-        self, *, after: str | None = None, limit: int | None = None, newest_first: bool = False
-    ) -> AsyncIterator[Message]:
-        """
-        Read the history, oldest message first.
-
-        Args:
-            after: The id of a message to begin behind.
-            limit: How many messages at most.
-            newest_first: Begin at the end.
-        """
-        self.bridge.require(Feature.HISTORY)
-        if limit is not None and limit < 0:
-            raise UsageError(f"a limit of {limit} messages makes no sense")
-        messages = self.bridge.backend.list_messages(
-            self.id, after=after, limit=limit, newest_first=newest_first
-        )
-        return self.bridge.bounds.each(messages, conversation_id=self.id)
-
-    async def rename(self, title: str) -> Conversation:
-        """Give the conversation another title."""
-        self.bridge.require(Feature.RENAME)
-        check_text("the title", title)
-        return await self.update(self.bridge.backend.rename_conversation(self.id, title))
-
-    async def refresh(self) -> Conversation:
-        """Read the conversation from the server."""
-        self.bridge.require(Feature.GET)
-        return await self.update(self.bridge.backend.get_conversation(self.id))
-
-    async def delete(self) -> None:
-        """Delete the conversation on the server."""
-        self.bridge.require(Feature.DELETE)
-        try:
-            await self.bridge.bounds.call(self.bridge.backend.delete_conversation(self.id))
-        except ChatbridgeError as error:
-            raise error.because(conversation_id=self.id)
-
-    async def update(self, call: Awaitable[Conversation], *, until: float | None = None) -> Conversation:
-        """Take what *call* of the backend tells of the conversation."""
-        try:
-            self.conversation = await self.bridge.bounds.call(call, until=until)
-        except ChatbridgeError as error:
-            raise error.because(conversation_id=self.id)
-        return self.conversation
-
-    def _prepare(
-        self, message: str | Message, options: SendOptions | None, changes: OptionChanges
-    ) -> Outgoing:
-        return prepare(message, options, changes, self.system, self.bridge.profile, self.bridge.options)
 
 
 def with_emulations(profile: Profile, options: CommonOptions) -> Profile:

@@ -349,7 +349,7 @@ class Deliveries:
             self._remember(conversation_id, None)
             return
         except ChatbridgeError as error:
-            if not error.retryable:
+            if not error.retryable or isinstance(error, BadAnswer):
                 self._remember(conversation_id, None)
             return
         trail = None if len(history) > self.LEARNED else Trail.of(history)
@@ -443,7 +443,15 @@ class Deliveries:
 
 
 def _better(error: ChatbridgeError, look: _Look) -> ChatbridgeError:
-    """Make the error that says what is known after looking."""
+    """Give the error that says what is known after looking, with what is noted on the first."""
+    better = _after(error, look)
+    if better is not error:
+        for note in getattr(error, "__notes__", ()):
+            better.add_note(note)
+    return better
+
+
+def _after(error: ChatbridgeError, look: _Look) -> ChatbridgeError:
     if look.turn.state is TurnState.NOT_SENT and error.outcome is not Outcome.NOT_SENT:
         return NotSent(f"{error}; the message is not in the conversation", **_facts_of(error))
     if look.seen not in _THERE or not isinstance(error, DeliveryUnknown):

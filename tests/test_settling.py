@@ -32,7 +32,7 @@ from chatbridge import (
 from chatbridge.backend import SettleBy
 from chatbridge.deliveries import Deliveries
 from chatbridge.domain import Reply
-from chatbridge.errors import AnswerLostTimeout, AuthFailed, Outcome, Unavailable
+from chatbridge.errors import AnswerLostTimeout, AuthFailed, BadAnswer, Outcome, Unavailable
 from chatbridge.options import CommonOptions
 from chatbridge.settling import Seen, Trail, find
 from chatbridge.testing.clock import ManualClock
@@ -606,9 +606,10 @@ async def test_a_closed_bridge_does_not_look(clock: Clock) -> None:
     [
         (None, 1, TurnState.UNKNOWN),
         (AuthFailed("no"), 1, TurnState.UNKNOWN),
+        (BadAnswer("no JSON"), 1, TurnState.UNKNOWN),
         (Unavailable("down"), 2, TurnState.NOT_SENT),
     ],
-    ids=["long", "denied", "down"],
+    ids=["long", "denied", "unreadable", "down"],
 )
 async def test_where_a_conversation_is_not_known_an_equal_text_may_be_an_old_one(
     clock: Clock,

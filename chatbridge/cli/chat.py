@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 from attrs import define, field
 
 from chatbridge.backend import Feature, SettleBy
-from chatbridge.bridge import Bridge, Chat
+from chatbridge.bridge import Bridge
+from chatbridge.chat import Chat
 from chatbridge.cli.output import Output, paragraph
 from chatbridge.domain import Conversation, Reply, Role
 from chatbridge.errors import ChatbridgeError, UnsettledTurn, UsageError

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 from attrs import define, field
 
 from chatbridge.backend import ContextOwner, Feature, Profile, Stores
-from chatbridge.bridge import Bridge, Chat, connect
+from chatbridge.bridge import Bridge, connect
+from chatbridge.chat import Chat
 from chatbridge.cli.rules import FEATURES, summary, try_rules
 from chatbridge.domain import Conversation, Reply, Role
 from chatbridge.errors import NotFound

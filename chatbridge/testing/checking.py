@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from attrs import evolve, field, frozen
 
 from chatbridge.backend import Feature, Stores
-from chatbridge.bridge import Bridge, Chat
+from chatbridge.bridge import Bridge
+from chatbridge.chat import Chat
 from chatbridge.domain import (
     Finished,
     Message,

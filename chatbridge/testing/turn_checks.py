@@ -13,7 +13,8 @@ from typing import Any, Literal
 from attrs import evolve, fields
 
 from chatbridge.backend import ContextOwner, Feature, Profile, SettleBy, Stores, Support
-from chatbridge.bridge import Bridge, Chat
+from chatbridge.bridge import Bridge
+from chatbridge.chat import Chat
 from chatbridge.domain import Finished, Message, Reply, Role, SendOptions
 from chatbridge.errors import (
     BadOption,

@@ -32,6 +32,7 @@ ANSWERS = {
     False: _answer(b"application/json", WHOLE),
     True: _answer(b"application/jsonl", STREAM),
 }
+EMPTY = _answer(b"application/json", b"[]")  # What is in a conversation before its first message.
 
 
 class Protocol(asyncio.Protocol):
@@ -51,7 +52,7 @@ class Protocol(asyncio.Protocol):
             if len(self.buffer) < end + 4 + length:
                 return
             body, self.buffer = self.buffer[end + 4 : end + 4 + length], self.buffer[end + 4 + length :]
-            self.transport.write(ANSWERS[b'"stream"' in body])
+            self.transport.write(EMPTY if head.startswith(b"get ") else ANSWERS[b'"stream"' in body])
 
 
 async def main() -> None:
