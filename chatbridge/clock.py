@@ -8,7 +8,7 @@ import time
 from contextvars import ContextVar
 from typing import Protocol
 
-__all__ = ["Clock", "SystemClock", "current_deadline", "deadline"]
+__all__ = ["Clock", "Pauses", "SystemClock", "current_deadline", "deadline"]
 
 
 class Clock(Protocol):
@@ -69,6 +69,35 @@ class SystemClock:
     def random(self) -> float:
         """Draw from Python's generator; nothing here needs secrecy."""
         return random.random()  # noqa: S311 - jitter
+
+
+class Pauses:
+    """Waits that end at once when what they belong to is closed."""
+
+    # A clock that is late is not the pause's to notice.
+    SLACK = 60.0
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._timers: set[asyncio.Timeout] = set()
+
+    async def wait(self, seconds: float) -> None:
+        """Wait, or until `close`."""
+        timer = self._clock.timeout_at(self._clock.now() + seconds + self.SLACK)
+        self._timers.add(timer)
+        try:
+            async with timer:
+                await self._clock.sleep(seconds)
+        except TimeoutError:
+            pass  # Closed.
+        finally:
+            self._timers.discard(timer)
+
+    def close(self) -> None:
+        """End all waits."""
+        for timer in self._timers:
+            if not timer.expired():
+                self._clock.postpone(timer, self._clock.now())
 
 
 _deadline: ContextVar[float | None] = ContextVar("chatbridge_deadline", default=None)

@@ -18,7 +18,7 @@ from attrs import evolve, frozen
 
 from chatbridge.backend import ChatBackend, Profile, SettleBy
 from chatbridge.bounds import Bounds
-from chatbridge.clock import Clock
+from chatbridge.clock import Clock, Pauses
 from chatbridge.delivery import Delivery, delivering
 from chatbridge.domain import Message, Reply, SendOptions
 from chatbridge.errors import (
@@ -124,6 +124,7 @@ class Deliveries:
         # None of a conversation that could not be read whole: then an equal text may be an old one.
         self._trails: OrderedDict[str, Trail | None] = OrderedDict()
         self._ends: OrderedDict[str, float] = OrderedDict()
+        self._pauses = Pauses(clock)
         self._recording: set[asyncio.Task[None]] = set()
 
     def created(self, conversation_id: str, history: Sequence[Message]) -> None:
@@ -159,14 +160,18 @@ class Deliveries:
         for turn in doubtful:
             if turn.id != message.id:
                 await self._record(evolve(turn, waived=True), turn)
-        if self._can_look and self._settle_timeout and conversation_id not in self._trails:
+        if conversation_id in self._trails:
+            self._trails.move_to_end(conversation_id)
+        elif self._can_look and self._settle_timeout:
             await self._learn(conversation_id, until)
+        again = before is not None and before.state not in _OVER
         turn = Turn(
             cast(str, message.id),
             conversation_id,
             message,
             datetime.fromtimestamp(self._clock.wall(), UTC),
-            sends=1 if before is None or before.state in _OVER else before.sends + 1,
+            sends=before.sends + 1 if before is not None and again else 1,
+            earlier=before.state if before is not None and again else None,
         )
         await self._record(turn, before)
         return turn
@@ -210,7 +215,9 @@ class Deliveries:
         if partial is not None:
             return await self._change(turn, TurnState.ACCEPTED, partial=partial)
         known = delivery.outcome if self._bounds.trusted else Outcome.UNKNOWN
-        return await self._change(turn, _STATES[known])
+        turn = await self._change(turn, _STATES[known])
+        self._warn(turn, "nobody waited for the answer")
+        return turn
 
     def dropped(
         self, conversation_id: str, turn: Turn | None, delivery: Delivery, partial: str | None
@@ -230,7 +237,8 @@ class Deliveries:
             task.add_done_callback(self._recording.discard)
 
     async def close(self) -> None:
-        """Wait until everything is recorded."""
+        """End the pauses between looks, and wait until everything is recorded."""
+        self._pauses.close()
         if self._recording:
             await asyncio.wait(self._recording)
 
@@ -257,14 +265,7 @@ class Deliveries:
         if look.turn.reply is not None:
             return look.turn.reply
         error = _better(error, look)
-        if look.turn.state is TurnState.UNKNOWN:
-            _log.warning(
-                "%s: whether message %s arrived in conversation %s is not known: %s",
-                self._profile.name,
-                turn.id,
-                turn.conversation_id,
-                type(error).__name__,
-            )
+        self._warn(look.turn, type(error).__name__)
         raise error.because(turn=look.turn)
 
     async def settle(self, conversation_id: str, wait: float | None = None) -> tuple[Turn, ...]:
@@ -317,14 +318,29 @@ class Deliveries:
             turn=turn,
         )
 
+    def _warn(self, turn: Turn, why: str) -> None:
+        if turn.state is TurnState.UNKNOWN:
+            _log.warning(
+                "%s: whether message %s arrived in conversation %s is not known: %s",
+                self._profile.name,
+                turn.id,
+                turn.conversation_id,
+                why,
+            )
+
     async def _change(self, turn: Turn, state: TurnState, **changes: Unpack[_Changes]) -> Turn:
+        before = turn
+        if state in _OVER and turn.earlier is not None:
+            # This time it did not arrive; what was known of the times before is known still.
+            state = turn.earlier
+            turn = evolve(turn, sends=turn.sends - 1, earlier=None)
         if state in {TurnState.UNKNOWN, TurnState.ACCEPTED}:
             self._ends[turn.id] = self._clock.now()
             if len(self._ends) > self.KNOWN:
                 self._ends.popitem(last=False)
         else:
             self._ends.pop(turn.id, None)
-        return await self._record(evolve(turn, state=state, **changes), turn)
+        return await self._record(evolve(turn, state=state, **changes), before)
 
     async def _record(self, turn: Turn, before: Turn | None) -> Turn:
         trail = self._trails.get(turn.conversation_id)
@@ -383,14 +399,16 @@ class Deliveries:
             now = self._clock.now()
             moments = [self._next(look, now, give_up, at_most) for look in looks]
             due = [moment for moment in moments if moment is not None]
-            if not due or self._bounds.closed:
+            if not due:
                 return looks
-            await self._clock.sleep(min(now + pause, *due) - now)
+            await self._pauses.wait(min(now + pause, *due) - now)
+            if self._bounds.closed:
+                return looks
             pause = min(2 * pause, self.LONGEST_PAUSE)
 
     def _next(self, look: _Look, now: float, give_up: float, at_most: float) -> float | None:
         """Say when to look again at the latest; None where that is no use."""
-        if look.is_final:
+        if look.is_final or look.turn.waived:
             return None
         proof = self._proof(look.turn)
         if look.seen is Seen.ABSENT and proof is not None and max(now, proof) <= at_most:

@@ -7,7 +7,6 @@ had come, the columns what a repetition would do.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum, StrEnum
 from types import MappingProxyType
@@ -16,7 +15,7 @@ from typing import Any, Final, TypeVar, cast
 from attrs import define, evolve, field, frozen
 from tenacity import AsyncRetrying, RetryCallState
 
-from chatbridge.clock import Clock
+from chatbridge.clock import Clock, Pauses
 from chatbridge.errors import Attempt, Outcome, Phase
 from chatbridge.observe import AttemptWatch
 
@@ -282,9 +281,9 @@ class Retrier:
         self._clock = clock
         self._attempts = attempts
         self.bucket = TokenBucket() if bucket is None else bucket
-        self._pauses: set[asyncio.Timeout] = set()
+        self._pauses = Pauses(clock)
         self._retrying = AsyncRetrying(
-            sleep=self._pause,
+            sleep=self._pauses.wait,
             retry=self._may_repeat,
             wait=self._wait,
             stop=self._must_stop,
@@ -335,20 +334,7 @@ class Retrier:
 
     def close(self) -> None:
         """End the waits between attempts; what comes after them is the attempts' to refuse."""
-        for timer in self._pauses:
-            if not timer.expired():
-                self._clock.postpone(timer, self._clock.now())
-
-    async def _pause(self, seconds: float) -> None:
-        timer = self._clock.timeout_at(self._clock.now() + seconds + self.LONGEST_WAIT)
-        self._pauses.add(timer)
-        try:
-            async with timer:
-                await self._clock.sleep(seconds)
-        except TimeoutError:
-            pass  # Closed.
-        finally:
-            self._pauses.discard(timer)
+        self._pauses.close()
 
     async def _again(
         self,

@@ -116,9 +116,11 @@ class ReplyStream:
             self._reply = self._finished(event.reply)
             event = Finished(self._reply)
             turn, self._turn = self._turn, None
-            if turn is not None:
-                await self._bridge.deliveries.delivered(turn)
-            await self._close()
+            try:
+                if turn is not None:
+                    await self._bridge.deliveries.delivered(turn)
+            finally:
+                await self._close()
         self._seen.append(event)
         return event
 
@@ -191,10 +193,10 @@ class ReplyStream:
 
     async def _recover(self, turn: Turn, failed: ChatbridgeError) -> StreamEvent:
         """Find out what became of a message without an answer, and go on with the answer if it is there."""
-        self._turn = None
-        await self._close_source()
         until = self._bridge.clock.now() + self._budget
         try:
+            await self._close_source()
+            self._turn = None
             reply = await self._bridge.deliveries.recover(turn, self._explained(failed), until)
         except ChatbridgeError as error:
             failed = error
@@ -210,9 +212,11 @@ class ReplyStream:
         """Close the stream, and give the error that says why."""
         failed = self._explained(failed)
         turn, self._turn = self._turn, None
-        if turn is not None:
-            await self._bridge.deliveries.failed(turn, failed)
-        await self._close()
+        try:
+            if turn is not None:
+                await self._bridge.deliveries.failed(turn, failed)
+        finally:
+            await self._close()
         return failed
 
     async def _wait(self, source: AsyncGenerator[StreamEvent, None]) -> StreamEvent:
@@ -284,9 +288,11 @@ class ReplyStream:
         self._held = False
         turn, self._turn = self._turn, None
         try:
-            await self._close_source()
-            if turn is not None:
-                await self._bridge.deliveries.stopped(turn, self._delivery, self._shown)
+            try:
+                await self._close_source()
+            finally:
+                if turn is not None:
+                    await self._bridge.deliveries.stopped(turn, self._delivery, self._shown)
         finally:
             self._bridge.order.give_back(self._conversation_id)
             if self._let_go is not None:

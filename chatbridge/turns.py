@@ -49,7 +49,8 @@ class Turn:
         reply: The answer, where it was found by reading the conversation back.
         from_api: Whether the API itself reported a failure.
         waived: Whether the caller has said that the doubt may stand.
-        sends: How often it was sent: more than once only by `resend`.
+        sends: How often it was sent and may have arrived: more than once only by `resend`.
+        earlier: What was known of it before it was sent again.
     """
 
     id: str
@@ -62,6 +63,7 @@ class Turn:
     from_api: bool = False
     waived: bool = False
     sends: int = 1
+    earlier: TurnState | None = None
 
     @property
     def unsettled(self) -> bool:

@@ -584,6 +584,60 @@ async def test_one_who_is_cancelled_while_looking_leaves_the_turn_in_doubt(clock
     assert [TurnState.UNKNOWN] == [turn.state for turn in await chat.turns()]
 
 
+class Dozing(Clock):
+    """A clock whose sleeps last until the test ends them."""
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        await asyncio.Event().wait()
+
+
+async def test_c5_closing_ends_the_pause_between_two_looks() -> None:
+    slow, clock = Slow(), Dozing()
+    bridge = Bridge(slow, clock=clock)
+    chat = await bridge.create()
+    slow.fails = {"send": LOST}
+    task = asyncio.create_task(chat.send("Hi"))
+    await turns_of_the_loop()
+    assert [0.25] == clock.slept
+
+    await bridge.close()
+    with pytest.raises(DeliveryUnknown):
+        await task
+    assert 1 == slow.calls.count("messages")
+
+
+async def test_what_was_waived_is_looked_for_once(clock: Clock) -> None:
+    slow = Slow()
+    chat = await Bridge(slow, clock=clock, options=CommonOptions(settle_timeout=0)).create()
+    slow.fails = {"send": LOST}
+    with pytest.raises(DeliveryUnknown) as caught:
+        await chat.send("Hi")
+    assert caught.value.turn is not None
+    await chat.waive(caught.value.turn)
+
+    (turn,) = await chat.settle(wait=30)
+    assert (TurnState.UNKNOWN, True, []) == (turn.state, turn.waived, clock.slept)
+    slow.keep(chat, QUESTION, ANSWER)
+    (turn,) = await chat.settle()
+    assert TurnState.DELIVERED is turn.state
+
+
+async def test_conversations_that_were_not_spoken_in_for_long_are_read_anew(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Deliveries, "KNOWN", 2)
+    slow = Slow()
+    bridge = Bridge(slow, clock=clock)
+    first, second, third = [await bridge.create() for _ in range(3)]
+    slow.calls = []
+    for chat in (second, third, second, first, second):
+        await chat.send("Hi")
+    assert ["send", "send", "send", "messages", "send", "send"] == slow.calls
+    await third.send("Hi")
+    assert 2 == slow.calls.count("messages")
+
+
 async def test_a_closed_bridge_does_not_look(clock: Clock) -> None:
     slow = Slow()
     bridge = Bridge(slow, clock=clock)

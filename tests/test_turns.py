@@ -234,6 +234,36 @@ async def test_m4_resend_sends_the_same_message_again_under_its_id(
     assert (turn.id, TurnState.DELIVERED, 2) == (known.id, known.state, known.sends)
 
 
+@both
+@pytest.mark.parametrize("error", [RateLimited("slow down"), NotSent("no connection")])
+async def test_a_resend_that_does_not_arrive_leaves_the_doubt_about_the_first(
+    chat: Chat, double: Double, asked: Any, error: Exception
+) -> None:
+    turn = await doubtful(chat, double, asked)
+    fail(double, error)
+    with pytest.raises(type(error)) as caught:
+        await asked(chat, "Hi", resend=True)
+    mend(double)
+
+    assert [turn] == list(await chat.turns())
+    assert turn == caught.value.turn  # type: ignore[attr-defined]
+    with pytest.raises(UnsettledTurn):
+        await asked(chat, "Next")
+
+
+async def test_a_delivered_message_stays_delivered_when_it_cannot_be_sent_again(
+    chat: Chat, double: Double
+) -> None:
+    message = Message(Role.USER, "Hi", id="mine")
+    await chat.send(message)
+    fail(double, RateLimited("slow down"))
+    with pytest.raises(RateLimited):
+        await chat.send(message, resend=True)
+
+    (turn,) = await chat.turns()
+    assert (TurnState.DELIVERED, 1) == (turn.state, turn.sends)
+
+
 async def test_resend_of_another_message_waives_what_is_in_doubt(chat: Chat, double: Double) -> None:
     turn = await doubtful(chat, double)
 
@@ -311,6 +341,18 @@ async def test_one_line_at_warning_for_a_message_in_doubt_and_none_of_its_text(
     assert "chatbridge.turns" == record.name
     assert f"double: whether message {turn.id} arrived in conversation {chat.id}" in record.getMessage()
     assert "secret" not in caplog.text
+
+
+async def test_a_message_that_nobody_waited_for_is_warned_of_too(
+    chat: Chat, double: Double, caplog: pytest.LogCaptureFixture
+) -> None:
+    double.gates["send"] = asyncio.Event()
+    task = asyncio.create_task(chat.send("Hi"))
+    await turns_of_the_loop()
+    task.cancel()
+    await asyncio.wait([task])
+    (record,) = [each for each in caplog.records if each.levelno >= logging.WARNING]
+    assert "nobody waited" in record.getMessage()
 
 
 async def test_a_hook_that_fails_costs_no_message(double: Double, caplog: pytest.LogCaptureFixture) -> None:
