@@ -32,7 +32,8 @@ from chatbridge import (
     UsageError,
     connect,
 )
-from chatbridge.backend import ContextOwner, Stores
+from chatbridge.backend import ContextOwner, SettleBy, Stores
+from chatbridge.errors import NotSent
 from chatbridge.http import Kind
 from chatbridge.testing.checking import expect, expect_refused, fold, what_raises
 from chatbridge.testing.contract import Ask, ChatBackendContract, NotApplicable, Result
@@ -40,8 +41,11 @@ from chatbridge.testing.emulator import Emulator, serve
 from chatbridge.testing.fake import FakeBackend
 from chatbridge.testing.responder import Exchange, respond
 from chatbridge_adapters.datamonkey.emulator import DatamonkeyEmulator
+from chatbridge_adapters.h2ogpte import H2OGPTeBackend
 from chatbridge_adapters.h2ogpte import wire as h2ogpte_wire
 from chatbridge_adapters.h2ogpte.emulator import H2OGPTeEmulator
+from chatbridge_adapters.kaziro import KaziroBackend
+from chatbridge_adapters.kaziro import backend as kaziro_backend
 from chatbridge_adapters.kaziro.emulator import KaziroEmulator
 from chatbridge_adapters.mtmai.emulator import MtmaiEmulator
 from chatbridge_adapters.tachyon.emulator import TachyonEmulator
@@ -277,6 +281,39 @@ async def test_an_adapter_that_doubles_messages_or_creations_is_found(
     monkeypatch.setattr(h2ogpte_wire, name, evolve(getattr(h2ogpte_wire, name), kind=kind))
     with pytest.raises(AssertionError, match=r"lost must raise|went out"):
         await H2OGPTeContract().check_lost_answers()
+
+
+@pytest.mark.parametrize("check", ["check_lost_answers", "check_doubt"])
+async def test_an_adapter_that_cannot_be_read_back_though_it_says_so_is_found(
+    check: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims = evolve(kaziro_backend.PROFILE, settle_by={SettleBy.READ_BACK})
+    monkeypatch.setattr(kaziro_backend, "PROFILE", claims)
+    with pytest.raises(AssertionError):
+        await getattr(KaziroContract(), check)()
+
+
+async def test_an_adapter_whose_history_has_what_was_never_sent_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def invented(*_: object, **__: object) -> AsyncIterator[Message]:
+        yield Message.user("Lost")
+        yield Message.assistant("Found")
+
+    monkeypatch.setattr(H2OGPTeBackend, "list_messages", invented)
+    with pytest.raises(AssertionError, match="what settling finds"):
+        await H2OGPTeContract().check_doubt()
+
+
+async def test_an_adapter_that_says_of_a_lost_message_that_it_was_not_sent_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def lost(*_: object) -> Reply:
+        raise NotSent("it was not sent")
+
+    monkeypatch.setattr(KaziroBackend, "send", lost)
+    with pytest.raises(AssertionError, match="went out"):
+        await KaziroContract().check_doubt()
 
 
 class Breathing(FakeBackend):

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from chatbridge import (
     AnswerLost,
+    AnswerWarning,
     Bridge,
     Chat,
     DeliveryUnknown,
@@ -439,6 +440,17 @@ async def test_h2ogpte_s_message_without_an_answer_is_accepted_and_not_waited_fo
         await chat.send("It goes on")
 
 
+async def test_a_question_that_datamonkey_kept_alone_after_its_own_failure_is_not_waited_for() -> None:
+    """As when the answer could not be saved."""
+    emulator, clock = DatamonkeyEmulator(), Clock()
+    async with serve(emulator) as served, connect(served.config, key=emulator.key, clock=clock) as bridge:
+        chat = await bridge.create()
+        emulator.fail(Fault(status=500, error="Failed to save response", kept="question"))
+        with pytest.raises(ProviderFailed, match="without an answer"):
+            await chat.send("Hello")
+    assert [] == clock.slept
+
+
 class Slow(Double):
     """A backend that can be read back, and whose answers come when a test lets them."""
 
@@ -535,6 +547,101 @@ async def test_where_the_conversation_cannot_be_read_the_first_error_stands(cloc
     assert chat.id == caught.value.conversation_id
     assert caught.value.turn is not None
     assert TurnState.UNKNOWN is caught.value.turn.state
+
+
+@both
+async def test_a_history_with_warnings_that_are_errors_is_one_that_cannot_be_read(
+    clock: Clock, asked: Any
+) -> None:
+    slow = Slow()
+    made = await FakeBackend.create_conversation(slow)
+    chat = Bridge(slow, clock=clock).open(made.id)
+    slow.fails["messages"] = AnswerWarning("halves of characters")
+    await asked(chat, "Hello")
+    slow.fails["send"], slow.script = LOST, [LOST]
+
+    with pytest.raises(DeliveryUnknown) as caught:
+        await asked(chat, "Hi")
+    assert TurnState.UNKNOWN is (caught.value.turn and caught.value.turn.state)
+    with pytest.raises(BadAnswer, match="halves"):
+        await chat.settle(wait=0)
+
+
+@both
+async def test_what_is_noted_on_an_error_stays_with_the_better_one(clock: Clock, asked: Any) -> None:
+    slow = Slow(absent_after=0.0)
+    chat = await Bridge(slow, clock=clock).create()
+    lost = DeliveryUnknown("the connection was lost", kind="lost")
+    lost.add_note("the new token is not saved")
+    slow.fails, slow.script = {"send": lost}, [lost]
+    with pytest.raises(NotSent) as caught:
+        await asked(chat, "Hi")
+    assert ["the new token is not saved"] == caught.value.__notes__
+
+
+async def test_what_is_in_doubt_counts_when_a_conversation_is_read_anew(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would be taken for the next message of the same text, should it come late."""
+    monkeypatch.setattr(Deliveries, "KNOWN", 1)
+    slow = Slow()
+    bridge = Bridge(slow, clock=clock)
+    chat = await bridge.create()
+    slow.fails = {"send": LOST}
+    with pytest.raises(DeliveryUnknown) as caught:
+        await chat.send("Hi")
+    assert caught.value.turn is not None
+    await chat.waive(caught.value.turn)
+    await bridge.create()  # Which lets the first be forgotten.
+
+    task = asyncio.create_task(chat.send("Hi"))
+    slow.keep(chat, QUESTION, ANSWER)
+    with pytest.raises(DeliveryUnknown):
+        await task
+
+
+async def test_a_message_whose_end_is_forgotten_is_given_its_time_anew(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Deliveries, "KNOWN", 1)
+    slow = Slow(absent_after=60.0)
+    bridge = Bridge(slow, clock=clock, options=CommonOptions(settle_timeout=0, absent_after=60.0))
+    chats = [await bridge.create() for _ in range(2)]
+    slow.fails = {"send": LOST}
+    for chat in chats:
+        with pytest.raises(DeliveryUnknown):
+            await chat.send("Hi")
+    clock.advance(61)
+    states = [(await chat.settle(wait=0))[0].state for chat in chats]
+    assert [TurnState.UNKNOWN, TurnState.NOT_SENT] == states
+    clock.advance(61)
+    assert TurnState.NOT_SENT is (await chats[0].settle(wait=0))[0].state
+
+
+async def test_a_stream_that_is_cancelled_before_it_begins_leaves_no_turn(clock: Clock) -> None:
+    slow = Slow()
+    chat = Bridge(slow, clock=clock).open((await FakeBackend.create_conversation(slow)).id)
+    slow.gates["messages"] = asyncio.Event()
+    task = asyncio.create_task(chat.stream("Hi").__aenter__())
+    await turns_of_the_loop()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert () == await chat.turns()
+    slow.gates["messages"].set()
+    await chat.send("It goes on")
+
+
+async def test_c5_a_bridge_that_closes_records_the_streams_that_were_dropped_before(clock: Clock) -> None:
+    slow = Slow()
+    bridge = Bridge(slow, clock=clock)
+    chat = await bridge.create()
+    stream = chat.stream("Hi")
+    await stream.__aenter__()
+    with pytest.warns(ResourceWarning):
+        del stream
+    await bridge.close()
+    assert [TurnState.ACCEPTED] == [turn.state for turn in await chat.turns()]
 
 
 async def test_a_stream_that_broke_off_is_settled_by_hand(clock: Clock) -> None:
