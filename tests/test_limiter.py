@@ -154,6 +154,21 @@ async def test_k1_the_sixty_fifth_that_waits_is_turned_away_and_nothing_was_sent
     assert 65 == client.server.begun
 
 
+async def test_k1_who_was_given_a_place_and_has_not_run_yet_is_not_counted_as_waiting() -> None:
+    limiter = Limiter(2, ManualClock())
+    await limiter.acquire(FAR)
+    await limiter.acquire(FAR)
+    waiting = [asyncio.ensure_future(limiter.acquire(FAR)) for _ in range(limiter.LONGEST_QUEUE)]
+    await settle()
+    limiter.release()
+    another = asyncio.ensure_future(limiter.acquire(FAR))
+    await settle()
+    assert [True, False] == [waiting[0].done(), another.done()]
+    for _ in range(len(waiting)):
+        limiter.release()
+    await asyncio.gather(*waiting, another)
+
+
 async def test_k1_the_deadline_runs_in_the_queue() -> None:
     async with client_of(STREAMING, concurrency=1, timeout=50.0) as client, client.api.stream(STREAM):
         for limit in (50.0, 49.95):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -39,7 +40,8 @@ async def test_x1_x2_a_redirection_is_followed_by_nothing_neither_message_nor_ke
         ):
             chat = bridge.open("6f1d5a52-9c1e-4c9e-8f6a-1f2e3d4c5b6a")
             stream = chat.stream("Hello", resend=True)
-            for number, call in enumerate((bridge.create, lambda: chat.send("Hello"), stream.__aenter__), 1):
+            calls: list[Callable[[], Awaitable[object]]] = [bridge.create, lambda: chat.send("Hello")]
+            for number, call in enumerate([*calls, stream.__aenter__], 1):
                 with pytest.raises(ChatbridgeError) as caught:
                     await call()
                 assert number == len(server.requests)
