@@ -33,7 +33,7 @@ from chatbridge.errors import (
     UsageError,
 )
 from chatbridge.order import Order
-from chatbridge.registry import resolve
+from chatbridge.registry import InProcess, resolve
 from chatbridge.secret import Veiled
 from chatbridge.sending import check_include, check_text
 
@@ -75,11 +75,14 @@ def connect(
         raise ConfigError(f"connect takes a config string, a BackendURL or None, not {type(url).__name__}")
     target = resolve(url if isinstance(url, BackendURL) else find_backend(url), given)
     transport = None
+    if clock is None and target.adapter.clock is not None:
+        clock = target.adapter.clock()
     if target.base_url is not None:
         from chatbridge.http import Transport  # noqa: PLC0415 - aiohttp takes time to import
 
         transport = Transport(target.base_url, target.options, clock=clock, on_attempt=on_attempt)
-    backend: object = target.adapter.open(target.options, transport)
+    place = transport or InProcess(SystemClock() if clock is None else clock, on_attempt)
+    backend: object = target.adapter.open(target.options, place)
     if not hasattr(backend, "create_conversation"):
         raise ConfigError(
             f"{target.adapter.name} keeps no conversations, and there is no store to keep them in"

@@ -18,12 +18,14 @@ from typing import Any
 from attrs import Factory, field, frozen
 
 from chatbridge.backend import ChatBackend, CompletionBackend, Profile
+from chatbridge.clock import Clock, SystemClock
 from chatbridge.config import BackendURL
 from chatbridge.errors import ConfigError, UnknownBackend
+from chatbridge.observe import OnAttempt
 from chatbridge.options import CommonOptions, structure_options
 from chatbridge.secret import Veiled
 
-__all__ = ["GROUP", "Adapter", "Defaults", "Target", "backend_names", "load_adapter", "resolve"]
+__all__ = ["GROUP", "Adapter", "Defaults", "InProcess", "Target", "backend_names", "load_adapter", "resolve"]
 
 GROUP = "chatbridge.backends"
 
@@ -49,6 +51,20 @@ class Defaults:
 
 
 @frozen
+class InProcess:
+    """
+    What a backend that lives in the process is opened with, in place of a transport.
+
+    Attributes:
+        clock: The bridge's.
+        on_attempt: What the bridge was given to tell of attempts.
+    """
+
+    clock: Clock = Factory(SystemClock)
+    on_attempt: OnAttempt | None = None
+
+
+@frozen
 class Adapter:
     """
     One backend, as its entry point names it.
@@ -58,7 +74,8 @@ class Adapter:
         summary: What it is, in one sentence.
         options: The attrs class of its options.
         profile: What the backend can do, given its options; no connection is needed for it.
-        open: Makes the backend of its options and the bridge's transport, which is None for one in process.
+        open: Makes the backend of its options and the bridge's transport, or `InProcess` where it has none.
+        clock: Makes the clock of a bridge to it that is given none; None for the system's.
         emulator: Where its emulator is, `package.module:Class`; None where there is none.
     """
 
@@ -69,6 +86,7 @@ class Adapter:
     open: Callable[[Any, Any], ChatBackend | CompletionBackend]
     defaults: Defaults = Factory(Defaults)
     emulator: str | None = None
+    clock: Callable[[], Clock] | None = None
 
     def load_emulator(self) -> type[Any]:
         """

@@ -264,3 +264,11 @@ async def test_d2_nothing_is_begun_with_less_than_a_tenth_of_a_second_left(left:
         with clocks.deadline(client.clock.now() + 0.11):
             assert Hi() == await client.api.call(GET)
     assert 1 == client.server.begun
+
+
+async def test_a_timeout_that_comes_before_the_end_of_a_sleep_fires_at_its_own_moment() -> None:
+    clock = ManualClock()
+    with pytest.raises(TimeoutError):
+        async with clock.timeout_at(1030.0):
+            await clock.sleep(60.0)
+    assert 1030.0 == clock.now()

@@ -34,9 +34,13 @@ class ManualClock:
         return self._wall + self._now - 1000.0
 
     async def sleep(self, seconds: float) -> None:
-        """Record the wait and be done with it at once, the clock moved on."""
+        """Record the wait and be done with it at once, the clock moved on; timeouts that come first fire."""
         self.slept.append(seconds)
-        self.advance(seconds)
+        until = self._now + seconds
+        while due := [when for when in self._timeouts.values() if self._now < when < until]:
+            self.advance(min(due) - self._now)
+            await asyncio.sleep(0)
+        self.advance(max(0.0, until - self._now))
         await asyncio.sleep(0)
 
     def timeout_at(self, when: float) -> asyncio.Timeout:
