@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from attrs import evolve
 
-from chatbridge.backend import ChatBackend, Feature, Profile, Support
+from chatbridge.backend import ChatBackend, Feature, Profile, SettleBy, Support
 from chatbridge.bounds import Bounds
 from chatbridge.chat import Chat
 from chatbridge.clock import Clock, SystemClock
@@ -26,12 +26,14 @@ from chatbridge.deliveries import Deliveries, OnTurn
 from chatbridge.domain import Conversation, Message
 from chatbridge.errors import (
     AnswerLost,
+    BadOption,
     ChatbridgeError,
     ConfigError,
     ConversationKept,
     NotFound,
     UsageError,
 )
+from chatbridge.options import CommonOptions, check_hook
 from chatbridge.order import Order
 from chatbridge.registry import InProcess, resolve
 from chatbridge.secret import Veiled
@@ -40,7 +42,7 @@ from chatbridge.sending import check_include, check_text
 if TYPE_CHECKING:
     from chatbridge.http import Transport
     from chatbridge.observe import OnAttempt
-    from chatbridge.options import CommonOptions
+    from chatbridge.turns import Ledger
 
 __all__ = ["Bridge", "connect", "with_emulations"]
 
@@ -52,6 +54,7 @@ def connect(
     clock: Clock | None = None,
     on_attempt: OnAttempt | None = None,
     on_turn: OnTurn | None = None,
+    ledger: Ledger | None = None,
     **options: object,
 ) -> Bridge:
     """
@@ -63,6 +66,7 @@ def connect(
         clock: Measures time, for tests.
         on_attempt: Called with an `AttemptEvent` after every attempt to call the API.
         on_turn: Called with a `TurnEvent` whenever more is known of a message. What either raises is logged.
+        ledger: Keeps the turns; by default they are gone with the bridge.
         options: Options of the backend; they win over those in *url*, and None counts as not given. Here a
             secret may be given itself.
 
@@ -81,6 +85,8 @@ def connect(
         from chatbridge.http import Transport  # noqa: PLC0415 - aiohttp takes time to import
 
         transport = Transport(target.base_url, target.options, clock=clock, on_attempt=on_attempt)
+    else:
+        check_hook("on_attempt", on_attempt)
     place = transport or InProcess(SystemClock() if clock is None else clock, on_attempt)
     backend: object = target.adapter.open(target.options, place)
     if not hasattr(backend, "create_conversation"):
@@ -93,6 +99,7 @@ def connect(
         transport=transport,
         clock=clock,
         on_turn=on_turn,
+        ledger=ledger,
     )
     check_include(bridge.profile, target.options)
     return bridge
@@ -118,14 +125,12 @@ class Bridge:
         transport: Transport | None = None,
         clock: Clock | None = None,
         on_turn: OnTurn | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
-        if options is None:
-            from chatbridge.options import CommonOptions  # noqa: PLC0415 - a cycle of types only
-
-            options = CommonOptions()
+        check_hook("on_turn", on_turn)
         self.backend = backend
-        self.options = options
-        self.profile = with_emulations(backend.profile, options)
+        self.options = CommonOptions() if options is None else options
+        self.profile = with_emulations(backend.profile, self.options)
         self.clock: Clock = SystemClock() if clock is None else clock
         self.order = Order(self.clock)
         self.bounds = Bounds(
@@ -142,6 +147,7 @@ class Bridge:
             self.order,
             self.clock,
             settle_timeout=self.options.settle_timeout,
+            ledger=ledger,
             on_turn=on_turn,
         )
         self._transport = transport
@@ -308,5 +314,11 @@ def with_emulations(profile: Profile, options: CommonOptions) -> Profile:
     fill(Feature.SYSTEM, possible="system" in profile.options)
     fill(Feature.STREAM, possible=profile.can(Feature.SEND))
     if options.absent_after is not None:
+        if SettleBy.READ_BACK not in profile.settle_by:
+            raise BadOption(
+                backend=profile.name,
+                option="absent_after",
+                problem="would have no effect: what arrived in a conversation cannot be read back",
+            )
         profile = evolve(profile, absent_after=options.absent_after)
     return profile.with_features(filled)

@@ -49,8 +49,8 @@ class Chat:
 
         Messages to one conversation go out one at a time, in the order of the calls, from
         whatever handle. One that may have arrived is never sent again by itself: where the API shows the
-        conversation, the message is looked for there, for up to `settle_timeout` seconds. An answer that
-        was found so has `Reply.recovered`.
+        conversation, the message is looked for there, for up to `settle_timeout` seconds; the answer to one
+        that is found is waited for until the deadline, and has `Reply.recovered`.
 
         Args:
             message: A text, or a message of the user's.
@@ -106,7 +106,11 @@ class Chat:
         return ReplyStream(self.bridge, self.id, outgoing, resend=resend)
 
     async def turns(self) -> tuple[Turn, ...]:
-        """Give the messages that went to the conversation through this bridge, and what became of each."""
+        """
+        Give the messages that went to the conversation through this bridge, and what became of each.
+
+        Of those that block nothing, the ledger of a bridge keeps the last thousand by default.
+        """
         return tuple(await self.bridge.deliveries.ledger.turns(self.id))
 
     async def settle(self, *, wait: float | None = None) -> tuple[Turn, ...]:
@@ -114,13 +118,14 @@ class Chat:
         Find out what became of the messages in doubt, by reading the conversation; nothing is sent.
 
         Args:
-            wait: Seconds to go on looking; by default `settle_timeout`, with 0 one look.
+            wait: Seconds to go on looking, and to wait for a message under way; by default
+                `settle_timeout`, with 0 one look.
 
         Returns:
             Those messages as they are known now: an answer that was found is in `Turn.reply`.
 
         Raises:
-            UnsupportedFeature: The API does not show what is in a conversation.
+            UnsupportedFeature: The API does not show what arrived in a conversation.
             ChatbridgeError: The conversation could not be read.
         """
         self.bridge.bounds.check_open()
@@ -170,6 +175,7 @@ class Chat:
         self.bridge.require(Feature.DELETE)
         try:
             await self.bridge.bounds.call(self.bridge.backend.delete_conversation(self.id))
+            await self.bridge.deliveries.deleted(self.id)
         except ChatbridgeError as error:
             raise error.because(conversation_id=self.id)
 

@@ -20,13 +20,18 @@ class Delivery:
 
     Attributes:
         message_id: The message's own id.
-        outcome: What would be true of it if nothing more were heard.
+        outcome: What would be true of it if nothing more were heard; None where nobody tells.
     """
 
     message_id: str | None = None
-    outcome: Outcome = Outcome.NOT_SENT
+    outcome: Outcome | None = None
 
-    def note(self, outcome: Outcome, before: Outcome) -> None:
+    def begin(self) -> None:
+        """Note that somebody tells from here on, and that nothing has left before."""
+        if self.outcome is None:
+            self.outcome = Outcome.NOT_SENT
+
+    def note(self, outcome: Outcome, before: Outcome | None) -> None:
         """Take in what an attempt shows; a doubt from *before* it stays, unless arrival is proven."""
         kept = before in _IN_DOUBT and outcome is not Outcome.ACCEPTED
         self.outcome = before if kept else outcome

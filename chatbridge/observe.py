@@ -9,6 +9,7 @@ content, and none a secret.
 from __future__ import annotations
 
 import logging
+from asyncio import CancelledError
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -16,6 +17,7 @@ from typing import TypeVar
 from attrs import define, frozen
 
 from chatbridge.facts import Attempt
+from chatbridge.text import printable
 
 __all__ = ["AttemptEvent", "AttemptWatch", "OnAttempt", "run_hook"]
 
@@ -97,9 +99,10 @@ class AttemptWatch:
         """Tell of an attempt that succeeded."""
         self.tell(Attempt(number, None, self.status, None, seconds))
 
-    def cancelled(self, number: int, seconds: float) -> None:
-        """Tell of an attempt that nobody waits for any more."""
-        self.tell(Attempt(number, None, self.status, "cancelled", seconds))
+    def ended(self, number: int, error: BaseException, seconds: float) -> None:
+        """Tell of an attempt that nobody waits for any more, or that something else went wrong with."""
+        reason = "cancelled" if isinstance(error, CancelledError) else type(error).__name__
+        self.tell(Attempt(number, None, self.status, reason, seconds))
 
     def tell(self, attempt: Attempt) -> None:
         """Tell of an attempt that is over."""
@@ -111,7 +114,7 @@ class AttemptWatch:
             self.method,
             self.url,
             attempt.number,
-            f" of message {self.message_id}" if self.message_id else "",
+            f" of message {printable(self.message_id)}" if self.message_id else "",
             "ok" if attempt.error is None else attempt.phase or attempt.error,
             "" if attempt.status is None else f" ({attempt.status})",
             attempt.seconds,

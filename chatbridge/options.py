@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
+from inspect import iscoroutinefunction
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
@@ -21,7 +22,7 @@ from chatbridge.config import is_reference, looks_secret
 from chatbridge.errors import BadOption, ConfigError, MissingSecret
 from chatbridge.secret import Secret, Veiled
 
-__all__ = ["CommonOptions", "OptionInfo", "describe_options", "option", "structure_options"]
+__all__ = ["CommonOptions", "OptionInfo", "check_hook", "describe_options", "option", "structure_options"]
 
 OptionsT = TypeVar("OptionsT", bound="CommonOptions")
 
@@ -70,7 +71,8 @@ class CommonOptions:
         "Seconds without news while an answer arrives.", default=60.0, validator=_SECONDS
     )
     settle_timeout: float = option(
-        "Seconds to look for a message in doubt in its conversation; 0 never looks by itself.",
+        "Seconds to look for a message in doubt in its conversation; 0 never looks by itself. "
+        "The answer to one that is found is waited for until the timeout.",
         default=30.0,
         validator=[_finite, validators.ge(0)],
     )
@@ -416,3 +418,18 @@ def _default_text(default: object) -> str | None:
     if isinstance(default, Enum):
         return str(default.value)
     return f"{default:.15g}" if isinstance(default, float) else str(default)
+
+
+def check_hook(name: str, hook: object) -> None:
+    """
+    Check that *hook* can be called where nothing waits for it.
+
+    Raises:
+        ConfigError: It cannot, or is a coroutine function, which would never run.
+    """
+    if hook is None:
+        return
+    call = getattr(hook, "__call__", None)  # noqa: B004 - of an object with an asynchronous one
+    if call is None or iscoroutinefunction(hook) or iscoroutinefunction(call):
+        kind = type(hook).__name__ if call is None else "coroutine function"
+        raise ConfigError(f"{name} takes a plain function that is given an event, not a {kind}")

@@ -84,6 +84,10 @@ class Order:
         lane.lock.release()
         self._leave(conversation_id, lane)
 
+    def is_held(self, conversation_id: str) -> bool:
+        """Tell whether somebody has the conversation's turn, or waits for it."""
+        return conversation_id in self._lanes
+
     def close(self) -> None:
         """Let nobody in any more; those who wait get UsageError at once."""
         self._closed = True

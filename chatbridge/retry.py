@@ -311,9 +311,9 @@ class Retrier:
             result = await attempt(())
         except Failure as failure:
             first = failure
-        except BaseException:
+        except BaseException as error:
             if watch is not None:
-                watch.cancelled(1, self._clock.now() - started)
+                watch.ended(1, error, self._clock.now() - started)
             raise
         else:
             self.bucket.give()
@@ -351,9 +351,9 @@ class Retrier:
         except Failure as failure:
             call.record(failure, self._clock.now() - started)
             raise
-        except BaseException:
+        except BaseException as error:
             if watch is not None:
-                watch.cancelled(len(call.attempts) + 1, self._clock.now() - started)
+                watch.ended(len(call.attempts) + 1, error, self._clock.now() - started)
             raise
         if watch is not None:
             watch.succeeded(len(call.attempts) + 1, self._clock.now() - started)

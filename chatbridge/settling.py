@@ -19,7 +19,7 @@ from attrs import define, field, frozen
 from chatbridge.domain import Message, Reply, Role
 from chatbridge.turns import Turn, TurnState
 
-__all__ = ["Finding", "Seen", "Trail", "find"]
+__all__ = ["Finding", "Seen", "Trail", "find", "fingerprint"]
 
 
 class Seen(Enum):
@@ -46,7 +46,8 @@ def fingerprint(message: Message) -> bytes:
     text = message.text
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
-    return blake2b(" ".join(text.replace("\0", "").split()).encode(), digest_size=16).digest()
+    plain = " ".join(text.replace("\0", "").split()).encode(errors="surrogatepass")
+    return blake2b(plain, digest_size=16).digest()
 
 
 def _fingerprints(messages: Iterable[Message]) -> Counter[bytes]:
@@ -78,12 +79,24 @@ class Trail:
             self._count(name, before, -1)
         self._count(name, turn, 1)
 
+    def doubt(self, turn: Turn) -> None:
+        """Take in a turn whose message may be one of those that were counted as there."""
+        name = fingerprint(turn.message)
+        self._count(name, turn, 1)
+        may_be_it = min(self.there[name], turn.sends)
+        self.there[name] -= may_be_it
+        self.perhaps[name] += may_be_it
+        self._tidy(name)
+
     def _count(self, name: bytes, turn: Turn, sign: int) -> None:
         if turn.state is TurnState.DELIVERED:
             self.there[name] += sign
             self.perhaps[name] += sign * (turn.sends - 1)
         elif turn.unsettled:
             self.perhaps[name] += sign * turn.sends
+        self._tidy(name)
+
+    def _tidy(self, name: bytes) -> None:
         for count in (self.there, self.perhaps):
             if not count[name]:
                 del count[name]
@@ -102,10 +115,10 @@ def find(turn: Turn, history: Sequence[Message], trail: Trail | None) -> Finding
         for place, message in enumerate(history)
         if message.role is Role.USER and fingerprint(message) == name
     ]
-    if not places:
-        return Finding(Seen.ABSENT)
     if trail is None:
-        return Finding(Seen.UNCLEAR)
+        return Finding(Seen.UNCLEAR if places else Seen.ABSENT)
+    if trail.there - _fingerprints(history):
+        return Finding(Seen.UNCLEAR)  # It shows less than there is.
     certain = trail.there[name]
     others = certain + trail.perhaps[name] - turn.sends
     if len(places) <= certain:

@@ -61,6 +61,7 @@ class ReplyStream:
         self._seen: list[StreamEvent] = []
         self._reply: Reply | None = None
         self._entered = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         # Whether this stream has the conversation's turn to speak.
         self._held = False
         self._reader: asyncio.Task[object] | None = None
@@ -73,7 +74,7 @@ class ReplyStream:
     async def __aenter__(self) -> Self:
         if self._entered:
             raise UsageError("a stream is entered once: each is one message")
-        self._entered = True
+        self._entered, self._loop = True, asyncio.get_running_loop()
         clock = self._bridge.clock
         until = clock.now() + self._bridge.options.timeout
         try:
@@ -197,7 +198,9 @@ class ReplyStream:
         try:
             await self._close_source()
             self._turn = None
-            reply = await self._bridge.deliveries.recover(turn, self._explained(failed), until)
+            reply = await self._bridge.deliveries.recover(
+                turn, self._explained(failed), self._delivery, until
+            )
         except ChatbridgeError as error:
             failed = error
         except BaseException:
@@ -214,7 +217,8 @@ class ReplyStream:
         turn, self._turn = self._turn, None
         try:
             if turn is not None:
-                await self._bridge.deliveries.failed(turn, failed)
+                failed = await self._bridge.deliveries.failed(turn, failed, self._delivery, self._shown)
+                self._bridge.deliveries.warn_of(failed)
         finally:
             await self._close()
         return failed
@@ -314,7 +318,8 @@ class ReplyStream:
         if self._held:
             self._held = False
             self._source = None  # The event loop closes it.
-            self._bridge.deliveries.dropped(self._conversation_id, self._turn, self._delivery, self._shown)
+            loop, turn = cast(asyncio.AbstractEventLoop, self._loop), self._turn
+            self._bridge.deliveries.dropped(loop, self._conversation_id, turn, self._delivery, self._shown)
             warnings.warn(
                 "a stream was dropped without being left", ResourceWarning, source=self, stacklevel=1
             )

@@ -50,7 +50,7 @@ class Turn:
         from_api: Whether the API itself reported a failure.
         waived: Whether the caller has said that the doubt may stand.
         sends: How often it was sent and may have arrived: more than once only by `resend`.
-        earlier: What was known of it before it was sent again.
+        earlier: The turn as it was before it was sent again.
     """
 
     id: str
@@ -63,7 +63,7 @@ class Turn:
     from_api: bool = False
     waived: bool = False
     sends: int = 1
-    earlier: TurnState | None = None
+    earlier: Turn | None = None
 
     @property
     def unsettled(self) -> bool:

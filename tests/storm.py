@@ -24,7 +24,7 @@ from chatbridge_adapters.kaziro.emulator import KaziroEmulator
 from chatbridge_adapters.mtmai.emulator import MtmaiEmulator
 from chatbridge_adapters.tachyon.emulator import TachyonEmulator
 
-__all__ = ["APIS", "LATEST", "StormClock", "Tally", "storm"]
+__all__ = ["APIS", "LATEST", "RUNS", "StormClock", "Tally", "storm"]
 
 APIS: dict[str, tuple[type[Emulator], dict[str, Any]]] = {
     "h2ogpte": (H2OGPTeEmulator, {}),
@@ -37,6 +37,12 @@ APIS: dict[str, tuple[type[Emulator], dict[str, Any]]] = {
 
 LATEST = 20.0
 """Seconds that an API may be at work after its connection was lost."""
+
+RUNS: list[tuple[str, float | None]] = [
+    *((api, None) for api in APIS),
+    *((api, LATEST + 1) for api in APIS if api not in {"kaziro", "mtmai"}),
+]
+"""Each API without `absent_after`, and with one where its conversations can be read back."""
 
 
 class StormClock(ManualClock):
@@ -80,6 +86,14 @@ class Tally:
         """Count the turns in one of *states* by their texts."""
         return Counter(turn.message.text for turn in self.turns if turn.state in states)
 
+    def sendings(self, *states: TurnState) -> Counter[str]:
+        """Count how often the turns in one of *states* may have arrived, by their texts."""
+        counts = Counter[str]()
+        for turn in self.turns:
+            if turn.state in states:
+                counts[turn.message.text] += turn.sends
+        return counts
+
     @property
     def lost(self) -> int:
         """How many messages are delivered by what is recorded, and not in the conversation."""
@@ -87,14 +101,14 @@ class Tally:
 
     @property
     def doubled(self) -> int:
-        """How many are in the conversation more often than there were messages."""
-        return (self.there - self.texts(*TurnState)).total()
+        """How many are in the conversation more often than they were sent by the caller's word."""
+        return (self.there - self.sendings(*TurnState)).total()
 
     @property
     def denied(self) -> int:
         """How many are certainly not sent or refused by what is recorded, and yet in the conversation."""
         arrived = {TurnState.DELIVERED, TurnState.ACCEPTED, TurnState.UNKNOWN}
-        return (self.there - self.texts(*arrived)).total()
+        return (self.there - self.sendings(*arrived)).total()
 
 
 @asynccontextmanager
@@ -166,9 +180,9 @@ async def _say(dice: random.Random, chat: Chat, text: str) -> None:
             return
 
 
-async def _send(chat: Chat, message: Message) -> bool:
+async def _send(chat: Chat, message: Message, *, resend: bool = False) -> bool:
     try:
-        await chat.send(message)
+        await chat.send(message, resend=resend)
     except ChatbridgeError as error:
         return error.retryable
     return False
@@ -185,13 +199,15 @@ async def _stream(chat: Chat, message: Message) -> bool:
 
 
 async def _go_on(dice: random.Random, chat: Chat) -> None:
-    """Settle what is in doubt, or let it stand."""
+    """Settle what is in doubt, send it again, or let it stand."""
     for turn in await chat.turns():
         if not turn.blocks:
             continue
         if SettleBy.READ_BACK in chat.bridge.profile.settle_by and dice.random() < 0.5:
             with suppress(ChatbridgeError):
                 await chat.settle(wait=dice.choice([0.0, 1.0, 30.0]))
+        elif dice.random() < 0.3:
+            await _send(chat, turn.message, resend=True)
         await chat.waive(turn)
 
 

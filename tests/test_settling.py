@@ -31,15 +31,17 @@ from chatbridge import (
     connect,
 )
 from chatbridge.backend import SettleBy
-from chatbridge.deliveries import Deliveries
+from chatbridge.book import Book
 from chatbridge.domain import Reply
 from chatbridge.errors import AnswerLostTimeout, AuthFailed, BadAnswer, Outcome, Unavailable
 from chatbridge.options import CommonOptions
+from chatbridge.search import Search
 from chatbridge.settling import Seen, Trail, find
 from chatbridge.testing.clock import ManualClock
 from chatbridge.testing.emulator import Emulator, serve
 from chatbridge.testing.fake import FakeBackend
 from chatbridge.testing.faults import Fault
+from chatbridge.trails import Trails
 from chatbridge_adapters.datamonkey.emulator import DatamonkeyEmulator
 from chatbridge_adapters.h2ogpte.emulator import H2OGPTeEmulator
 from chatbridge_adapters.tachyon.emulator import TachyonEmulator
@@ -583,7 +585,7 @@ async def test_what_is_in_doubt_counts_when_a_conversation_is_read_anew(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else it would be taken for the next message of the same text, should it come late."""
-    monkeypatch.setattr(Deliveries, "KNOWN", 1)
+    monkeypatch.setattr(Trails, "KNOWN", 1)
     slow = Slow()
     bridge = Bridge(slow, clock=clock)
     chat = await bridge.create()
@@ -603,7 +605,7 @@ async def test_what_is_in_doubt_counts_when_a_conversation_is_read_anew(
 async def test_a_message_whose_end_is_forgotten_is_given_its_time_anew(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Deliveries, "KNOWN", 1)
+    monkeypatch.setattr(Book, "KNOWN", 1)
     slow = Slow(absent_after=60.0)
     bridge = Bridge(slow, clock=clock, options=CommonOptions(settle_timeout=0, absent_after=60.0))
     chats = [await bridge.create() for _ in range(2)]
@@ -733,7 +735,7 @@ async def test_what_was_waived_is_looked_for_once(clock: Clock) -> None:
 async def test_conversations_that_were_not_spoken_in_for_long_are_read_anew(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Deliveries, "KNOWN", 2)
+    monkeypatch.setattr(Trails, "KNOWN", 2)
     slow = Slow()
     bridge = Bridge(slow, clock=clock)
     first, second, third = [await bridge.create() for _ in range(3)]
@@ -784,7 +786,7 @@ async def test_where_a_conversation_is_not_known_an_equal_text_may_be_an_old_one
     chat = Bridge(slow, clock=clock).open((await FakeBackend.create_conversation(slow)).id)
     slow.keep(chat, QUESTION, ANSWER)
     if problem is None:
-        monkeypatch.setattr(Deliveries, "LEARNED", 1)
+        monkeypatch.setattr(Search, "LEARNED", 1)
     else:
         slow.fails["messages"] = problem
     await chat.send("Hello")

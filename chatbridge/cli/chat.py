@@ -36,7 +36,7 @@ HELP = """\
 /open N|ID     go on with one of them: its number in the list, or its id
 /title TEXT    give this conversation a title
 /settle        look again for messages and answers that were lost on the way
-/waive         leave in doubt what arrived, so that the next message may go
+/waive         leave in doubt whether it arrived, so that the next message may go
 /quit          leave, as Ctrl-D does; the conversation stays
 //TEXT         send a message that begins with '/'
 Ctrl-C leaves an answer, or at the prompt the program."""

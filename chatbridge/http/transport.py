@@ -32,7 +32,7 @@ from chatbridge.http.failures import failed_reading, failed_to_connect, failed_w
 from chatbridge.http.headers import request_id
 from chatbridge.http.limiter import Limiter
 from chatbridge.observe import OnAttempt
-from chatbridge.options import CommonOptions
+from chatbridge.options import CommonOptions, check_hook
 from chatbridge.retry import Failure, Kind, Retrier, TokenBucket, outcome_of
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class _Exchange:
     first_byte_timeout: float
     delivery: Delivery | None = None
     tracker: Any = None
-    before: Outcome = Outcome.NOT_SENT
+    before: Outcome | None = None
     connecting: bool = False
     connected: bool = False
     answered: bool = False
@@ -235,6 +235,7 @@ class Transport:
         limits: Limits | None = None,
         on_attempt: OnAttempt | None = None,
     ) -> None:
+        check_hook("on_attempt", on_attempt)
         self.base_url = base_url
         self.options = options
         self.clock: Clock = SystemClock() if clock is None else clock
@@ -300,6 +301,9 @@ class Transport:
             Failure: There is no answer. A refusal is one.
         """
         self._check(deadline)
+        delivery = current_delivery()
+        if delivery is not None:
+            delivery.begin()
         await self.limiter.acquire(deadline)
         exchange = self._exchange(endpoint.kind, request, deadline)
         token = _exchange.set(exchange)
@@ -373,7 +377,8 @@ class Transport:
             # Of aiohttp 3.14.4 and later; a small body leaves in one piece.
             make = getattr(aiohttp, "UploadTracker", None)
             tracker = None if make is None else make()
-        delivery = None if kind.by_id else current_delivery()
+        # What is written may be the message, for all that is known here.
+        delivery = None if kind is Kind.READ else current_delivery()
         return _Exchange(
             self.clock,
             self.clock.timeout_at(min(deadline, now + options.first_byte_timeout)),
@@ -382,7 +387,7 @@ class Transport:
             options.first_byte_timeout,
             delivery,
             tracker,
-            Outcome.NOT_SENT if delivery is None else delivery.outcome,
+            None if delivery is None else delivery.outcome,
         )
 
     async def _head(

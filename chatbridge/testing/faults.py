@@ -30,7 +30,8 @@ class Fault:
         error: The API's words: in the error body of *status*; with *cut_after*, in a line that ends the
             stream (an answer that is no stream becomes a 500).
         kept: What a send leaves in the history. By default nothing with *status* and a drop before, the
-            question with an error line, else the whole turn. Other operations know only nothing and all.
+            question with an error line, else the whole turn. Other operations know only nothing and all, and
+            an API that stores a turn as a whole has no question alone.
         hold: The fault strikes only once this event is set; alone it delays processing.
         reached: Set when the request waits for *hold*.
     """

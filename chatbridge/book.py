@@ -1,0 +1,101 @@
+"""The turns of one bridge, as they are written down and told of."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final, TypedDict, Unpack
+
+from attrs import evolve
+
+from chatbridge.clock import Clock
+from chatbridge.domain import Reply
+from chatbridge.observe import run_hook
+from chatbridge.text import printable
+from chatbridge.trails import Trails
+from chatbridge.turns import Ledger, Turn, TurnEvent, TurnState
+
+__all__ = ["OVER", "Book", "OnTurn"]
+
+_log = logging.getLogger("chatbridge.turns")
+
+OnTurn = Callable[[TurnEvent], object]
+"""Is told of every change of a turn."""
+
+OVER: Final = frozenset({TurnState.NOT_SENT, TurnState.REFUSED})
+"""The states of messages that certainly are not in the conversation."""
+
+
+class _Changes(TypedDict, total=False):
+    partial: str
+    from_api: bool
+    reply: Reply | None
+
+
+class Book:
+    """
+    Writes turns into a ledger and into the trails of their conversations, and tells of each change.
+
+    Attributes:
+        ledger: What keeps the turns.
+        trails: What is known to be in each conversation.
+    """
+
+    # Of how many messages in doubt it is remembered when they were last under way.
+    KNOWN = 1000
+
+    def __init__(
+        self, provider: str, ledger: Ledger, trails: Trails, clock: Clock, on_turn: OnTurn | None
+    ) -> None:
+        self.ledger = ledger
+        self.trails = trails
+        self._provider = provider
+        self._clock = clock
+        self._on_turn = on_turn
+        self._ends: OrderedDict[str, float] = OrderedDict()
+
+    def ended(self, turn: Turn) -> float:
+        """Say when *turn* was last under way; it may have been until now where that is not remembered."""
+        return self._ends.setdefault(turn.id, self._clock.now())
+
+    async def change(self, turn: Turn, state: TurnState, **changes: Unpack[_Changes]) -> Turn:
+        """Record that *turn* is in *state*; one that was sent again in vain is as it was before."""
+        before = turn
+        if state in OVER and turn.earlier is not None:
+            # This time it did not arrive; what was known of the times before is known still.
+            turn, changes = turn.earlier, {}
+            state = turn.state
+        if state in {TurnState.UNKNOWN, TurnState.ACCEPTED}:
+            self._ends[turn.id] = self._clock.now()
+            if len(self._ends) > self.KNOWN:
+                self._ends.popitem(last=False)
+        else:
+            self._ends.pop(turn.id, None)
+        turn = await self.waived(evolve(turn, state=state, **changes))
+        return await self.record(turn, before)
+
+    async def waived(self, turn: Turn) -> Turn:
+        """Take in that the caller has waived *turn* meanwhile."""
+        known = await self.ledger.find(turn.conversation_id, turn.id)
+        return evolve(turn, waived=True) if known is not None and known.waived else turn
+
+    async def record(self, turn: Turn, before: Turn | None) -> Turn:
+        """Record *turn* in place of what it was *before*."""
+        self.trails.record(turn, before)
+        await self.ledger.record(turn)
+        if self._on_turn is not None:
+            state = None if before is None or turn.state is TurnState.PENDING else before.state
+            run_hook(self._on_turn, TurnEvent(self._provider, turn, state))
+        return turn
+
+    def warn(self, turn: Turn, why: str) -> None:
+        """Log that *turn* is in doubt, if it is."""
+        if turn.state is TurnState.UNKNOWN:
+            _log.warning(
+                "%s: whether message %s arrived in conversation %s is not known: %s",
+                self._provider,
+                printable(turn.id),
+                printable(turn.conversation_id),
+                why,
+            )
