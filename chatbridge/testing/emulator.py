@@ -7,6 +7,7 @@ An emulator says how its API answers: it lists operations, each with a handler t
 
 from __future__ import annotations
 
+import asyncio
 import re
 import uuid
 from abc import ABC, abstractmethod
@@ -79,6 +80,7 @@ class Emulator(ABC):
         responder: Answers what is said.
         now: The clock, in UTC.
         ids: Where fresh ids come from.
+        sleep: How the delay of a fault passes; a test gives its clock's.
         calls: Every request so far, oldest first.
         faults: The planned faults that have not struck, each with the operation it waits for (None: any).
         crashes: What handlers raised by mistake; each was answered with a 500.
@@ -92,6 +94,7 @@ class Emulator(ABC):
     responder: Responder = respond
     now: Callable[[], datetime] = _real_time
     ids: Callable[[], uuid.UUID] = uuid.uuid4
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
     calls: list[Call] = field(init=False, factory=list[Call])
     faults: list[tuple[str | None, Fault]] = field(init=False, factory=list[tuple[str | None, Fault]])
     crashes: list[Exception] = field(init=False, factory=list[Exception])
@@ -180,7 +183,7 @@ class Emulator(ABC):
         call = self._record(request, operation.id, await request.read())
         fault = self._next_fault(operation.id)
         if fault.drop not in {"after", "during"} and fault.cut_after is None:
-            await fault.wait()
+            await fault.wait(self.sleep)
         if fault.drop == "before":
             return _abort(request)
         if fault.status is not None:
@@ -190,12 +193,12 @@ class Emulator(ABC):
         answer = await self._process(operation, call)
         if fault.drop == "during":
             gone = _abort(request)
-            await fault.wait()
+            await fault.wait(self.sleep)
             self._keep(answer, fault)
             return gone
         if fault.drop == "after":
             self._keep(answer, fault)
-            await fault.wait()
+            await fault.wait(self.sleep)
             return _abort(request)
         return await self._send(request, call, answer, fault)
 
@@ -233,7 +236,7 @@ class Emulator(ABC):
         self, request: web.Request, call: Call, answer: Answer, fault: Fault
     ) -> web.StreamResponse:
         if fault.cut_after is not None and fault.error is not None and not answer.streamed:
-            await fault.wait()
+            await fault.wait(self.sleep)
             self._keep(answer, fault)
             answer, fault = self.error(500, fault.error), Fault()
         whole = not answer.streamed and fault.cut_after is None
@@ -256,7 +259,7 @@ class Emulator(ABC):
             await response.prepare(request)
             await _write(response, shown)
         if fault.cut_after is not None:
-            await fault.wait()
+            await fault.wait(self.sleep)
             if fault.cut != "resume":
                 self._keep(answer, fault)
                 return await self._cut(request, response, fault)
