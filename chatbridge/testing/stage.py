@@ -1,0 +1,213 @@
+"""Who answers in a dialogue: a bot or a backend, and what can be done to it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Protocol, cast, runtime_checkable
+
+from attrs import define, field, frozen
+
+from chatbridge.bridge import Bridge, connect
+from chatbridge.chat import Chat
+from chatbridge.config import BackendURL
+from chatbridge.errors import ChatbridgeError, UsageError
+from chatbridge.testing.faults import Fault
+from chatbridge.testing.script import Expect, Expectation, Expected, ExpectError, ExpectStream
+from chatbridge.text import quoted
+from chatbridge.turns import TurnState
+
+__all__ = ["RECORDED", "Answered", "Bot", "Partner", "Speaker", "Stage", "Target"]
+
+Bot = Callable[[Bridge, str], Awaitable[str] | AsyncIterator[str]]
+"""
+Answers what a user says, whole or, as an asynchronous generator does, in pieces.
+
+It is given the bridge to the backend that goes on; a bot with a memory is an object with `__call__`.
+"""
+
+Target = Bridge | Chat | BackendURL | str
+"""What a dialogue is run against: what is not open yet is opened for the run."""
+
+
+@runtime_checkable
+class Partner(Protocol):
+    """What faults can be planned at, such as an emulator; each strikes one request."""
+
+    def fail(self, fault: Fault, /) -> object:
+        """Plan *fault* for the next message."""
+        ...
+
+
+class _Recorded:
+    def fail(self, fault: Fault, /) -> None:
+        pass
+
+
+RECORDED: Partner = _Recorded()
+"""The partner of a run against a recording, which has the faults already."""
+
+
+@frozen
+class Answered:
+    """
+    What came of a message.
+
+    Attributes:
+        pieces: What was streamed, until the error if there is one.
+        streamed: Whether it is to be shown in its pieces.
+    """
+
+    text: str = ""
+    pieces: tuple[str, ...] = ()
+    error: Exception | None = None
+    streamed: bool = False
+
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """Show it in a transcript."""
+        pieces = [piece for piece in self.pieces if piece.strip()]
+        shown = str(ExpectStream(tuple(pieces)) if self.streamed and pieces else Expect(self.text))
+        if self.error is None:
+            return (shown,)
+        failed = f"<! {type(self.error).__name__}: {self.error}"
+        return (shown, failed) if self.text else (failed,)
+
+    def keeps(self, step: Expectation) -> bool:
+        """Say whether it is what *step* expects."""
+        match step:
+            case Expect():
+                return _fits(step.answer, self.text)
+            case ExpectError():
+                found = isinstance(self.error, step.kind)
+                return found and (step.match is None or _fits(step.match, str(self.error)))
+            case ExpectStream():
+                pieces = [piece.strip() for piece in self.pieces if piece.strip()]
+                if len(step.pieces) == 1:
+                    return len(pieces) > 1 and _fits(step.pieces[0], self.text.strip())
+                return len(pieces) == len(step.pieces) and all(map(_fits, step.pieces, pieces))
+
+
+def _fits(expected: Expected, text: str) -> bool:
+    if isinstance(expected, str):
+        return expected == text
+    return expected.search(text) is not None if isinstance(expected, re.Pattern) else expected(text)
+
+
+@define(eq=False)
+class Speaker:
+    """What answers over one bridge: the bot, or without one the backend, in one conversation."""
+
+    bot: Bot | None
+    bridge: Bridge
+    partner: Partner | None
+    chat: Chat | None = None
+
+    async def answer(self, text: str, faults: Sequence[Fault], *, streamed: bool) -> Answered:
+        """
+        Have *text* answered, with *faults* planned for it.
+
+        Raises:
+            UsageError: Nothing plans faults, or the bot answered with something else than text.
+        """
+        try:
+            if self.bot is None and self.chat is None:
+                self.chat = await self.bridge.create()
+        except ChatbridgeError as error:
+            return Answered(error=error)
+        self._plan(faults)
+        pieces: list[str] = []
+        try:
+            whole = cast(object, await self._ask(text, pieces, streamed=streamed))
+        except Exception as error:  # noqa: BLE001 - an error may be expected
+            return Answered("".join(pieces), tuple(pieces), error, streamed)
+        if not isinstance(whole, str):
+            raise UsageError(f"the bot answered with a {type(whole).__name__}; a bot's answer is a str")
+        return Answered(whole, tuple(pieces), streamed=streamed)
+
+    async def _ask(self, text: str, pieces: list[str], *, streamed: bool) -> str:
+        """Give the whole answer; what is streamed goes to *pieces* as it arrives."""
+        if self.bot is None:
+            chat = cast(Chat, self.chat)
+            if not streamed:
+                return (await chat.send(text)).text
+            async with chat.stream(text) as stream:
+                await _collect(stream.text(), pieces)
+            return stream.reply.text
+        answer = self.bot(self.bridge, text)
+        if not isinstance(answer, AsyncIterator):
+            return await answer
+        try:
+            await _collect(answer, pieces)
+        finally:
+            if isinstance(answer, AsyncGenerator):
+                await cast("AsyncGenerator[str]", answer).aclose()
+        return "".join(pieces)
+
+    def _plan(self, faults: Sequence[Fault]) -> None:
+        backend: object = self.bridge.backend
+        partner = self.partner or (backend if isinstance(backend, Partner) else None)
+        for fault in faults:
+            if partner is None:
+                raise UsageError(
+                    f"nothing can plan a fault for {self.bridge.profile.name}: give the run its emulator as "
+                    "partner (in partners, for a backend that is switched to), or RECORDED for a recording"
+                )
+            partner.fail(fault)
+
+    async def waive(self, error: Exception | None) -> None:
+        """Let the doubt that an expected *error* leaves stand; a bot does so itself, if it wants to."""
+        turn = error.turn if isinstance(error, ChatbridgeError) else None
+        if self.chat is not None and turn is not None and turn.state is TurnState.UNKNOWN:
+            await self.chat.waive(turn)
+
+
+async def _collect(source: AsyncIterator[str], pieces: list[str]) -> None:
+    async for piece in source:
+        pieces.append(piece)  # noqa: PERF401 - what came before an error is kept
+
+
+@define(eq=False)
+class Stage:
+    """Who can speak in a run, each opened when first needed."""
+
+    bot: Bot | None
+    stack: AsyncExitStack
+    backends: Mapping[str, Target]
+    partners: Mapping[str, Partner]
+    _speakers: dict[Bridge | Chat | str | None, Speaker] = field(
+        init=False, factory=dict["Bridge | Chat | str | None", Speaker]
+    )
+
+    async def go_on(self, name: str) -> Speaker:
+        """
+        Give who speaks after a switch to *name*.
+
+        Raises:
+            UsageError: It is no backend that was given, nor a config string.
+        """
+        if name not in self.backends and ":" not in name:
+            given = ", ".join(map(quoted, self.backends)) or "none"
+            raise UsageError(
+                f"the dialogue goes on with {quoted(name)}, and the backends given to its run are: {given}"
+            )
+        return await self.open(self.backends.get(name, name), self.partners.get(name), name)
+
+    async def open(self, target: Target, partner: Partner | None, name: str | None = None) -> Speaker:
+        """Give who speaks over *target*: always the same by one name, bridge or chat."""
+        known = target if isinstance(target, Bridge | Chat) else name
+        if known not in self._speakers:
+            self._speakers[known] = await self._open(target, partner)
+        return self._speakers[known]
+
+    async def _open(self, target: Target, partner: Partner | None) -> Speaker:
+        if isinstance(target, Chat):
+            if self.bot is not None:
+                raise UsageError(
+                    "a bot opens conversations itself: run the dialogue on the bridge, not on a chat"
+                )
+            return Speaker(None, target.bridge, partner, target)
+        if isinstance(target, Bridge):
+            return Speaker(self.bot, target, partner)
+        return Speaker(self.bot, await self.stack.enter_async_context(connect(target)), partner)
