@@ -25,7 +25,17 @@ from chatbridge.observe import OnAttempt
 from chatbridge.options import CommonOptions, structure_options
 from chatbridge.secret import Veiled
 
-__all__ = ["GROUP", "Adapter", "Defaults", "InProcess", "Target", "backend_names", "load_adapter", "resolve"]
+__all__ = [
+    "GROUP",
+    "Adapter",
+    "Defaults",
+    "InProcess",
+    "Target",
+    "backend_names",
+    "declared_profile",
+    "load_adapter",
+    "resolve",
+]
 
 GROUP = "chatbridge.backends"
 
@@ -154,6 +164,29 @@ def load_adapter(name: str) -> Adapter:
             return adapter
         problem = f"{values[0]} is not a chatbridge Adapter"
     raise ConfigError(f"the backend {name!r} is installed and cannot be loaded: {problem}", provider=name)
+
+
+def declared_profile(url: BackendURL) -> Profile:
+    """
+    Tell what the backend of *url* can do by itself; options that it requires may be missing.
+
+    Raises:
+        ConfigError: There is none, or an option is wrong.
+    """
+    adapter = load_adapter(url.scheme)
+    given = dict(url.options)
+    if url.model is not None and adapter.defaults.model_option is not None:
+        given[adapter.defaults.model_option] = url.model
+    options = structure_options(
+        adapter.options,
+        given,
+        {},
+        backend=adapter.name,
+        env=adapter.defaults.env,
+        environ={},
+        complete=False,
+    )
+    return adapter.profile(options)
 
 
 def _is_loopback(host: str) -> bool:

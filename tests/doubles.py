@@ -21,14 +21,14 @@ from chatbridge.domain import (
     TextDelta,
 )
 from chatbridge.order import Order
-from chatbridge.testing.fake import PROFILE, FakeBackend
+from chatbridge.testing.memory import EVERYTHING, MemoryBackend
 from chatbridge.testing.responder import pieces
 
 Step = StreamEvent | BaseException | asyncio.Event
 """What a scripted stream does next: yield an event, fail, or wait."""
 
 
-class Double(FakeBackend):
+class Double(MemoryBackend):
     """
     The fake backend with a narrower profile, which notes every call and waits or fails where it is told.
 
@@ -48,14 +48,14 @@ class Double(FakeBackend):
         self,
         *,
         without: Iterable[Feature] = (),
-        options: Iterable[str] = PROFILE.options,
+        options: Iterable[str] = EVERYTHING.options,
         instead: Mapping[Feature, str] | None = None,
     ) -> None:
         super().__init__()
         lacking = dict.fromkeys(without, Support.UNSUPPORTED)
         # It cannot be read back, so that a failure stays what it was.
         unsettled: dict[str, Any] = {"settle_by": (), "absent_after": None}
-        narrowed = evolve(PROFILE.with_features(lacking), name="double", options=options, **unsettled)
+        narrowed = evolve(EVERYTHING.with_features(lacking), name="double", options=options, **unsettled)
         self._profile = evolve(narrowed, instead=instead or {})
         self.calls: list[str] = []
         self.sent: list[tuple[str, Message, SendOptions]] = []

@@ -29,7 +29,7 @@ from chatbridge.domain import (
 )
 from chatbridge.errors import NotFound
 from chatbridge.registry import backend_names, load_adapter
-from chatbridge.testing import fake
+from chatbridge.testing import answers, fake, memory
 from chatbridge.testing.contract import ChatBackendContract, Result
 from chatbridge.testing.emulator import Emulator, Fault
 from chatbridge.testing.fake import FakeBackend
@@ -292,7 +292,8 @@ EXTRA_RULE = "Refuse an `extra` that no API has, by name and before any I/O"
 def test_a_broken_rule_that_belongs_to_no_claim_makes_it_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     """It rejects an unknown `extra` late, and does what it does not claim."""
     install(monkeypatch, fake="chatbridge.testing.fake:ADAPTER")
-    monkeypatch.setattr(fake, "check_extra", pass_over)
+    monkeypatch.setattr(memory, "check_extra", pass_over)
+    monkeypatch.setattr(FakeBackend, "_need", pass_over)
     monkeypatch.setattr(fake, "PROFILE", fake.PROFILE.with_features({Feature.GET: Support.UNSUPPORTED}))
     result = check(1, run("demo"))
     broken = re.findall(
@@ -368,7 +369,7 @@ def test_where_nobody_keeps_the_context_none_is_asked_for(monkeypatch: pytest.Mo
     def forgetful(said: str, _: object) -> str:
         return f"You said {said!r}."
 
-    monkeypatch.setattr(fake, "respond", forgetful)
+    monkeypatch.setattr(answers, "respond", forgetful)
     assert 1 == run("demo").exit_code
     monkeypatch.setattr(fake, "PROFILE", evolve(fake.PROFILE, context=ContextOwner.NONE))
     check(0, run("demo"))

@@ -2,39 +2,16 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 
 import pytest
-from attrs import evolve
-from hypothesis import given
-from hypothesis import strategies as st
 
 from chatbridge import (
-    AuthFailed,
     Bridge,
-    ChatbridgeError,
-    Conversation,
-    DeliveryUnknown,
-    Message,
-    RateLimited,
-    Reply,
-    SendOptions,
-    StreamCut,
-    UsageError,
     connect,
-    errors,
 )
-from chatbridge.testing.clock import ManualClock
-from chatbridge.testing.cues import Cue
-from chatbridge.testing.dialogue import RECORDED, BadScript, Dialogue, DialogueMismatch, say
-from chatbridge.testing.emulator import Fault, serve
-from chatbridge.testing.fake import FakeBackend
-from chatbridge.testing.script import Expect, ExpectError, ExpectStream, Fail, Say, Step, Switch
-from chatbridge_adapters.h2ogpte.emulator import H2OGPTeEmulator
-from chatbridge_adapters.kaziro.emulator import KaziroEmulator
+from chatbridge.testing.dialogue import Dialogue, DialogueMismatch, say
 
 Reach = Callable[..., Awaitable[Bridge]]
 

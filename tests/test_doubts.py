@@ -34,7 +34,7 @@ from chatbridge.errors import BadOption, ConnectFailed, NotFound, OverloadedTime
 from chatbridge.http import Transport
 from chatbridge.options import CommonOptions
 from chatbridge.testing.clock import ManualClock
-from chatbridge.testing.fake import FakeBackend
+from chatbridge.testing.memory import MemoryBackend
 from chatbridge.trails import Trails
 from chatbridge.turns import MemoryLedger
 from doubles import Double, turns_of_the_loop
@@ -69,7 +69,7 @@ def bridge_to(backend: Double, **options: Any) -> Bridge:
 
 async def elsewhere(backend: Double, bridge: Bridge) -> Chat:
     """Open a conversation that the bridge did not create."""
-    return bridge.open((await FakeBackend.create_conversation(backend)).id)
+    return bridge.open((await MemoryBackend.create_conversation(backend)).id)
 
 
 async def in_doubt(chat: Chat, backend: Double, text: str = "Hi", **options: Any) -> DeliveryUnknown:

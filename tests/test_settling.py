@@ -39,8 +39,8 @@ from chatbridge.search import Search
 from chatbridge.settling import Seen, Trail, find
 from chatbridge.testing.clock import ManualClock
 from chatbridge.testing.emulator import Emulator, serve
-from chatbridge.testing.fake import FakeBackend
 from chatbridge.testing.faults import Fault
+from chatbridge.testing.memory import MemoryBackend
 from chatbridge.trails import Trails
 from chatbridge_adapters.datamonkey.emulator import DatamonkeyEmulator
 from chatbridge_adapters.h2ogpte.emulator import H2OGPTeEmulator
@@ -556,7 +556,7 @@ async def test_a_history_with_warnings_that_are_errors_is_one_that_cannot_be_rea
     clock: Clock, asked: Any
 ) -> None:
     slow = Slow()
-    made = await FakeBackend.create_conversation(slow)
+    made = await MemoryBackend.create_conversation(slow)
     chat = Bridge(slow, clock=clock).open(made.id)
     slow.fails["messages"] = AnswerWarning("halves of characters")
     await asked(chat, "Hello")
@@ -622,7 +622,7 @@ async def test_a_message_whose_end_is_forgotten_is_given_its_time_anew(
 
 async def test_a_stream_that_is_cancelled_before_it_begins_leaves_no_turn(clock: Clock) -> None:
     slow = Slow()
-    chat = Bridge(slow, clock=clock).open((await FakeBackend.create_conversation(slow)).id)
+    chat = Bridge(slow, clock=clock).open((await MemoryBackend.create_conversation(slow)).id)
     slow.gates["messages"] = asyncio.Event()
     task = asyncio.create_task(chat.stream("Hi").__aenter__())
     await turns_of_the_loop()
@@ -783,7 +783,7 @@ async def test_where_a_conversation_is_not_known_an_equal_text_may_be_an_old_one
 ) -> None:
     """It is too long, or cannot be read, which may pass; of a text that is nowhere there is no doubt."""
     slow = Slow(absent_after=0.0)
-    chat = Bridge(slow, clock=clock).open((await FakeBackend.create_conversation(slow)).id)
+    chat = Bridge(slow, clock=clock).open((await MemoryBackend.create_conversation(slow)).id)
     slow.keep(chat, QUESTION, ANSWER)
     if problem is None:
         monkeypatch.setattr(Search, "LEARNED", 1)

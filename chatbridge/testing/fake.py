@@ -1,59 +1,56 @@
 """
-A backend that lives in the process: every feature, no network, the same answers each time.
+A backend that lives in the process: every feature or those of a profile, answers and failures as planned.
 
-It answers as the emulators do, counting the turns and quoting the message before. Its clock starts
-in 2025 and moves on a second at each look.
+    fake = FakeBackend(answers=["Hi!", "Bye."])
+    async with fake.bridge() as bridge:
+        fake.fail(Fault(drop="after"), operation="send", nth=2)
+        ...
+    fake.assert_sent("hello")
+
+As a config string it is `fake:`, with the options of `FakeOptions`. Time is its own: nothing sleeps.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing
-from datetime import UTC, datetime, timedelta
-from itertools import count
-from typing import Any, cast
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
-from attrs import AttrsInstance, asdict, define, evolve, field, fields, frozen, has
+from attrs import evolve, frozen
 
-from chatbridge.backend import (
-    ContextOwner,
-    Feature,
-    Profile,
-    SettleBy,
-    Stores,
-    Support,
-    check_extra,
-    select_messages,
-)
-from chatbridge.domain import (
-    Conversation,
-    Finished,
-    FinishReason,
-    Message,
-    Part,
-    PartAdded,
-    Reasoning,
-    ReasoningDelta,
-    Reference,
-    Reply,
-    Role,
-    SendOptions,
-    Started,
-    StreamEvent,
-    Text,
-    TextDelta,
-    ToolCall,
-    Usage,
-)
-from chatbridge.errors import NotFound, UsageError
+from chatbridge.backend import Feature, Profile, SettleBy
+from chatbridge.bridge import Bridge
+from chatbridge.clock import Clock
+from chatbridge.config import BackendURL
+from chatbridge.deliveries import OnTurn
+from chatbridge.domain import Conversation, Message, Reply, SendOptions, StreamEvent, TextDelta
+from chatbridge.errors import BadOption, ConfigError, Phase, UsageError
 from chatbridge.options import CommonOptions, option
-from chatbridge.registry import Adapter, Defaults
-from chatbridge.testing.responder import Exchange, pieces, respond
+from chatbridge.registry import Adapter, Defaults, InProcess, declared_profile
+from chatbridge.retry import Failure, Kind
+from chatbridge.testing.answers import Given, Heard, Pieces, as_answers, echo, shown
+from chatbridge.testing.clock import ManualClock
+from chatbridge.testing.dialogue import Dialogue
+from chatbridge.testing.exchange import Kept
+from chatbridge.testing.faults import Fault
+from chatbridge.testing.line import MESSAGES, FakeCall, Line
+from chatbridge.testing.memory import EVERYTHING, MemoryBackend, events_of
+from chatbridge.text import quoted
 
-__all__ = ["ADAPTER", "FakeBackend", "FakeOptions"]
+__all__ = ["ADAPTER", "FakeBackend", "FakeCall", "FakeOptions", "Fault"]
+
+T = TypeVar("T")
 
 NAME = "fake"
+PROFILE = EVERYTHING
+
+_READS = frozenset({"get_conversation", "list_conversations", "list_messages"})
+_OPERATIONS = (
+    "create_conversation", "get_conversation", "list_conversations", "rename_conversation",
+    "delete_conversation", "list_messages", *MESSAGES,
+)  # fmt: skip
+_PLAN = re.compile(r"(?P<word>[^@*]+)(?:\*(?P<times>[1-9][0-9]{0,3}))?(?:@(?P<nth>[1-9][0-9]{0,5}))?")
 
 
 @frozen(kw_only=True)
@@ -64,43 +61,141 @@ class FakeOptions(CommonOptions):
     reply: str | None = option(
         "The answer to everything, in place of the usual one.", default=None, empty=True
     )
+    echo: bool = option("Answer with what was said.", default=False)
+    script: str | None = option(
+        "A file of what is said and what is answered, written as a dialogue.", default=None
+    )
+    profile: str | None = option(
+        "A backend, by its name or config string, that it is like: it has the features of that one.",
+        default=None,
+    )
+    fail: str | None = option(
+        "What goes wrong with messages, with commas: lost, unsent, cut:PIECES, slow:SECONDS or a status; "
+        "429*2 strikes twice, lost@3 the third message.",
+        default=None,
+    )
+    delay: float = option("Seconds, of its own time, that each answer takes.", default=0.0)
 
 
-PROFILE = Profile(
-    NAME,
-    dict.fromkeys(Feature, Support.NATIVE),
-    options={attribute.name for attribute in fields(SendOptions)} - {"include", "extra"},
-    context=ContextOwner.SERVER,
-    stores=Stores.WITH,
-    settle_by={SettleBy.READ_BACK},
-    absent_after=0.0,
-    notes=(
-        "temperature, top_p, seed, tool_choice and response_format change nothing: it answers by rule.",
-        "It reasons where `extra` says reasoning=true, and calls a tool that the message names.",
-        "Conversations are gone with the bridge.",
-    ),
-)
+class FakeBackend(MemoryBackend):
+    """
+    A fake of any chat API.
 
+    Args:
+        options: What a config string would say; what is given beside it wins.
+        place: The clock to live by, and who is told of attempts; by default a clock of its own, where waiting
+            costs no time.
+        answers: What it says, by `chatbridge.testing.answers.as_answers`.
+        profile: What it can do; by default everything.
 
-@define(eq=False)
-class _Kept:
-    conversation: Conversation
-    messages: list[Message] = field(factory=list[Message])
+    Attributes:
+        options: The same.
+        clock: The clock that it lives by.
 
+    Raises:
+        ConfigError: The options contradict each other, or what they name is not there.
+    """
 
-class FakeBackend:
-    """Keeps conversations in memory and answers by rule."""
-
-    def __init__(self, options: FakeOptions | None = None, _: object = None) -> None:
+    def __init__(
+        self,
+        options: FakeOptions | None = None,
+        place: InProcess | None = None,
+        *,
+        answers: Given | None = None,
+        profile: Profile | None = None,
+    ) -> None:
         self.options = FakeOptions() if options is None else options
-        self._kept: dict[str, _Kept] = {}
-        self._numbers = count(1)
-        self._seconds = count()
+        self.clock: Clock = ManualClock() if place is None else place.clock
+        super().__init__(
+            _profile_of(self.options) if profile is None else profile,
+            as_answers(_given(self.options) if answers is None else answers),
+            self.options.model,
+        )
+        hook = None if place is None else place.on_attempt
+        self._line = Line(self.profile.name, self.options, self.clock, hook)
+        self._line.faults += _plan(self.options.fail)
+
+    def bridge(self, *, on_turn: OnTurn | None = None, **options: Any) -> Bridge:  # noqa: ANN401 - see CommonOptions
+        """Open a bridge to this backend, on its clock; *options* are those of `CommonOptions`."""
+        return Bridge(self, options=evolve(self.options, **options), clock=self.clock, on_turn=on_turn)
 
     @property
-    def profile(self) -> Profile:
-        """Everything."""
-        return PROFILE
+    def calls(self) -> tuple[FakeCall, ...]:
+        """Every call so far, oldest first; each attempt is one."""
+        return tuple(self._line.calls)
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """The planned faults that have not struck."""
+        return tuple(fault for _, _, fault in self._line.faults)
+
+    @property
+    def writes(self) -> int:
+        """How many of the calls were no reads."""
+        return sum(call.operation not in _READS for call in self._line.calls)
+
+    @property
+    def sent(self) -> tuple[str, ...]:
+        """The texts of the messages that went out, once for each turn."""
+        turns = {call.turn: call.message.text for call in self._line.calls if call.message is not None}
+        return tuple(turns.values())
+
+    @property
+    def conversations(self) -> Mapping[str, tuple[Message, ...]]:
+        """The messages in each conversation, by its id."""
+        return {name: tuple(kept.messages) for name, kept in self._kept.items()}
+
+    def fail(
+        self, fault: Fault | str, *, operation: str | None = None, times: int = 1, nth: int | None = None
+    ) -> Fault:
+        """
+        Plan *fault*, or the one that a word such as "lost" stands for.
+
+        Args:
+            fault: What goes wrong.
+            operation: The method of the backend that it strikes; "message" stands for `send` and `stream`.
+            times: How many calls it strikes, one after another.
+            nth: Which turn it strikes, counted from the first; by default the next call.
+
+        Raises:
+            UsageError: There is no such operation or word.
+        """
+        if operation not in {None, "message", *_OPERATIONS}:
+            known = ", ".join(("message", *_OPERATIONS))
+            raise UsageError(f"a fake has no operation {quoted(str(operation))}, only {known}")
+        operations = MESSAGES if operation == "message" else () if operation is None else (operation,)
+        planned = fault if isinstance(fault, Fault) else Fault.parse(fault)
+        self._line.faults.extend([(operations, nth, planned)] * times)
+        return planned
+
+    def assert_sent(self, expected: Heard, *, times: int | None = None) -> None:
+        """
+        Check that a message went out, in any conversation.
+
+        Args:
+            expected: Its text, a pattern found in it, or a function that holds for it.
+            times: How many such messages there were, if that is known.
+
+        Raises:
+            AssertionError: Showing what was sent.
+        """
+        found = sum(_holds(expected, text) for text in self.sent)
+        if found != times if times is not None else not found:
+            wanted = "once or more" if times is None else f"{times} times"
+            sent = "".join(f"\n    {text!r}" for text in self.sent) or " nothing"
+            raise AssertionError(
+                f"expected {shown(expected)} to be sent {wanted}, and it was {found} times; sent was:{sent}"
+            )
+
+    def assert_nothing_sent(self) -> None:
+        """
+        Check that no message went out.
+
+        Raises:
+            AssertionError: Showing what was sent.
+        """
+        if self.sent:
+            raise AssertionError(f"nothing was to be sent, and sent was: {', '.join(map(repr, self.sent))}")
 
     async def create_conversation(
         self,
@@ -111,39 +206,36 @@ class FakeBackend:
         extra: Mapping[str, Any] | None = None,
     ) -> Conversation:
         """Make a conversation, beginning with *history*; it takes no `extra`."""
-        check_extra(extra or {}, (), PROFILE)
-        _check_sendable(title, system, *history)
-        now = self._now()
-        conversation = Conversation(
-            self._id("conversation"), title=title, system=system, created_at=now, updated_at=now
+        self._check_creation(title, system, history, extra)
+        create = partial(
+            super().create_conversation, title=title, system=system, history=history, extra=extra
         )
-        kept = _Kept(conversation)
-        for message in history:
-            kept.messages.append(evolve(message, id=self._id("message"), created_at=self._now()))
-        self._kept[conversation.id] = kept
-        return conversation
+        return await self._carry("create_conversation", None, Kind.CREATE, create)
 
     async def get_conversation(self, conversation_id: str) -> Conversation:
         """Give a conversation."""
-        return self._find(conversation_id).conversation
+        self._need(Feature.GET)
+        get = partial(super().get_conversation, conversation_id)
+        return await self._carry("get_conversation", conversation_id, Kind.READ, get)
 
-    async def list_conversations(self) -> AsyncIterator[Conversation]:
+    def list_conversations(self) -> AsyncIterator[Conversation]:
         """Yield the conversations, the one that changed last first."""
-        for kept in sorted(self._kept.values(), key=_changed, reverse=True):
-            yield kept.conversation
+        return self._each("list_conversations", None, super().list_conversations())
 
     async def rename_conversation(self, conversation_id: str, title: str) -> Conversation:
         """Give a conversation another title."""
-        kept = self._find(conversation_id)
-        _check_sendable(title)
-        kept.conversation = evolve(kept.conversation, title=title, updated_at=self._now())
-        return kept.conversation
+        self._need(Feature.RENAME)
+        self._check_sendable(title)
+        rename = partial(super().rename_conversation, conversation_id, title)
+        return await self._carry("rename_conversation", conversation_id, Kind.WRITE, rename)
 
     async def delete_conversation(self, conversation_id: str) -> None:
         """Forget a conversation."""
-        del self._kept[self._find(conversation_id).conversation.id]
+        self._need(Feature.DELETE)
+        delete = partial(super().delete_conversation, conversation_id)
+        await self._carry("delete_conversation", conversation_id, Kind.WRITE, delete)
 
-    async def list_messages(
+    def list_messages(
         self,
         conversation_id: str,
         *,
@@ -152,135 +244,144 @@ class FakeBackend:
         newest_first: bool = False,
     ) -> AsyncIterator[Message]:
         """Yield the messages."""
-        messages = _each(self._find(conversation_id).messages)
-        selected = select_messages(messages, after=after, limit=limit, newest_first=newest_first)
-        async with aclosing(selected):
-            async for message in selected:
-                yield message
+        messages = super().list_messages(conversation_id, after=after, limit=limit, newest_first=newest_first)
+        return self._each("list_messages", conversation_id, messages)
 
     async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
         """Answer *message*."""
-        kept = self._find(conversation_id)
-        if message.role is not Role.USER:
-            raise UsageError(f"{NAME} takes messages of the user only, not of the {message.role.value}")
-        check_extra(options.extra, ("reasoning",), PROFILE)
-        _check_sendable(message, options)
-        reply = self._answer(kept, message, options)
-        kept.messages.append(evolve(message, created_at=self._now()))
-        kept.messages.append(reply.message)
-        kept.conversation = evolve(kept.conversation, updated_at=self._now())
+        self._need(Feature.SEND)
+        call = FakeCall(operation="send", conversation_id=conversation_id, message=message, options=options)
+        started = self.clock.now()
+        (reply, _), fault = await self._ask(call)
+        if fault.cut_after is not None and fault.cut != "resume":
+            raise self._line.error(call, self._kind, _broken(fault, Phase.BODY), started)
         return reply
 
     async def stream(
         self, conversation_id: str, message: Message, options: SendOptions
     ) -> AsyncGenerator[StreamEvent, None]:
-        """Answer *message* a word at a time."""
-        reply = await self.send(conversation_id, message, options)
-        yield Started(reply.message.id, reply.model)
-        for index, part in enumerate(reply.message.parts):
-            if isinstance(part, Text):
-                for piece in pieces(part.text):
-                    yield TextDelta(piece, index)
-            elif isinstance(part, Reasoning):
-                yield ReasoningDelta(part.text, index)
-            else:
-                yield PartAdded(part, index)
-        yield Finished(reply)
+        """Answer *message* a word at a time, or in the pieces that were chosen."""
+        self._need(Feature.STREAM)
+        call = FakeCall(operation="stream", conversation_id=conversation_id, message=message, options=options)
+        started, count = self.clock.now(), 0
+        (reply, chosen), fault = await self._ask(call)
+        for event in events_of(reply, chosen):
+            if isinstance(event, TextDelta):
+                count += 1
+            if fault.cut_after is not None and count > fault.cut_after:
+                await fault.wait(self.clock.sleep)
+                if fault.cut != "resume":
+                    raise self._line.error(call, self._kind, _broken(fault, Phase.EVENTS), started)
+                fault = Fault()
+            yield event
 
     async def close(self) -> None:
-        """Keep everything, so that a test can still look."""
+        """End what is under way, and keep everything, so that a test can still look."""
+        await self._line.close()
 
-    def _find(self, conversation_id: str) -> _Kept:
-        if conversation_id not in self._kept:
-            raise NotFound(
-                f"{NAME} has no conversation {conversation_id!r}",
-                provider=NAME,
-                conversation_id=conversation_id,
-            )
-        return self._kept[conversation_id]
+    @property
+    def _kind(self) -> Kind:
+        return Kind.SEND_WITH_KEY if SettleBy.KEY in self.profile.settle_by else Kind.SEND
 
-    def _now(self) -> datetime:
-        return datetime(2025, 1, 1, tzinfo=UTC) + timedelta(seconds=next(self._seconds))
+    async def _ask(self, call: FakeCall) -> tuple[tuple[Reply, Pieces], Fault]:
+        """Have a message answered, and store what it leaves behind."""
+        conversation_id, message, options = call.conversation_id or "", call.message, call.options
+        if message is None or options is None:
+            raise TypeError(f"{call} carries no message")
+        self._check_message(message, options)
 
-    def _id(self, kind: str) -> str:
-        return f"{kind}-{next(self._numbers)}"
+        async def answer() -> tuple[Reply, Pieces]:
+            return self._answer(conversation_id, message, options)
 
-    def _answer(self, kept: _Kept, message: Message, options: SendOptions) -> Reply:
-        said = message.text
-        text = self.options.reply
-        if text is None:
-            text = respond(said, _exchanges(kept.messages))
-        attached = sum(not isinstance(part, Text) for part in message.parts)
-        text += f" Attached: {attached}." if attached else ""
-        text, reason = _shortened(text, options)
-        names = (tool.get("name") for tool in options.tools)
-        tool = next((name for name in names if name in said.split()), None)
-        parts: list[Part] = []
-        if options.extra.get("reasoning"):
-            parts.append(Reasoning(f"I was asked {said!r}."))
-        parts.append(Text(text) if tool is None else ToolCall(self._id("call"), tool, {"said": said}))
-        answer = Message(
-            Role.ASSISTANT,
-            parts,
-            id=self._id("message"),
-            created_at=self._now(),
-            reply_to=message.id,
-            references=[Reference("fake-document", title="A document")]
-            if "references" in options.include
-            else (),
-        )
-        return Reply(
-            (answer,),
-            finish_reason=reason if tool is None else FinishReason.TOOL_CALLS,
-            usage=Usage(len(said.split()), len(text.split())),
-            model=options.model or self.options.model,
-        )
+        def keep(kept: Kept, answered: tuple[Reply, Pieces]) -> None:
+            if kept != "nothing":
+                self._keep(conversation_id, message, answered[0] if kept == "turn" else None)
+
+        return await self._line.carry(call, self._kind, answer, keep, self.options.delay)
+
+    async def _carry(
+        self, operation: str, conversation_id: str | None, kind: Kind, work: Callable[[], Awaitable[T]]
+    ) -> T:
+        call = FakeCall(operation=operation, conversation_id=conversation_id)
+        result, _ = await self._line.carry(call, kind, work)
+        return result
+
+    async def _each(
+        self, operation: str, conversation_id: str | None, items: AsyncIterator[T]
+    ) -> AsyncGenerator[T, None]:
+        async def read() -> list[T]:
+            return [item async for item in items]
+
+        for item in await self._carry(operation, conversation_id, Kind.READ, read):
+            yield item
 
 
-def _changed(kept: _Kept) -> tuple[datetime | None, str]:
-    return kept.conversation.updated_at, kept.conversation.id
+def _broken(fault: Fault, phase: Phase) -> Failure:
+    """Say how an answer ends that *fault* cuts."""
+    if fault.error is not None:
+        reason = "the API reported a failure inside its answer"
+        return Failure(phase, reason, kind="provider", from_api=True, excerpt=fault.error)
+    ended = fault.cut == "end" and phase is Phase.EVENTS
+    return Failure(phase, "it ended without its end mark" if ended else "the answer broke off", kind="cut")
 
 
-async def _each(messages: Sequence[Message]) -> AsyncIterator[Message]:
-    for message in tuple(messages):
-        yield message
+def _profile_of(options: FakeOptions) -> Profile:
+    if options.profile is None:
+        return PROFILE
+    text = options.profile
+    return declared_profile(BackendURL.parse(text if ":" in text else f"{text}:"))
 
 
-def _check_sendable(*values: object) -> None:
-    """Refuse texts that no API could be sent."""
-    plain = [asdict(cast(AttrsInstance, value)) if has(type(value)) else value for value in values]
+def _given(options: FakeOptions) -> Given | None:
+    """Say what the answers are made of by the *options*, of which one may be given."""
+    given = {
+        "reply": options.reply,
+        "echo": echo if options.echo else None,
+        "script": options.script,
+    }
+    chosen = [name for name, value in given.items() if value is not None]
+    if len(chosen) > 1:
+        raise ConfigError(f"{NAME}: {' and '.join(chosen)} are each an answer to everything: give one")
+    if options.script is None:
+        return given[chosen[0]] if chosen else None
     try:
-        json.dumps(plain, ensure_ascii=False, skipkeys=True, default=lambda _: None).encode()
-    except UnicodeEncodeError:
-        pass
-    else:
-        return
-    raise UsageError(f"{NAME}: what is sent holds half a character (a lone surrogate)", provider=NAME)
+        return Dialogue.load(options.script).cues()
+    except UsageError as error:
+        problem = str(error)
+    raise BadOption(backend=NAME, option="script", problem=f"is no script: {problem}", shown=options.script)
 
 
-def _exchanges(messages: Sequence[Message]) -> list[Exchange]:
-    """Pair each message of the user's with the answer behind it."""
-    exchanges: list[Exchange] = []
-    for message in messages:
-        if message.role is Role.USER:
-            exchanges.append(Exchange(message.text, ""))
-        elif exchanges:
-            exchanges[-1] = evolve(exchanges[-1], answered=message.text)
-    return exchanges
+def _plan(text: str | None) -> list[tuple[tuple[str, ...], int | None, Fault]]:
+    """Read the option `fail`."""
+    plan: list[tuple[tuple[str, ...], int | None, Fault]] = []
+    for entry in text.split(",") if text else ():
+        match = _PLAN.fullmatch(entry)
+        try:
+            if match is None:
+                raise UsageError("it is not of the form FAULT, FAULT*TIMES or FAULT@NUMBER")
+            fault, nth = Fault.parse(match["word"]), match["nth"]
+        except UsageError as error:
+            problem = f"has {quoted(entry)}: {error}"
+        else:
+            plan += [(MESSAGES, int(nth) if nth else None, fault)] * int(match["times"] or 1)
+            continue
+        raise BadOption(backend=NAME, option="fail", problem=problem)
+    return plan
 
 
-def _shortened(text: str, options: SendOptions) -> tuple[str, FinishReason]:
-    for stop in options.stop:
-        text = text.partition(stop)[0] if stop else text
-    words = pieces(text)
-    if options.max_output_tokens is not None and len(words) > options.max_output_tokens:
-        return "".join(words[: options.max_output_tokens]), FinishReason.LENGTH
-    return text, FinishReason.STOP
+def _holds(expected: Heard, text: str) -> bool:
+    if isinstance(expected, str):
+        return expected == text
+    return expected.search(text) is not None if isinstance(expected, re.Pattern) else expected(text)
 
 
-def profile(_: FakeOptions | None = None) -> Profile:
-    """Tell what the fake can do: everything."""
-    return PROFILE
+def _open(options: FakeOptions, place: InProcess) -> FakeBackend:
+    return FakeBackend(options, place)
+
+
+def profile(options: FakeOptions | None = None) -> Profile:
+    """Tell what the fake can do: everything, or what the backend can that it is like."""
+    return _profile_of(FakeOptions() if options is None else options)
 
 
 ADAPTER = Adapter(
@@ -288,6 +389,7 @@ ADAPTER = Adapter(
     "A backend in this process, for tests and trials",
     options=FakeOptions,
     profile=profile,
-    open=FakeBackend,
+    open=_open,
     defaults=Defaults(model_option="model", in_process=True),
+    clock=ManualClock,
 )
