@@ -40,6 +40,7 @@ class Book:
     Attributes:
         ledger: What keeps the turns.
         trails: What is known to be in each conversation.
+        on_turn: Is told of each change; of a new turn before its message leaves.
     """
 
     # Of how many messages in doubt it is remembered when they were last under way.
@@ -52,7 +53,7 @@ class Book:
         self.trails = trails
         self._provider = provider
         self._clock = clock
-        self._on_turn = on_turn
+        self.on_turn = on_turn
         self._ends: OrderedDict[str, float] = OrderedDict()
 
     def ended(self, turn: Turn) -> float:
@@ -84,9 +85,9 @@ class Book:
         """Record *turn* in place of what it was *before*."""
         self.trails.record(turn, before)
         await self.ledger.record(turn)
-        if self._on_turn is not None:
+        if self.on_turn is not None:
             state = None if before is None or turn.state is TurnState.PENDING else before.state
-            run_hook(self._on_turn, TurnEvent(self._provider, turn, state))
+            run_hook(self.on_turn, TurnEvent(self._provider, turn, state))
         return turn
 
     def warn(self, turn: Turn, why: str) -> None:

@@ -79,6 +79,15 @@ class Deliveries:
         self._search = Search(backend, profile, bounds, clock, self._book)
         self._recording: set[asyncio.Task[None]] = set()
 
+    @property
+    def on_turn(self) -> OnTurn | None:
+        """What is told of each change of a turn; of a new one before its message leaves."""
+        return self._book.on_turn
+
+    @on_turn.setter
+    def on_turn(self, hook: OnTurn | None) -> None:
+        self._book.on_turn = hook
+
     def created(self, conversation_id: str, history: Sequence[Message]) -> None:
         """Take in that a conversation was made, with *history* in it."""
         if self._search.possible:

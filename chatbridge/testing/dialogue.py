@@ -160,8 +160,8 @@ class Dialogue:
             target: A bridge, a config string that is opened for the run, or, without a bot, a chat.
             bot: What answers; without one the backend does, in one conversation for each bridge.
             backends: What `switch` goes on with, by name.
-            partner: Where faults are planned if the backend itself cannot plan any, as an emulator does for
-                the request that it gets next.
+            partner: Where faults are planned if the backend itself cannot plan any: the emulator behind it,
+                or `RECORDED`.
             partners: The same for *backends*, by name.
 
         Raises:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Protocol, cast, runtime_checkable
+from typing import Protocol, Self, cast, runtime_checkable
 
 from attrs import define, field, frozen
 
@@ -16,7 +17,7 @@ from chatbridge.errors import ChatbridgeError, UsageError
 from chatbridge.testing.faults import Fault
 from chatbridge.testing.script import Expect, Expectation, Expected, ExpectError, ExpectStream
 from chatbridge.text import quoted
-from chatbridge.turns import TurnState
+from chatbridge.turns import TurnEvent, TurnState
 
 __all__ = ["RECORDED", "Answered", "Bot", "Partner", "Speaker", "Stage", "Target"]
 
@@ -33,10 +34,10 @@ Target = Bridge | Chat | BackendURL | str
 
 @runtime_checkable
 class Partner(Protocol):
-    """What faults can be planned at, such as an emulator; each strikes one request."""
+    """What faults can be planned at, such as an emulator."""
 
     def fail(self, fault: Fault, /) -> object:
-        """Plan *fault* for the next message."""
+        """Plan *fault* for the next request."""
         ...
 
 
@@ -109,52 +110,42 @@ class Speaker:
         Have *text* answered, with *faults* planned for it.
 
         Raises:
-            UsageError: Nothing plans faults, or the bot answered with something else than text.
+            UsageError: The faults cannot be planned, or struck nothing; or the bot's answer is no text.
         """
-        try:
-            if self.bot is None and self.chat is None:
-                self.chat = await self.bridge.create()
-        except ChatbridgeError as error:
-            return Answered(error=error)
-        self._plan(faults)
         pieces: list[str] = []
-        try:
-            whole = cast(object, await self._ask(text, pieces, streamed=streamed))
-        except Exception as error:  # noqa: BLE001 - an error may be expected
-            return Answered("".join(pieces), tuple(pieces), error, streamed)
-        if not isinstance(whole, str):
-            raise UsageError(f"the bot answered with a {type(whole).__name__}; a bot's answer is a str")
-        return Answered(whole, tuple(pieces), streamed=streamed)
+        with _Planned(self.bridge, self.partner, faults) as planned:
+            try:
+                whole = cast(object, await self._ask(text, pieces, streamed=streamed))
+            except Exception as error:  # noqa: BLE001 - an error may be expected
+                answered = Answered("".join(pieces), tuple(pieces), error, streamed)
+            else:
+                if not isinstance(whole, str):
+                    raise UsageError(
+                        f"the bot answered with a {type(whole).__name__}; a bot's answer is a str"
+                    )
+                answered = Answered(whole, tuple(pieces), streamed=streamed)
+        planned.check(answered)
+        return answered
 
     async def _ask(self, text: str, pieces: list[str], *, streamed: bool) -> str:
         """Give the whole answer; what is streamed goes to *pieces* as it arrives."""
-        if self.bot is None:
-            chat = cast(Chat, self.chat)
-            if not streamed:
-                return (await chat.send(text)).text
-            async with chat.stream(text) as stream:
-                await _collect(stream.text(), pieces)
-            return stream.reply.text
-        answer = self.bot(self.bridge, text)
-        if not isinstance(answer, AsyncIterator):
-            return await answer
-        try:
-            await _collect(answer, pieces)
-        finally:
-            if isinstance(answer, AsyncGenerator):
-                await cast("AsyncGenerator[str]", answer).aclose()
-        return "".join(pieces)
-
-    def _plan(self, faults: Sequence[Fault]) -> None:
-        backend: object = self.bridge.backend
-        partner = self.partner or (backend if isinstance(backend, Partner) else None)
-        for fault in faults:
-            if partner is None:
-                raise UsageError(
-                    f"nothing can plan a fault for {self.bridge.profile.name}: give the run its emulator as "
-                    "partner (in partners, for a backend that is switched to), or RECORDED for a recording"
-                )
-            partner.fail(fault)
+        if self.bot is not None:
+            answer = self.bot(self.bridge, text)
+            if not isinstance(answer, AsyncIterator):
+                return await answer
+            try:
+                await _collect(answer, pieces)
+            finally:
+                if isinstance(answer, AsyncGenerator):
+                    await cast("AsyncGenerator[str]", answer).aclose()
+            return "".join(pieces)
+        if self.chat is None:
+            self.chat = await self.bridge.create()
+        if not streamed:
+            return (await self.chat.send(text)).text
+        async with self.chat.stream(text) as stream:
+            await _collect(stream.text(), pieces)
+        return stream.reply.text
 
     async def waive(self, error: Exception | None) -> None:
         """Let the doubt that an expected *error* leaves stand; a bot does so itself, if it wants to."""
@@ -166,6 +157,57 @@ class Speaker:
 async def _collect(source: AsyncIterator[str], pieces: list[str]) -> None:
     async for piece in source:
         pieces.append(piece)  # noqa: PERF401 - what came before an error is kept
+
+
+class _Planned:
+    """Faults that are planned once a message is about to leave, so that they strike nothing else."""
+
+    def __init__(self, bridge: Bridge, partner: Partner | None, faults: Sequence[Fault]) -> None:
+        self._provider = bridge.profile.name
+        self._deliveries = bridge.deliveries
+        self._hook = bridge.deliveries.on_turn
+        self._faults = deque(faults)
+        self._problem: str | None = None
+        backend: object = bridge.backend
+        self._partner = partner or (backend if isinstance(backend, Partner) else None)
+        if faults and self._partner is None:
+            raise UsageError(
+                f"nothing can plan a fault for {self._provider}: give the run its emulator as partner "
+                "(in partners, for a backend that is switched to), or RECORDED for a recording"
+            )
+
+    def __enter__(self) -> Self:
+        if self._faults:
+            self._deliveries.on_turn = self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._deliveries.on_turn = self._hook
+
+    def __call__(self, event: TurnEvent) -> None:
+        """Take note of a turn."""
+        try:
+            while self._faults and self._partner and event.turn.state is TurnState.PENDING:
+                self._partner.fail(self._faults.popleft())
+        except ValueError as error:  # What a hook raises is only logged.
+            self._problem = str(error)
+        if self._hook is not None:
+            self._hook(event)
+
+    def check(self, answered: Answered) -> None:
+        """
+        Check that all faults could strike.
+
+        Raises:
+            UsageError: They could not.
+        """
+        if self._problem is not None:
+            raise UsageError(self._problem)
+        if self._faults:
+            came = "; ".join(answered.entries)
+            raise UsageError(
+                f"no message went out to {self._provider} that a fault could strike; what came was {came}"
+            )
 
 
 @define(eq=False)
