@@ -107,7 +107,7 @@ async def test_a_bot_with_a_memory_is_an_object() -> None:
         def __init__(self) -> None:
             self.turns = 0
 
-        async def __call__(self, bridge: Bridge, said: str) -> str:
+        async def __call__(self, _: Bridge, said: str) -> str:
             self.turns += 1
             return f"{self.turns}: {said}"
 
@@ -115,9 +115,7 @@ async def test_a_bot_with_a_memory_is_an_object() -> None:
 
 
 async def test_an_error_is_expected_by_its_class_and_its_words() -> None:
-    dialogue = (
-        say("hello").expect_error(KeyError, "hello").expect_error(LookupError).expect_stream("Well", "then")
-    )
+    dialogue = say("hello").expect_error(KeyError, "hello").expect_error(LookupError).expect_stream("Well")
     await dialogue.run("fake:", failing)
 
 
@@ -146,10 +144,10 @@ async def test_an_answer_in_one_piece_is_not_streamed() -> None:
 
 
 async def test_a_stream_that_is_cut_is_what_came_and_the_error(reach: Reach) -> None:
-    emulator = H2OGPTeEmulator(responder=lambda *_: "Once upon a time")
+    emulator = H2OGPTeEmulator()
     bridge = await reach(emulator)
     dialogue = (
-        Dialogue().fault("cut:2").say("tell me").expect_stream(re.compile("Once")).expect_error(StreamCut)
+        Dialogue().fault("cut:2").say("tell me").expect_stream(re.compile("^Turn")).expect_error(StreamCut)
     )
 
     await dialogue.run(bridge, partner=emulator)
@@ -259,7 +257,7 @@ async def test_faults_of_a_bot_strike_its_message_though_it_creates_the_conversa
         .run(bridge, whole, partner=emulator)
     )
 
-    assert [200, None] == [call.status for call in emulator.calls][-2:]
+    assert [201, None] == [call.status for call in emulator.calls]
 
 
 async def test_the_hook_of_the_bridge_goes_on_being_told() -> None:
@@ -361,10 +359,10 @@ async def test_a_backend_that_nobody_gave_is_an_error_that_names_those_given() -
     [
         ("", "the dialogue: nothing is said in it"),
         ("# a comment", "the dialogue: nothing is said in it"),
-        ("\\n< hello", "line 2 of the dialogue: nothing was said that this could answer"),
-        ("> hi\\n! lost\\n< hello", "line 3 of the dialogue: nothing was said that this could answer"),
-        ("> hi\\n! lost", "line 2 of the dialogue: nothing is said behind the last step, ! lost"),
-        ("> hi\\n@ other", "line 2 of the dialogue: nothing is said behind the last step, @ other"),
+        ("\n< hello", "line 2 of the dialogue: nothing was said that this could answer"),
+        ("> hi\n! lost\n< hello", "line 3 of the dialogue: nothing was said that this could answer"),
+        ("> hi\n! lost", "line 2 of the dialogue: nothing is said behind the last step, ! lost"),
+        ("> hi\n@ other", "line 2 of the dialogue: nothing is said behind the last step, @ other"),
         ("> /hi/", "line 1 of the dialogue: the pattern > /hi/ can be answered by a script, but not said"),
     ],
 )
@@ -392,7 +390,7 @@ async def test_a_bot_that_answers_with_something_else_than_text_is_told_so() -> 
 async def test_a_mistake_in_a_bot_comes_out_with_the_dialogue_noted() -> None:
     with pytest.raises(KeyError) as failed:
         await say("hello").expect("Well").run("fake:", failing)
-    assert ["in the dialogue\n> hello\n< Well\n<! KeyError: 'hello'"] == failed.value.__notes__
+    assert ["in the dialogue\n> hello\n< Well \\\n<! KeyError: 'hello'"] == failed.value.__notes__
 
 
 # ------------------------------------------------------------------------------ what went otherwise
@@ -435,8 +433,8 @@ async def test_where_a_long_answer_differs_is_shown_word_by_word() -> None:
     said = "The maples of Kyoto turn red in the second half of November, and the crowds come to see them all"
     dialogue = say(said).expect(said.replace("second half", "first days").replace(" all", ""))
     assert (
-        "changed:  The maples of Kyoto ... red in the [-first-]{+second+} [-days-]{+half+} of November, "
-        "and ... to see them{+ all+}"
+        "changed:  The maples of Kyoto turn red in the[- first days-]{+ second half+} of November, "
+        "and the ... come to see them{+ all+}"
     ) in await mismatch(dialogue, echo)
 
 
@@ -447,15 +445,13 @@ async def test_very_long_answers_are_cut_and_control_characters_escaped() -> Non
     assert r"\x1b[2J" in shown
 
 
-async def test_an_error_that_was_not_expected_is_shown_where_the_answer_is_missing(reach: Reach) -> None:
-    emulator = KaziroEmulator()
-    bridge = await reach(emulator)
+async def test_an_error_that_was_not_expected_is_shown_where_the_answer_is_missing() -> None:
     for dialogue, expected in (
         (Dialogue().fault("lost").say("hello").expect("Hi!"), "expected: < Hi!"),
         (Dialogue().fault("lost").say("hello").say("again"), "expected: any answer"),
     ):
         with pytest.raises(DialogueMismatch) as failed:
-            await dialogue.run(bridge, partner=emulator)
+            await dialogue.run(blind(Faulty()))
         assert "   ! lost\n   > hello\n=> <! DeliveryUnknown: " in str(failed.value)
         assert expected in str(failed.value)
         assert isinstance(failed.value.__cause__, DeliveryUnknown)
@@ -464,7 +460,7 @@ async def test_an_error_that_was_not_expected_is_shown_where_the_answer_is_missi
 async def test_another_error_or_none_is_shown() -> None:
     shown = await mismatch(say("hello").expect_error(StreamCut, "x"), failing)
     assert (
-        "   < Well\n=> <! KeyError: 'hello'\n\nexpected: <! StreamCut /x/\nfound:    <! KeyError: 'hello'"
+        "   < Well \\\n=> <! KeyError: 'hello'\n\nexpected: <! StreamCut /x/\nfound:    <! KeyError: 'hello'"
         in shown
     )
     assert "=> <! KeyError" in await mismatch(say("hello").expect_error(KeyError, "bye"), failing)
@@ -533,7 +529,7 @@ def test_any_text_can_be_written(text: str, written: str) -> None:
     assert say(text) == Dialogue.parse(written)
 
 
-TEXTS = st.text(st.sampled_from("ab /|\\<>#!@\n\r\t\u2028\x1f") | st.characters(codec="utf-8"))
+TEXTS = st.text(st.sampled_from("ab /|\\<>#!@\n\r\t\u2028\x1f") | st.characters(codec="utf-8"), max_size=12)
 PATTERNS = st.sampled_from(["a", "", "/", "\\w+ ?", "(?i)a|b", "a | b", " a\\\n b\\\\", "(a)(b)"]).map(
     re.compile
 )
@@ -547,10 +543,10 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
     st.builds(Fail, FAULTS),
     st.builds(Switch, NAMES),
 )
-PIECES = st.lists(TEXTS.filter(str.strip) | PATTERNS, min_size=1).map(tuple)
+PIECES = st.lists(TEXTS.filter(str.strip) | PATTERNS, min_size=1, max_size=4).map(tuple)
 
 
-@given(st.lists(STEPS))
+@given(st.lists(STEPS, max_size=5))
 def test_what_is_written_is_read_back(steps: list[Step]) -> None:
     dialogue = Dialogue(tuple(steps))
     assert dialogue == Dialogue.parse(str(dialogue))
@@ -568,12 +564,15 @@ def test_pieces_are_read_back_or_refused(pieces: tuple[str | re.Pattern[str], ..
 
 @given(TEXTS)
 def test_whatever_a_file_holds_is_read_or_refused_by_line(text: str) -> None:
+    lines = text.count("\n") + 1
     try:
         dialogue = Dialogue.parse(text)
-    except BadScript as refused:
-        assert 1 <= (refused.line or 0) <= text.count("\n") + 1
+    except BadScript as error:
+        refused: int | None = error.line
     else:
+        refused = 1
         assert dialogue == Dialogue.parse(str(dialogue))
+    assert refused in range(1, lines + 1)
 
 
 @pytest.mark.parametrize(
@@ -598,7 +597,7 @@ def test_what_a_file_cannot_say_is_shown_and_not_read(dialogue: Dialogue) -> Non
         (">hello", "there is no step '>hello', only > TEXT, < TEXT, < /PATTERN/, "),
         ("hello", "there is no step 'hello', only"),
         (" > hello", "there is no step ' > hello', only"),
-        ("  hello", "'hello' continues nothing: no text stands right above it"),
+        ("\n  hello", "'hello' continues nothing: no text stands right above it"),
         ("# hello\n  you", "'you' continues nothing"),
         ("! lost\n  again", "what follows ! is one line"),
         (

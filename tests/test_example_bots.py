@@ -86,7 +86,7 @@ async def test_the_bots_go_on_after_a_message_whose_answer_is_lost(name: str) ->
         say("Good morning").expect(re.compile("you said 'Good morning'"))
         .fault("lost")
         .say("How are you?").expect("Nobody can answer just now. Please say that again.")
-        .say("Are you there?").expect(re.compile("You take over this conversation.*Good morning.*Are you there"))
+        .say("Are you there?").expect(re.compile("You take over.*Good morning.*Are you there"))
     )  # fmt: skip
     async with opened(name) as (bridge, emulator):
         await faq.run(bridge, FaqBot({}), partner=emulator)

@@ -13,11 +13,12 @@ The same dialogue runs against the fake, a recording, an emulator or a live back
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from itertools import takewhile
 from os import PathLike, fspath
 from pathlib import Path
+from typing import cast
 
 from attrs import evolve, field, frozen
 
@@ -205,21 +206,28 @@ class Dialogue:
                 faults.append(step.fault)
             elif isinstance(step, Switch):
                 speaker = await stage.go_on(step.name)
-            elif isinstance(step, Say):
-                expected = list(takewhile(lambda each: isinstance(each, Expectation), self.steps[number:]))
-                streamed = any(isinstance(each, ExpectStream) for each in expected)
-                answer = await speaker.answer(str(step.text), faults, streamed=streamed)
+            else:
+                answer = await self._say(number, speaker, faults, transcript)
                 faults.clear()
-                for entry in answer.entries:
-                    transcript.add(entry)
-                if answer.error is None or any(isinstance(each, ExpectError) for each in expected):
-                    continue
-                if not isinstance(answer.error, ChatbridgeError):  # A mistake in the bot.
-                    answer.error.add_note(f"in the dialogue\n{transcript}")
-                    raise answer.error
-                wanted = expected[0] if expected else step
-                number_of_it = number + len(expected[:1])
-                raise transcript.mismatch(number_of_it, wanted, at=-1, text=answer.text) from answer.error
+
+    async def _say(
+        self, number: int, speaker: Speaker, faults: Sequence[Fault], transcript: Transcript
+    ) -> Answered:
+        """Have what step *number* says answered; an error that no step expects ends the dialogue."""
+        said, *behind = self.steps[number - 1 :]
+        expected = list(takewhile(lambda step: isinstance(step, Expectation), behind))
+        streamed = any(isinstance(step, ExpectStream) for step in expected)
+        answer = await speaker.answer(cast(str, cast(Say, said).text), faults, streamed=streamed)
+        for entry in answer.entries:
+            transcript.add(entry)
+        error_is_expected = any(isinstance(step, ExpectError) for step in expected)
+        if answer.error is None or error_is_expected:
+            return answer
+        if isinstance(answer.error, ChatbridgeError):
+            number, wanted = (number + 1, expected[0]) if expected else (number, said)
+            raise transcript.mismatch(number, wanted, at=-1, text=answer.text) from answer.error
+        answer.error.add_note(f"in the dialogue\n{transcript}")  # A mistake in the bot.
+        raise answer.error
 
 
 def say(text: str) -> Dialogue:

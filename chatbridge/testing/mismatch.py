@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from difflib import SequenceMatcher
 
+from chatbridge.testing.responder import pieces
 from chatbridge.testing.script import Expect, Say, Step
 from chatbridge.text import printable
 
@@ -76,14 +76,14 @@ class Transcript:
 
 def differences(expected: str, found: str) -> str:
     """Show word by word where the texts differ, as ``[-expected-]{+found+}``, and what is around it."""
-    old, new = (re.findall(r"\s+|\S+", text) for text in (expected, found))
+    old, new = pieces(expected), pieces(found)
     matcher = SequenceMatcher(None, old, new, autojunk=False)
     shown: list[str] = []
     for kind, start, end, first, last in matcher.get_opcodes():
         if kind == "equal":
             same = old[start:end]
             if len(same) > 2 * AROUND:
-                same = [*same[:AROUND], " ... ", *same[-AROUND:]]
+                same = [*same[:AROUND], " ...", *same[-AROUND:]]
             shown += same
             continue
         gone, come = "".join(old[start:end]), "".join(new[first:last])

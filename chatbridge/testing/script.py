@@ -18,8 +18,8 @@ for in it. `<|` is an answer that must come in pieces, and `<!` an error, perhap
 `!` plans a fault for the next message, `@` goes on with another backend. A line that begins with two blanks
 continues the text above it. Blanks at the end of a line do not count.
 
-A backslash before a text takes it as it is, blanks and slashes included; one at the end of a line keeps what
-is before it, so that an empty line within a text is two blanks and a backslash.
+A backslash before a text that begins with a blank, a slash or a backslash takes it as it is; one at the end
+of a line keeps the blanks before it, so that an empty line within a text is two blanks and a backslash.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ Expected = str | re.Pattern[str] | Callable[[str], bool]
 
 BLANKS = " \t\r"
 BACKSLASH = "\\"
+PROTECTED = re.compile(r"\\[ \t\r/\\]")
 UNWRITTEN = "<?"
 """Marks what a file cannot say, such as a function; no step begins so."""
 STEPS = (
@@ -296,7 +297,7 @@ def compiled(pattern: str | re.Pattern[str]) -> re.Pattern[str]:
 
 def _value(written: str) -> str | re.Pattern[str]:
     """Read a text or a pattern."""
-    if written.startswith(BACKSLASH):
+    if PROTECTED.match(written):
         return written[1:]
     return compiled(written[1:-1]) if _looks_like_pattern(written) else written
 

@@ -77,17 +77,17 @@ class Answered:
 
     def keeps(self, step: Expectation) -> bool:
         """Say whether it is what *step* expects."""
-        match step:
-            case Expect():
-                return _fits(step.answer, self.text)
-            case ExpectError():
-                found = isinstance(self.error, step.kind)
-                return found and (step.match is None or _fits(step.match, str(self.error)))
-            case ExpectStream():
-                pieces = [piece.strip() for piece in self.pieces if piece.strip()]
-                if len(step.pieces) == 1:
-                    return len(pieces) > 1 and _fits(step.pieces[0], self.text.strip())
-                return len(pieces) == len(step.pieces) and all(map(_fits, step.pieces, pieces))
+        if isinstance(step, Expect):
+            return _fits(step.answer, self.text)
+        if isinstance(step, ExpectError):
+            found = isinstance(self.error, step.kind)
+            return found and (step.match is None or _fits(step.match, str(self.error)))
+        first, *others = step.pieces
+        pieces = [piece.strip() for piece in self.pieces if piece.strip()]
+        if others:
+            return len(pieces) == len(step.pieces) and all(map(_fits, step.pieces, pieces))
+        streamed = len(pieces) > 1 or (len(pieces) == 1 and self.error is not None)
+        return streamed and _fits(first, self.text.strip())
 
 
 def _fits(expected: Expected, text: str) -> bool:
