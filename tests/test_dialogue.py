@@ -288,7 +288,9 @@ async def test_a_fault_that_the_partner_refuses_is_an_error(reach: Reach) -> Non
     emulator = KaziroEmulator()
     bridge = await reach(emulator)
     dialogue = Dialogue().fault(Fault(cut_after=1, error="no")).say("hello")
-    with pytest.raises(UsageError, match="kaziro has no error lines"):
+    with pytest.raises(
+        UsageError, match="kaziro could not be planned: ValueError: kaziro has no error lines"
+    ):
         await dialogue.run(bridge, partner=emulator)
 
 
@@ -519,7 +521,9 @@ def test_comments_empty_lines_blanks_and_the_ends_of_lines_mean_nothing() -> Non
         ("/help/", "> \\/help/\n"),
         ("  indented", "> \\  indented\n"),
         ("blank at the end ", "> blank at the end \\\n"),
-        ("\\", "> \\\\\\\n"),
+        ("\\", "> \\\\\n"),
+        ("\\1", "> \\1\n"),
+        ("\\ 1", "> \\\\ 1\n"),
         ("two\n\n  paragraphs\n", "> two\n  \\\n    paragraphs\n  \\\n"),
         ("# no comment\n> no step", "> # no comment\n  > no step\n"),
     ],

@@ -199,7 +199,8 @@ class Dialogue:
                 if not answer.keeps(step):
                     at = -1 if isinstance(step, ExpectError) else -len(answer.entries)
                     raise transcript.mismatch(number, step, at=at, text=answer.text) from answer.error
-                await speaker.waive(answer.error)
+                if isinstance(step, ExpectError):
+                    await speaker.waive(answer.error)
                 continue
             transcript.add(step)
             if isinstance(step, Fail):

@@ -77,7 +77,7 @@ class Transcript:
 def differences(expected: str, found: str) -> str:
     """Show word by word where the texts differ, as ``[-expected-]{+found+}``, and what is around it."""
     old, new = pieces(expected), pieces(found)
-    matcher = SequenceMatcher(None, old, new, autojunk=False)
+    matcher = SequenceMatcher(None, old, new)
     shown: list[str] = []
     for kind, start, end, first, last in matcher.get_opcodes():
         if kind == "equal":

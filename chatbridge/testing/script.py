@@ -306,9 +306,8 @@ def shown(value: str | re.Pattern[str]) -> str:
     """Write a text or a pattern."""
     if isinstance(value, re.Pattern):
         return f"/{value.pattern}/"
-    return (
-        BACKSLASH + value if value.startswith((*BLANKS, BACKSLASH)) or _looks_like_pattern(value) else value
-    )
+    protect = value.startswith(tuple(BLANKS)) or PROTECTED.match(value) or _looks_like_pattern(value)
+    return BACKSLASH + value if protect else value
 
 
 def _looks_like_pattern(text: str) -> bool:

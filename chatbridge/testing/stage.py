@@ -14,6 +14,7 @@ from chatbridge.bridge import Bridge, connect
 from chatbridge.chat import Chat
 from chatbridge.config import BackendURL
 from chatbridge.errors import ChatbridgeError, UsageError
+from chatbridge.observe import run_hook
 from chatbridge.testing.faults import Fault
 from chatbridge.testing.script import Expect, Expectation, Expected, ExpectError, ExpectStream
 from chatbridge.text import quoted
@@ -189,10 +190,10 @@ class _Planned:
         try:
             while self._faults and self._partner and event.turn.state is TurnState.PENDING:
                 self._partner.fail(self._faults.popleft())
-        except ValueError as error:  # What a hook raises is only logged.
-            self._problem = str(error)
+        except Exception as error:  # noqa: BLE001 - what a hook raises would only be logged
+            self._problem = f"{type(error).__name__}: {error}"
         if self._hook is not None:
-            self._hook(event)
+            run_hook(self._hook, event)
 
     def check(self, answered: Answered) -> None:
         """
@@ -202,7 +203,7 @@ class _Planned:
             UsageError: They could not.
         """
         if self._problem is not None:
-            raise UsageError(self._problem)
+            raise UsageError(f"the fault for {self._provider} could not be planned: {self._problem}")
         if self._faults:
             came = "; ".join(answered.entries)
             raise UsageError(

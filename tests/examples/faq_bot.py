@@ -34,7 +34,7 @@ class FaqBot:
             self.name = named[1]
             return f"Nice to meet you, {self.name}."
         answer = self._known(said) or await self._ask(bridge, said)
-        return f"{self.name}, {answer}" if self.name else answer
+        return f"{answer} Anything else, {self.name}?" if self.name else answer
 
     def _known(self, said: str) -> str | None:
         match = get_close_matches(said.lower(), self.answers, n=1, cutoff=0.8)
