@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import pytest
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chatbridge import (
+    AuthFailed,
     Bridge,
     ChatbridgeError,
     DeliveryUnknown,
@@ -17,12 +23,13 @@ from chatbridge import (
     StreamCut,
     UsageError,
     connect,
+    errors,
 )
 from chatbridge.testing.clock import ManualClock
 from chatbridge.testing.cues import Cue
 from chatbridge.testing.dialogue import RECORDED, BadScript, Dialogue, DialogueMismatch, say
 from chatbridge.testing.emulator import Fault
-from chatbridge.testing.fake import FakeBackend
+from chatbridge.testing.memory import MemoryBackend
 from chatbridge.testing.script import Expect, ExpectError, ExpectStream, Fail, Say, Step, Switch
 from chatbridge_adapters.h2ogpte.emulator import H2OGPTeEmulator
 from chatbridge_adapters.kaziro.emulator import KaziroEmulator
@@ -185,7 +192,7 @@ async def test_a_bot_may_give_any_iterator() -> None:
 # ------------------------------------------------------------------------------ faults
 
 
-class Faulty(FakeBackend):
+class Faulty(MemoryBackend):
     """A fake where faults can be planned: each send that one strikes is lost."""
 
     def __init__(self) -> None:
@@ -208,7 +215,7 @@ LOST = (
 )  # fmt: skip
 
 
-def blind(backend: FakeBackend) -> Bridge:
+def blind(backend: MemoryBackend) -> Bridge:
     """Give a bridge that looks for no message in doubt."""
     bridge = Bridge(backend)
     return Bridge(backend, options=evolve(bridge.options, settle_timeout=0.0))
