@@ -11,7 +11,8 @@ import aiohttp
 import pytest
 from attrs import define, field
 
-from chatbridge import BackendURL
+from chatbridge import AuthFailed, BackendURL
+from chatbridge.registry import backend_names, load_adapter
 from chatbridge.testing.emulator import (
     Answer,
     BadBody,
@@ -478,3 +479,19 @@ async def test_calls_of_a_cleared_log_still_get_their_answer(echo: Echo, http: a
 def test_what_serving_needs_cannot_be_replaced_by_mistake(name: str) -> None:
     with pytest.raises(TypeError, match=f"Careless: an emulator's own {name} cannot be replaced"):
         type("Careless", (Echo,), {name: None})
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in backend_names() if load_adapter(name).emulator is not None]
+)
+async def test_a_bridge_to_what_is_served_has_what_the_emulator_asks_for(name: str) -> None:
+    async with serve(load_adapter(name).load_emulator()()) as served, served.connect(timeout=7) as bridge:
+        assert (await bridge.create()).id
+        assert (name, 7) == (bridge.profile.name, bridge.options.timeout)
+
+
+async def test_another_key_wins_over_the_emulators() -> None:
+    emulator = load_adapter("kaziro").load_emulator()()
+    async with serve(emulator) as served, served.connect(key="sk-of-another") as bridge:
+        with pytest.raises(AuthFailed):
+            await bridge.create()

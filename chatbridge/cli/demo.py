@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from attrs import define, field
 
@@ -151,22 +151,11 @@ async def _reachable(
     emulator: Emulator = adapter.load_emulator()()
     if prepare is not None:
         prepare(emulator)
-    settings = _settings(adapter, emulator)
+    has_collections = "collection" in {info.name for info in describe_options(adapter.options, {})}
+    # An answer has references only where there are documents.
+    options = {"collection": "demo"} if has_collections else {}
     async with serve(emulator) as served:
-        yield partial(connect, served.config, **settings), served.config, emulator
-
-
-def _settings(adapter: Adapter, emulator: Emulator) -> dict[str, Any]:
-    """Give the options that the emulator's variables stand for, and those that make everything show."""
-    settings: dict[str, Any] = {
-        option: emulator.env[variable]
-        for option, variables in adapter.defaults.env.items()
-        for variable in variables
-        if variable in emulator.env
-    }
-    if "collection" in {info.name for info in describe_options(adapter.options, {})}:
-        settings["collection"] = "demo"  # An answer has references only where there are documents.
-    return settings
+        yield partial(served.connect, **options), served.config, emulator
 
 
 @define

@@ -15,12 +15,14 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote, urlencode, urlsplit
 
 from aiohttp import web
 from attrs import define, evolve, field, frozen
 
+from chatbridge.bridge import Bridge, connect
+from chatbridge.registry import load_adapter
 from chatbridge.testing.exchange import Answer, BadBody, Call, Keeper, Kept, Refusal, is_array, is_object
 from chatbridge.testing.faults import Fault, phrase
 from chatbridge.testing.responder import Responder, respond
@@ -319,6 +321,20 @@ class Served:
     def config(self) -> str:
         """The config string that reaches it."""
         return self.emulator.config(self.base_url)
+
+    def connect(self, **options: Any) -> Bridge:  # noqa: ANN401 - those of `connect`, each of its own type
+        """Make a bridge to it, which has the key; *options* are those of `chatbridge.connect`."""
+        return connect(self.config, **(self._credentials() | options))
+
+    def _credentials(self) -> dict[str, str]:
+        """Give the options that the emulator's variables stand for."""
+        env = self.emulator.env
+        return {
+            option: env[variable]
+            for option, variables in load_adapter(self.emulator.name).defaults.env.items()
+            for variable in variables
+            if variable in env
+        }
 
 
 @asynccontextmanager
