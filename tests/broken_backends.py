@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import socket
 import unicodedata
+from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from typing import Any
 
-from attrs import evolve
+from attrs import evolve, frozen
 
 from chatbridge import (
     Conversation,
@@ -24,8 +27,11 @@ from chatbridge import (
     TextDelta,
 )
 from chatbridge.backend import Stores
-from chatbridge.errors import NotFound, UsageError
-from chatbridge.testing.fake import FakeBackend
+from chatbridge.errors import DeliveryUnknown, NotFound, NotSent, RequestRefused, UsageError
+from chatbridge.options import option
+from chatbridge.secret import Secret
+from chatbridge.testing.answers import Given
+from chatbridge.testing.fake import FakeBackend, FakeOptions
 
 
 class Broken(FakeBackend):
@@ -429,3 +435,130 @@ class StreamsUncounted(Broken):
                 yield Finished(evolve(event.reply, usage=None))
             else:
                 yield event
+
+
+class ListsOnePage(Broken):
+    async def list_messages(self, conversation_id: str, **chosen: Any) -> AsyncIterator[Message]:
+        messages = [message async for message in super().list_messages(conversation_id, **chosen)]
+        for message in messages[:100]:
+            yield message
+
+
+class SkipsBetweenPages(Broken):
+    async def list_conversations(self) -> AsyncIterator[Conversation]:
+        number = 0
+        async for conversation in super().list_conversations():
+            number += 1
+            if number != 101:
+                yield conversation
+
+
+class SaysThatWhatIsLostWasNotSent(Broken):
+    async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
+        try:
+            return await super().send(conversation_id, message, options)
+        except DeliveryUnknown as error:
+            raise NotSent(str(error), provider=error.provider) from None
+
+
+class RepeatsWhatIsLost(Broken):
+    async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
+        try:
+            return await super().send(conversation_id, message, options)
+        except DeliveryUnknown:
+            return await super().send(conversation_id, message, options)
+
+
+class CreatesAgainWhatIsLost(Broken):
+    async def create_conversation(self, **given: Any) -> Conversation:
+        try:
+            return await super().create_conversation(**given)
+        except DeliveryUnknown:
+            return await super().create_conversation(**given)
+
+
+class TakesAFailureForARefusal(Broken):
+    async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
+        try:
+            return await super().send(conversation_id, message, options)
+        except DeliveryUnknown as error:
+            if error.status is None:
+                raise
+            raise RequestRefused("no", provider=error.provider, status=error.status) from None
+
+
+class RaisesSomethingForeignOfFailures(Broken):
+    async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
+        try:
+            return await super().send(conversation_id, message, options)
+        except DeliveryUnknown as error:
+            raise ConnectionError(str(error)) from None
+
+
+class SaysThatEverythingMayBeRepeated(Broken):
+    async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
+        try:
+            return await super().send(conversation_id, message, options)
+        except DeliveryUnknown as error:
+            error.retryable = True
+            raise
+
+
+class TakesAbsenceForProof(Broken):
+    @property
+    def profile(self) -> Profile:
+        return evolve(super().profile, absent_after=0.0)
+
+
+class SettlesWhatItCannotSee(Broken):
+    """It claims to be read back, and shows what was never sent."""
+
+    def list_messages(self, conversation_id: str, **chosen: Any) -> AsyncIterator[Message]:
+        async def invented() -> AsyncIterator[Message]:
+            yield Message.user("Lost")
+            yield Message.assistant("Found")
+
+        return invented() if self.writes > 1 else super().list_messages(conversation_id, **chosen)
+
+
+class LeavesATask(Broken):
+    async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
+        self.task = asyncio.create_task(asyncio.sleep(3600))
+        return await super().send(conversation_id, message, options)
+
+
+class LeavesASocket(Broken):
+    async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
+        socket.socket()
+        return await super().send(conversation_id, message, options)
+
+
+@frozen(kw_only=True)
+class KeyedOptions(FakeOptions):
+    key: Secret = option("The key.", default=Secret("sk-0123456789abcdef"))
+
+
+class Keyed(Broken):
+    """A fake that was given a key."""
+
+    def __init__(self, *, profile: Profile | None = None, answers: Given | None = None) -> None:
+        super().__init__(KeyedOptions(), profile=profile, answers=answers)
+
+
+class LeaksItsKey(Keyed):
+    async def get_conversation(self, conversation_id: str) -> Conversation:
+        try:
+            return await super().get_conversation(conversation_id)
+        except NotFound as error:
+            options = self.options
+            assert isinstance(options, KeyedOptions)
+            error.add_note(f"asked with {b64encode(options.key.reveal().encode()).decode()}")
+            raise
+
+
+class LogsItsKey(Keyed):
+    async def get_conversation(self, conversation_id: str) -> Conversation:
+        options = self.options
+        assert isinstance(options, KeyedOptions)
+        logging.getLogger("chatbridge.keyed").debug("asking with %s", options.key.reveal())
+        return await super().get_conversation(conversation_id)

@@ -23,7 +23,7 @@ from chatbridge.errors import NotFound
 from chatbridge.options import describe_options
 from chatbridge.registry import Adapter
 from chatbridge.testing import fake
-from chatbridge.testing.contract import OpenBridge, Result
+from chatbridge.testing.contract import Result
 from chatbridge.testing.emulator import Emulator, serve
 
 __all__ = ["Check", "Listener", "Prepare", "Walk", "demonstrate", "takes_part"]
@@ -144,7 +144,7 @@ def _judge(check: Check, results: Sequence[Result], listener: Listener) -> None:
 @asynccontextmanager
 async def _reachable(
     adapter: Adapter, prepare: Prepare | None
-) -> AsyncGenerator[tuple[OpenBridge, str, Emulator | None]]:
+) -> AsyncGenerator[tuple[Callable[[], Bridge], str, Emulator | None]]:
     if adapter.emulator is None:
         yield partial(connect, f"{adapter.name}:"), "in this process", None
         return

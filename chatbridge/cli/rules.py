@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from chatbridge.backend import Feature
 from chatbridge.domain import SendOptions
 from chatbridge.testing import fake
-from chatbridge.testing.contract import Ask, ChatBackendContract, OpenBridge, Result
+from chatbridge.testing.contract import Ask, ChatBackendContract, OpenBackend, Opened, Result
 from chatbridge.testing.emulator import Emulator
 
 __all__ = ["FEATURES", "summary", "try_rules"]
 
 FEATURES: Mapping[str, Feature] = {f"check_{feature.value}": feature for feature in Feature} | {
     "check_cancelling": Feature.SEND,
+    "check_cancelling_closes": Feature.SEND,
     "check_context": Feature.SEND,
     "check_conversations_at_once": Feature.SEND,
     "check_empty_answer": Feature.SEND,
@@ -22,6 +23,8 @@ FEATURES: Mapping[str, Feature] = {f"check_{feature.value}": feature for feature
     "check_long_text": Feature.SEND,
     "check_lost_answers": Feature.SEND,
     "check_doubt": Feature.SEND,
+    "check_failures": Feature.SEND,
+    "check_late_arrival": Feature.SEND,
     "check_order": Feature.SEND,
     "check_sending_inside_a_stream": Feature.STREAM,
     "check_stream_equals_send": Feature.STREAM,
@@ -32,6 +35,12 @@ FEATURES: Mapping[str, Feature] = {f"check_{feature.value}": feature for feature
 
 class _Contract(ChatBackendContract):
     PATIENCE = 10.0
+
+    def __init__(self, open_backend: OpenBackend) -> None:
+        self._open_backend = open_backend
+
+    def open_backend(self) -> Opened:
+        return self._open_backend()
 
 
 class _FakeContract(_Contract):
@@ -44,10 +53,11 @@ class _FakeContract(_Contract):
         return Ask("Say nothing.", SendOptions(max_output_tokens=0))
 
 
-async def try_rules(name: str, open_bridge: OpenBridge, emulator: Emulator | None) -> Sequence[Result]:
+async def try_rules(name: str, open_backend: OpenBackend, emulator: Emulator | None) -> Sequence[Result]:
     """Try every rule over the backend *name*, whose *emulator*, if it has one, is where it leads to."""
-    contract = _FakeContract if name == fake.NAME else _Contract
-    return await contract(open_bridge, emulator).run()
+    contract = (_FakeContract if name == fake.NAME else _Contract)(open_backend)
+    contract.emulator = emulator
+    return await contract.run()
 
 
 def summary(results: Sequence[Result]) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+import pickle
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from attrs import evolve, field, frozen
 
-from chatbridge.backend import Feature, Stores
-from chatbridge.bridge import Bridge
+from chatbridge.backend import ChatBackend, Feature, Stores
+from chatbridge.bridge import Bridge, connect
 from chatbridge.chat import Chat
 from chatbridge.domain import (
     Finished,
@@ -28,15 +29,18 @@ from chatbridge.domain import (
     TextDelta,
 )
 from chatbridge.errors import UnsupportedFeature, UsageError
-
-if TYPE_CHECKING:
-    from chatbridge.testing.emulator import Emulator
+from chatbridge.testing.faults import Fault
+from chatbridge.turns import TurnState
 
 __all__ = [
     "Ask",
     "Checks",
     "NotApplicable",
-    "OpenBridge",
+    "OpenBackend",
+    "Opened",
+    "Partner",
+    "again",
+    "both",
     "expect",
     "expect_equal",
     "expect_refused",
@@ -46,14 +50,30 @@ __all__ = [
     "what_raises",
 ]
 
-OpenBridge = Callable[[], AbstractAsyncContextManager[Bridge]]
-"""Opens a bridge to the backend under test; each rule opens its own."""
+Opened = str | ChatBackend | AbstractAsyncContextManager[Bridge]
+"""A backend under test: a config string, the backend itself, or a bridge to it, as `connect` gives."""
+
+OpenBackend = Callable[[], Opened]
+"""Opens a backend under test; each rule opens its own."""
 
 ErrorT = TypeVar("ErrorT", bound=Exception)
 
 
 class NotApplicable(Exception):
     """A rule has nothing to say of a backend; the message says why."""
+
+
+class Partner(Protocol):
+    """What stands behind a backend and fails as planned."""
+
+    def fail(self, fault: Fault, /) -> object:
+        """Plan *fault* for the next call."""
+        ...
+
+    @property
+    def writes(self) -> int:
+        """How many calls there were that were no reads."""
+        ...
 
 
 @frozen
@@ -143,6 +163,24 @@ def fold(events: Iterable[StreamEvent]) -> tuple[Part, ...]:
     return tuple(parts[index] for index in sorted(parts))
 
 
+def both(
+    chat: Chat, options: SendOptions, message: str | Message = "Hello"
+) -> list[Callable[[], Awaitable[object]]]:
+    """Give both ways to have *message* answered."""
+    return [lambda: chat.send(message, options), lambda: chat.stream(message, options).__aenter__()]
+
+
+def again(value: Any) -> Any:  # noqa: ANN401 - whatever it was
+    """Pickle *value* and read it again."""
+    return pickle.loads(pickle.dumps(value))  # noqa: S301 - made on this line
+
+
+def _bridge(opened: Opened) -> AbstractAsyncContextManager[Bridge]:
+    if isinstance(opened, str):
+        return connect(opened)
+    return opened if isinstance(opened, AbstractAsyncContextManager) else Bridge(opened)
+
+
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 500 else f"{text[:240]} ... {text[-240:]}"  # noqa: PLR2004 - a screen's worth
@@ -159,14 +197,16 @@ class Checks:
     A subclass overrides the hooks where its backend does not answer as `chatbridge.testing.responder` does.
 
     Attributes:
-        emulator: The emulator that `open_bridge` leads to, where faults can be planned; without one the rules
-            for faults do not apply.
+        emulator: Where faults can be planned: the emulator that `open_backend` leads to, or the backend
+            itself where it is a fake; without one the rules for faults do not apply.
         PATIENCE: Seconds after which a rule that hangs has failed.
+        MANY: How many conversations and messages are more than a page of any list holds.
         SAMPLES: A value for each field of `SendOptions` but `include` and `extra`.
         TOOL: A tool that the message "Ask weather please" has called, where tools are supported.
     """
 
     PATIENCE = 60.0
+    MANY = 110
     TOOL: Mapping[str, Any] = {
         "name": "weather",
         "description": "Tells the weather",
@@ -185,15 +225,11 @@ class Checks:
         "response_format": {"type": "text"},
     }
 
-    def __init__(self, open_bridge: OpenBridge | None = None, emulator: Emulator | None = None) -> None:
-        self._open_bridge = open_bridge
-        self.emulator = emulator
+    emulator: Partner | None = None
 
-    def open_bridge(self) -> AbstractAsyncContextManager[Bridge]:
-        """Open a bridge to the backend under test; override this, or give it to the constructor."""
-        if self._open_bridge is None:
-            raise UsageError(f"{type(self).__name__} needs an open_bridge")
-        return self._open_bridge()
+    def open_backend(self) -> Opened:
+        """Open the backend under test; override this."""
+        raise UsageError(f"{type(self).__name__} needs an open_backend, which opens the backend under test")
 
     async def conversation(self, bridge: Bridge) -> Chat:
         """Give an empty conversation; override this where the API cannot create one."""
@@ -224,7 +260,7 @@ class Checks:
         """Open a bridge for a rule; what escapes from it breaks it, unless nothing can be sent at all."""
         mute = False
         try:
-            async with asyncio.timeout(self.PATIENCE), self.open_bridge() as bridge:
+            async with asyncio.timeout(self.PATIENCE), _bridge(self.open_backend()) as bridge:
                 mute = not bridge.profile.can(Feature.SEND)
                 yield bridge
         except (AssertionError, NotApplicable):
@@ -297,3 +333,9 @@ class Checks:
     async def sent(self, chat: Chat, text: str, options: SendOptions | None = None) -> Reply:
         """Send *text*; the counterpart of `streamed`."""
         return await chat.send(text, options)
+
+    async def waive(self, chat: Chat) -> None:
+        """Let the next message go, whatever became of those before; none of them is still on its way."""
+        for turn in await chat.turns():
+            expect(turn.state is not TurnState.PENDING, "a message that nobody waits for is left as pending")
+            await chat.waive(turn)

@@ -1,26 +1,51 @@
 """
 The rules that every backend keeps, for authors of adapters to run.
 
-    class AcmeContract(ChatBackendContract):
-        def open_bridge(self): return connect("acme+http://127.0.0.1:8101", key="...")
+    class TestAcme(ChatBackendContract):
+        def open_backend(self): return connect("acme+http://127.0.0.1:8101", key="...")
 
-    for result in await AcmeContract().run(): print(result)
+A test framework such as pytest finds a test for each rule in that class; without one there is
+`await check_backend(open_backend)`. For an adapter that names its emulator, it is shorter still, and faults
+are tried too:
+
+    class TestAcme(EmulatorContract):
+        backend = "acme"
 
 The rules ask what the profile claims, never what the backend is called: what is claimed must work, and what
 is not must be refused before any I/O. They need a partner that answers alike each time, such as an emulator.
-With an `emulator` they try faults too. No test framework is needed; with one, each of `checks()` makes a
-test.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, ClassVar
+from unittest import SkipTest
+
 from attrs import frozen
 
-from chatbridge.testing.checking import Ask, NotApplicable, OpenBridge
+from chatbridge.bridge import Bridge
+from chatbridge.registry import load_adapter
+from chatbridge.testing.checking import Ask, NotApplicable, OpenBackend, Opened, Partner, expect
+from chatbridge.testing.emulator import Emulator, serve
+from chatbridge.testing.fault_checks import FaultChecks
 from chatbridge.testing.feature_checks import FeatureChecks
+from chatbridge.testing.house_checks import HouseChecks
+from chatbridge.testing.responder import Exchange, respond
 from chatbridge.testing.turn_checks import TurnChecks
 
-__all__ = ["Ask", "ChatBackendContract", "NotApplicable", "OpenBridge", "Result"]
+__all__ = [
+    "Ask",
+    "ChatBackendContract",
+    "EmulatorContract",
+    "NotApplicable",
+    "OpenBackend",
+    "Opened",
+    "Partner",
+    "Result",
+    "check_backend",
+]
 
 
 @frozen
@@ -46,14 +71,35 @@ class Result:
         return f"skipped {self.rule} ({self.skipped})" if self.skipped is not None else f"kept    {self.rule}"
 
 
-class ChatBackendContract(FeatureChecks, TurnChecks):
+def _test_of(name: str, rule: str | None) -> Callable[[ChatBackendContract], None]:
+    def test(self: ChatBackendContract) -> None:
+        try:
+            asyncio.run(getattr(self, name)())
+        except NotApplicable as reason:
+            skipped = str(reason)
+        else:
+            return
+        raise SkipTest(skipped)
+
+    test.__doc__ = rule
+    return test
+
+
+class ChatBackendContract(FeatureChecks, TurnChecks, FaultChecks, HouseChecks):
     """
     What types cannot say of a `ChatBackend`, as checks.
 
-    Each `check_...` opens a bridge of its own, and raises AssertionError with what is wrong, or
+    Each `check_...` opens a backend of its own, and raises AssertionError with what is wrong, or
     `NotApplicable`; the first line of its docstring is the rule, as told to a backend. A subclass may add
-    checks, and override the hooks of `Checks` where its partner answers differently.
+    checks, and override the hooks of `Checks` where its partner answers differently. For each check it has a
+    `test_...`, which needs no running event loop.
     """
+
+    def __init_subclass__(cls) -> None:
+        """Make a test of each check."""
+        super().__init_subclass__()
+        for name in cls.checks():
+            setattr(cls, f"test_{name.removeprefix('check_')}", _test_of(name, getattr(cls, name).__doc__))
 
     @classmethod
     def checks(cls) -> tuple[str, ...]:
@@ -75,3 +121,66 @@ class ChatBackendContract(FeatureChecks, TurnChecks):
         except NotApplicable as reason:
             return Result(name, rule, skipped=str(reason))
         return Result(name, rule)
+
+
+class EmulatorContract(ChatBackendContract):
+    """
+    The contract for a backend against the emulator that its adapter names.
+
+    Attributes:
+        backend: Its name, the scheme of its config strings.
+        settings: What the emulator is made with.
+        options: What the bridge is opened with, beside the key.
+    """
+
+    backend: ClassVar[str]
+    settings: ClassVar[Mapping[str, Any]] = {}
+    options: ClassVar[Mapping[str, Any]] = {}
+
+    def open_backend(self) -> AbstractAsyncContextManager[Bridge]:
+        """Serve an emulator, and open a bridge to it."""
+        return self.served()
+
+    def new_emulator(self) -> Emulator:
+        """Make the emulator, which says nothing where it is asked to."""
+        make: type[Emulator] = load_adapter(self.backend).load_emulator()
+        return make(responder=taciturn, **self.settings)
+
+    @asynccontextmanager
+    async def served(self) -> AsyncGenerator[Bridge]:
+        """Serve a new emulator for the length of the block, and give a bridge to it."""
+        self.emulator = emulator = self.new_emulator()
+        async with serve(emulator) as at, at.connect(**self.options) as bridge:
+            yield bridge
+        crashes = emulator.crashes
+        expect(not crashes, f"the emulator crashed: {crashes!r}")
+
+    def ask_for_nothing(self) -> Ask | None:
+        """Give what makes the emulator answer with an empty text."""
+        return Ask(SAY_NOTHING)
+
+
+SAY_NOTHING = "Say nothing."
+
+
+def taciturn(text: str, history: Sequence[Exchange]) -> str:
+    """Answer as emulators do, but say nothing where asked to."""
+    return "" if text == SAY_NOTHING else respond(text, history)
+
+
+async def check_backend(open_backend: OpenBackend, *, emulator: Partner | None = None) -> tuple[Result, ...]:
+    """
+    Try all rules.
+
+    Args:
+        open_backend: Opens the backend, anew for each rule.
+        emulator: Where faults can be planned, if it is known beforehand.
+    """
+
+    class Contract(ChatBackendContract):
+        def open_backend(self) -> Opened:
+            return open_backend()
+
+    contract = Contract()
+    contract.emulator = emulator
+    return await contract.run()

@@ -100,6 +100,7 @@ class Emulator(ABC):
     calls: list[Call] = field(init=False, factory=list[Call])
     faults: list[tuple[str | None, Fault]] = field(init=False, factory=list[tuple[str | None, Fault]])
     crashes: list[Exception] = field(init=False, factory=list[Exception])
+    _server: Any = field(init=False, default=None)
 
     @property
     @abstractmethod
@@ -118,6 +119,17 @@ class Emulator(ABC):
         """Say *message* in the API's own form inside a stream; None where it has none."""
         del message
         return None
+
+    @property
+    def writes(self) -> int:
+        """How many requests so far were no reads."""
+        return sum(call.method not in {"GET", "HEAD"} for call in self.calls)
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        handlers = () if self._server is None else self._server.connections
+        return sum(handler.transport is not None for handler in handlers)
 
     @property
     def env(self) -> dict[str, str]:
@@ -343,6 +355,7 @@ async def serve(emulator: Emulator, host: str = "127.0.0.1", port: int = 0) -> A
     # What is still being answered at the end is cut off.
     runner = web.AppRunner(emulator.app(), access_log=None, shutdown_timeout=0.05)
     await runner.setup()
+    emulator._server = runner.server  # noqa: SLF001 - it is the emulator's own
     try:
         await web.TCPSite(runner, host, port).start()
         bound = runner.addresses[0][1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import astuple
 
-from chatbridge.backend import ContextOwner, Feature, Support
+from chatbridge.backend import ContextOwner, Feature, Stores, Support
 from chatbridge.bridge import Bridge
 from chatbridge.domain import Attachment, Message, Reasoning, Role, SendOptions, Text, ToolCall
 from chatbridge.errors import NotFound, UnsupportedFeature, UsageError
@@ -183,6 +183,23 @@ class FeatureChecks(Checks):
                 expect_equal(spoken[2:], said(rest), "the history after the second message")
                 behind = [message async for message in chat.messages(after=ids[1], newest_first=True)]
                 expect_equal(spoken[:1:-1], said(behind), "the same, newest first")
+
+    async def check_paging(self) -> None:
+        """Give long lists and histories whole, each entry once, in their order."""
+        async with self.bridge() as bridge:
+            can = bridge.profile.can
+            if can(Feature.LIST) and can(Feature.CREATE):
+                made = [(await bridge.create()).id for _ in range(self.MANY)]
+                listed = [conversation.id async for conversation in bridge.conversations()]
+                expect_equal(sorted(made), sorted(set(listed) & set(made)), "the conversations in the list")
+                expect_equal(len(set(listed)), len(listed), "the number of conversations in the list")
+            if can(Feature.HISTORY) and can(Feature.SEND) and bridge.profile.stores is not Stores.NEVER:
+                chat = await self.conversation(bridge)
+                texts = [f"number {number}" for number in range(self.MANY // 2)]
+                for text in texts:
+                    await chat.send(text)
+                held = [each.text async for each in chat.messages() if each.role is Role.USER]
+                expect_equal(texts, held, "a long history")
 
     async def check_send(self) -> None:
         """Answer what was sent, as the assistant."""

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import copy
-import pickle
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
-from functools import partial
-from typing import Any, Literal
+from collections.abc import Awaitable, Callable
+from typing import Any
 
-from attrs import evolve, fields
+from attrs import fields
 
 from chatbridge.backend import ContextOwner, Feature, Profile, SettleBy, Stores, Support
 from chatbridge.bridge import Bridge
-from chatbridge.chat import Chat
 from chatbridge.domain import Finished, Message, Reply, Role, SendOptions
 from chatbridge.errors import (
     BadOption,
-    ChatbridgeError,
     NotFound,
-    Outcome,
     Refused,
-    UnsettledTurn,
     UnsupportedFeature,
     UsageError,
 )
 from chatbridge.testing.checking import (
     Checks,
     NotApplicable,
+    again,
+    both,
     expect,
     expect_equal,
     expect_refused,
@@ -36,9 +30,6 @@ from chatbridge.testing.checking import (
     strict,
     what_raises,
 )
-from chatbridge.testing.emulator import Emulator
-from chatbridge.testing.faults import Fault
-from chatbridge.turns import TurnState
 
 __all__ = ["TurnChecks"]
 
@@ -64,7 +55,7 @@ class TurnChecks(Checks):
         """Have a profile that is data: it can be pickled, and contradicts itself nowhere."""
         async with self.bridge() as bridge:
             for profile in (bridge.profile, bridge.backend.profile):
-                expect_equal(profile, _again(profile), "the profile after pickling")
+                expect_equal(profile, again(profile), "the profile after pickling")
                 _expect_sound(profile)
             for feature in Feature:
                 own, filled = bridge.backend.profile.support(feature), bridge.profile.support(feature)
@@ -129,7 +120,7 @@ class TurnChecks(Checks):
         """Refuse to send half a character, before any I/O."""
         async with self.bridge() as bridge:
             chat, backend = await self.conversation(bridge), bridge.backend
-            calls = _both(chat, NO_OPTIONS, HALF)
+            calls = both(chat, NO_OPTIONS, HALF)
             calls.append(lambda: backend.send(chat.id, Message.user(HALF), NO_OPTIONS))
             if backend.profile.can(Feature.STREAM):
                 calls.append(lambda: anext(backend.stream(chat.id, Message.user(HALF), NO_OPTIONS)))
@@ -222,7 +213,7 @@ class TurnChecks(Checks):
                     expect_equal(under_way, task.cancelled(), f"a send cancelled after {steps} steps")
                     if not under_way:
                         task.result()
-                    await self._waive(chat)
+                    await self.waive(chat)
                 text = f"Still there after {asked.__name__}?"
                 expect(self.quotes((await chat.send(text)).text, text), "the next answer is another's")
 
@@ -240,7 +231,7 @@ class TurnChecks(Checks):
                 for asked in (self.sent, self.streamed):
                     warnings = (await asked(chat, "Hello", options)).warnings
                     expect(any(name in each for each in warnings), f"no warning names {name}: {warnings}")
-                for call in _both(strict(bridge).open(chat.id), options):
+                for call in both(strict(bridge).open(chat.id), options):
                     refusal = expect_refused(UnsupportedFeature, f"the option {name}, strictly,", call)
                     expect(name in refusal.feature, f"{refusal} does not name {name}")
 
@@ -253,7 +244,7 @@ class TurnChecks(Checks):
             if bridge.profile.can(Feature.CREATE):
                 calls.append(lambda: bridge.create(extra=extra))
             if bridge.profile.can(Feature.SEND):
-                calls += _both(chat, SendOptions(extra=extra))
+                calls += both(chat, SendOptions(extra=extra))
             for call in calls:
                 refusal = expect_refused(BadOption, "an unknown extra", call)
                 expect("no_such_option" in str(refusal), f"{refusal} does not name the option")
@@ -263,118 +254,8 @@ class TurnChecks(Checks):
         async with self.bridge() as bridge:
             chat = await self.conversation(bridge)
             for role in (Role.ASSISTANT, Role.SYSTEM):
-                for call in _both(chat, NO_OPTIONS, Message(role, "Hello")):
+                for call in both(chat, NO_OPTIONS, Message(role, "Hello")):
                     expect_refused(UsageError, f"a message of the {role.value}", call)
-
-    async def check_errors(self) -> None:
-        """Raise errors that can be pickled and copied, and say the same afterwards."""
-        async with self.bridge() as bridge:
-            raised: list[ChatbridgeError] = [bridge.profile.unsupported(feature) for feature in Feature]
-            chat = bridge.open(self.unknown_id())
-            if bridge.profile.can(Feature.GET):
-                raised.append(await what_raises(NotFound, "reading an unknown conversation", chat.refresh))
-            if bridge.profile.stores is not Stores.NEVER:
-                what = "a message to an unknown conversation"
-                raised += [await what_raises(Refused, what, call) for call in _both(chat, NO_OPTIONS)]
-            for error in raised:
-                for again in (_again(error), copy.copy(error), copy.deepcopy(error)):
-                    expect_equal(error.__class__, again.__class__, "the class of an error after pickling")
-                    expect_equal(str(error), str(again), "the text of an error after pickling")
-                    expect_equal(vars(error), vars(again), "the facts of an error after pickling")
-
-    async def check_lost_answers(self) -> None:
-        """Send a message or a creation once even if its answer is lost; say so, or find the answer."""
-        async with self.bridge() as bridge:
-            emulator = self._faulty()
-            found = SettleBy.READ_BACK in bridge.profile.settle_by
-            if bridge.profile.can(Feature.CREATE):
-                await self._lose(emulator, "a creation", bridge.create)
-            if not bridge.profile.can(Feature.SEND):
-                return
-            chat = await self.conversation(bridge)
-            for asked in (self.sent, self.streamed):
-                text, what = f"Once, {asked.__name__}", f"a message that is {asked.__name__}"
-                call = partial(asked, chat, text)
-                if found:
-                    with self._losing(emulator, what):
-                        reply = await call()
-                    expect(reply.recovered and self.quotes(reply.text, text), f"the answer to {what} is lost")
-                    continue
-                error = await self._lose(emulator, what, call)
-                turn = error.turn
-                expect(turn is not None and turn.message.text == text, f"the error of {what} has no turn")
-                await self._waive(chat)
-
-    async def check_doubt(self) -> None:
-        """Let nothing follow a message in doubt before that is settled or waived."""
-        async with self.bridge() as bridge:
-            emulator = self._faulty()
-            bridge.require(Feature.SEND)
-            # It does not look by itself, as that takes time.
-            blind = evolve(bridge.options, settle_timeout=0.0)
-            asking = Bridge(bridge.backend, options=blind, clock=bridge.clock)
-            chat = await self.conversation(asking)
-            for asked in (self.sent, self.streamed):
-                error = await self._lose(
-                    emulator, "a message that never arrives", partial(asked, chat, "Lost"), drop="before"
-                )
-                expect_equal(Outcome.UNKNOWN, error.outcome, "the outcome of a message that never arrives")
-                expect_refused(UnsettledTurn, "a message after one in doubt", lambda: chat.send("Next"))
-                if SettleBy.READ_BACK in bridge.profile.settle_by:
-                    states = [turn.state for turn in await chat.settle() if not turn.waived]
-                    proven = asking.profile.absent_after == 0
-                    known = TurnState.NOT_SENT if proven else TurnState.UNKNOWN
-                    expect_equal([known], states, "what settling finds of a message that never arrives")
-                else:
-                    expect_refused(UnsupportedFeature, "settling", chat.settle)
-                await self._waive(chat)
-                again = await asked(chat, "Lost")
-                expect(self.quotes(again.text, "Lost"), "the conversation does not go on")
-
-    def _faulty(self) -> Emulator:
-        if self.emulator is None:
-            raise NotApplicable("there is no emulator to plan faults with")
-        return self.emulator
-
-    async def _lose(
-        self,
-        emulator: Emulator,
-        what: str,
-        call: Callable[[], Awaitable[object]],
-        drop: Literal["before", "after"] = "after",
-    ) -> ChatbridgeError:
-        """Lose the answer to *call*, which must say that it may have arrived."""
-        with self._losing(emulator, what, drop):
-            error = await what_raises(ChatbridgeError, f"{what} whose answer is lost", call)
-        doubt = error.outcome in {Outcome.UNKNOWN, Outcome.ACCEPTED}
-        expect(doubt, f"{what} may have arrived, and {type(error).__name__} says {error.outcome}")
-        return error
-
-    @contextmanager
-    def _losing(
-        self, emulator: Emulator, what: str, drop: Literal["before", "after"] = "after"
-    ) -> Generator[None]:
-        """Lose the answer to what goes out in the block, which must go out once."""
-        emulator.calls.clear()
-        emulator.fail(Fault(drop=drop))
-        yield
-        sent = [call for call in emulator.calls if call.method != "GET"]
-        expect_equal(1, len(sent), f"how often {what} went out")
-
-    async def _waive(self, chat: Chat) -> None:
-        """Let the next message go, whatever became of those before; none of them is still on its way."""
-        for turn in await chat.turns():
-            expect(turn.state is not TurnState.PENDING, "a message that nobody waits for is left as pending")
-            await chat.waive(turn)
-
-    async def check_closed(self) -> None:
-        """Say so once closed, and be closed again without harm."""
-        async with self.bridge() as bridge:
-            chat = await self.conversation(bridge)
-            await bridge.close()
-            await bridge.close()
-            for call in (bridge.create, *_both(chat, NO_OPTIONS)):
-                expect_refused(UsageError, "a call after closing", call)
 
     async def _expect_said(
         self, bridge: Bridge, conversation_id: str, turns: list[tuple[str, Reply]]
@@ -385,17 +266,6 @@ class TurnChecks(Checks):
         if bridge.profile.can(Feature.HISTORY):
             held = [message async for message in bridge.open(conversation_id).messages()]
             expect_equal(self.stored(bridge, turns), said(held), "the history")
-
-
-def _both(
-    chat: Chat, options: SendOptions, message: str | Message = "Hello"
-) -> list[Callable[[], Awaitable[object]]]:
-    """Give both ways to have *message* answered."""
-    return [lambda: chat.send(message, options), lambda: chat.stream(message, options).__aenter__()]
-
-
-def _again(value: Any) -> Any:  # noqa: ANN401 - whatever it was
-    return pickle.loads(pickle.dumps(value))  # noqa: S301 - made on this line
 
 
 def _content(reply: Reply) -> object:
