@@ -35,7 +35,7 @@ from chatbridge.errors import (
 )
 from chatbridge.options import CommonOptions, check_hook
 from chatbridge.order import Order
-from chatbridge.registry import InProcess, resolve
+from chatbridge.registry import InProcess, Target, resolve
 from chatbridge.secret import Veiled
 from chatbridge.sending import check_include, check_text
 
@@ -67,8 +67,8 @@ def connect(
         on_attempt: Called with an `AttemptEvent` after every attempt to call the API.
         on_turn: Called with a `TurnEvent` whenever more is known of a message. What either raises is logged.
         ledger: Keeps the turns; by default they are gone with the bridge.
-        options: Options of the backend; they win over those in *url*, and None counts as not given. Here a
-            secret may be given itself.
+        options: Options of the backend, and `record`, a file to record the exchange in; they win over those
+            in *url*, and None counts as not given. Here a secret may be given itself.
 
     Raises:
         ConfigError: Naming the part at fault.
@@ -78,31 +78,42 @@ def connect(
     if not isinstance(cast(object, url), str | BackendURL | None):
         raise ConfigError(f"connect takes a config string, a BackendURL or None, not {type(url).__name__}")
     target = resolve(url if isinstance(url, BackendURL) else find_backend(url), given)
-    transport = None
     if clock is None and target.adapter.clock is not None:
         clock = target.adapter.clock()
-    if target.base_url is not None:
-        from chatbridge.http import Transport  # noqa: PLC0415 - aiohttp takes time to import
-
-        transport = Transport(target.base_url, target.options, clock=clock, on_attempt=on_attempt)
-    else:
+    place = InProcess(SystemClock() if clock is None else clock, on_attempt)
+    transport = _transport(target, place)
+    if transport is None:
         check_hook("on_attempt", on_attempt)
-    place = transport or InProcess(SystemClock() if clock is None else clock, on_attempt)
-    backend: object = target.adapter.open(target.options, place)
+    backend: object = target.adapter.open(target.options, transport or place)
     if not hasattr(backend, "create_conversation"):
         raise ConfigError(
             f"{target.adapter.name} keeps no conversations, and there is no store to keep them in"
         )
+    options_in_use = target.options if transport is None else transport.options
     bridge = Bridge(
         cast(ChatBackend, backend),
-        options=target.options,
+        options=options_in_use,
         transport=transport,
         clock=clock,
         on_turn=on_turn,
         ledger=ledger,
     )
-    check_include(bridge.profile, target.options)
+    check_include(bridge.profile, options_in_use)
     return bridge
+
+
+def _transport(target: Target, place: InProcess) -> Transport | None:
+    """Make what carries the calls to *target*; None where the backend needs nothing of the kind."""
+    if target.base_url is None:
+        make = target.adapter.transport
+        return None if make is None else cast("Transport", make(target.options, place))
+    if target.record is not None:
+        from chatbridge.http.recorder import RecordingTransport  # noqa: PLC0415 - the same
+
+        return RecordingTransport(target, clock=place.clock, on_attempt=place.on_attempt)
+    from chatbridge.http import Transport  # noqa: PLC0415 - aiohttp takes time to import
+
+    return Transport(target.base_url, target.options, clock=place.clock, on_attempt=place.on_attempt)
 
 
 class Bridge:

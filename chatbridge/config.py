@@ -4,6 +4,7 @@ Config strings: which backend, where, with which options.
     scheme[+http]://host[:port][/base/path][?option=value&...]
     scheme:                 the API's public host
     scheme:model            the same, with a model
+    record+scheme...        any of these, its exchange recorded in the file that ?record=FILE names
 
 A config string never holds a secret, only a reference to the place where one is.
 """
@@ -28,6 +29,7 @@ from chatbridge.text import quoted
 __all__ = ["BackendURL", "find_backend", "is_reference", "looks_secret"]
 
 _HEAD = re.compile(r"([A-Za-z][A-Za-z0-9_.-]*)(\+[A-Za-z0-9+]*)?:")
+_RECORDED = "record+"
 _SCHEME = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?")
@@ -209,6 +211,7 @@ class BackendURL:
         host: None for the API's public host; an IPv6 address without its brackets.
         path: The base path; None for the API's default, `""` for none at all.
         model: The model of `scheme:model`.
+        recorded: Whether it says `record+`; the option `record` names the file.
     """
 
     scheme: str = field(converter=_lower, validator=_check_scheme)
@@ -223,6 +226,7 @@ class BackendURL:
         converter=_sorted,
         validator=_check_options,
     )
+    recorded: bool = field(default=False, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         if self.host is None and (self.port is not None or self.path is not None or self.plain_http):
@@ -249,6 +253,9 @@ class BackendURL:
             raise ConfigError("a config string has no blanks and no control characters: percent-encode them")
         if "#" in text:
             raise ConfigError("a config string has no '#...' part: write %23 for the character")
+        recorded = text[: len(_RECORDED)].lower() == _RECORDED
+        if recorded:
+            text = text[len(_RECORDED) :]
         match = _HEAD.match(text)
         if match is None:
             raise ConfigError("a config string begins with a backend's name and ':', such as 'h2ogpte:'")
@@ -259,11 +266,19 @@ class BackendURL:
         options = cls._parse_query(query) if question else ()
         if not rest.startswith("//"):
             model = _decode(rest, "the model") if rest else None
-            return cls(scheme, plain_http=plain_http, model=model, options=options)
+            return cls(scheme, plain_http=plain_http, model=model, options=options, recorded=recorded)
         authority, slash, path = rest[2:].partition("/")
         host, port = cls._parse_authority(authority)
         base = (f"/{path.rstrip('/')}" if path else "") if slash else None
-        return cls(scheme, plain_http=plain_http, host=host, port=port, path=base, options=options)
+        return cls(
+            scheme,
+            plain_http=plain_http,
+            host=host,
+            port=port,
+            path=base,
+            options=options,
+            recorded=recorded,
+        )
 
     @staticmethod
     def _parse_authority(authority: str) -> tuple[str, int | None]:
@@ -299,8 +314,12 @@ class BackendURL:
             self, options=tuple((name, value) for name, value in merged.items() if value is not None)
         )
 
+    def unrecorded(self) -> Self:
+        """Make the same config string without `record+` and its option."""
+        return evolve(self.with_options(record=None), recorded=False)
+
     def __str__(self) -> str:
-        text = self.scheme + ("+http" if self.plain_http else "") + ":"
+        text = (_RECORDED if self.recorded else "") + self.scheme + ("+http" if self.plain_http else "") + ":"
         if self.host is not None:
             text += "//" + (f"[{self.host}]" if ":" in self.host else self.host)
             text += f":{self.port}" if self.port is not None else ""

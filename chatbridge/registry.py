@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
-from attrs import Factory, field, frozen
+from attrs import Factory, evolve, field, frozen
 
 from chatbridge.backend import ChatBackend, CompletionBackend, Profile
 from chatbridge.clock import Clock, SystemClock
@@ -86,6 +87,8 @@ class Adapter:
         profile: What the backend can do, given its options; no connection is needed for it.
         open: Makes the backend of its options and the bridge's transport, or `InProcess` where it has none.
         clock: Makes the clock of a bridge to it that is given none; None for the system's.
+        transport: Makes the transport of a bridge to it, where that lives in the process too; the bridge goes
+            by the transport's options.
         emulator: Where its emulator is, `package.module:Class`; None where there is none.
     """
 
@@ -97,6 +100,7 @@ class Adapter:
     defaults: Defaults = Factory(Defaults)
     emulator: str | None = None
     clock: Callable[[], Clock] | None = None
+    transport: Callable[[Any, InProcess], Any] | None = None
 
     def load_emulator(self) -> type[Any]:
         """
@@ -119,12 +123,19 @@ class Adapter:
 
 @frozen
 class Target:
-    """A config string, resolved: everything that is needed to open a backend."""
+    """
+    A config string, resolved: everything that is needed to open a backend.
+
+    Attributes:
+        url: Without what it says of recording.
+        record: The file that the exchange is recorded in, if it is.
+    """
 
     url: BackendURL
     adapter: Adapter
     options: CommonOptions
     base_url: str | None
+    record: Path | None = None
 
 
 def _installed() -> dict[str, list[EntryPoint]]:
@@ -223,6 +234,21 @@ def _base_url(url: BackendURL, adapter: Adapter, options: CommonOptions) -> str 
     return f"{scheme}://{authority}{port}{path}"
 
 
+def _recording_of(url: BackendURL, given: Mapping[str, object]) -> Path | None:
+    """Say which file the exchange is to be recorded in; None where it is not."""
+    written, named = url.options.get("record"), given.get("record")
+    path = written if named is None else named
+    if path is not None and not isinstance(path, str | Path):
+        raise ConfigError(f"{url.scheme}: record is the path of a file, not {type(path).__name__}")
+    if path == "" or (path is None and url.recorded) or (written is not None and not url.recorded):
+        example = evolve(url.with_options(record="FILE"), recorded=True)
+        raise ConfigError(
+            f"{url.scheme}: to record the exchange, write both 'record+' and where to, as in {example}, "
+            "or in code connect(url, record=FILE)"
+        )
+    return None if path is None else Path(path)
+
+
 def resolve(
     url: BackendURL, given: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None
 ) -> Target:
@@ -234,7 +260,14 @@ def resolve(
     """
     # What is raised may be shown with the variables of this function.
     given, environ = Veiled(given or {}), Veiled(os.environ if environ is None else environ)
+    record = _recording_of(url, given)
+    url, given = url.unrecorded(), Veiled({name: value for name, value in given.items() if name != "record"})
     adapter = load_adapter(url.scheme)
+    if record is not None and adapter.defaults.in_process:
+        raise ConfigError(
+            f"{adapter.name} lives in this process: there is no exchange with a server to record",
+            provider=adapter.name,
+        )
     written = dict(url.options)
     if url.model is not None:
         option = adapter.defaults.model_option
@@ -257,4 +290,4 @@ def resolve(
         env=adapter.defaults.env,
         environ=environ,
     )
-    return Target(url, adapter, options, _base_url(url, adapter, options))
+    return Target(url, adapter, options, _base_url(url, adapter, options), record)

@@ -119,7 +119,9 @@ def test_the_adapters_are_the_entry_points() -> None:
     entries = {entry.name: entry.value for entry in DISTRIBUTION.entry_points if entry.group == GROUP}
     adapters = {name: f"chatbridge_adapters.{name}:ADAPTER" for name in adapter_packages()}
 
-    assert {**adapters, "fake": "chatbridge.testing.fake:ADAPTER"} == entries
+    ours = {name: f"chatbridge.testing.{name}:ADAPTER" for name in ("fake", "replay")}
+
+    assert {**adapters, **ours} == entries
     assert set(entries) <= set(backend_names())
 
 

@@ -178,7 +178,7 @@ def describe(text: str) -> Description:
     url = _find(text)
     adapter = load_adapter(url.scheme)
     secrets = secret_options(adapter)
-    given = {name: value for name, value in url.options.items() if name not in secrets}
+    given = {name: value for name, value in url.unrecorded().options.items() if name not in secrets}
     if url.model is not None and adapter.defaults.model_option is not None:
         given[adapter.defaults.model_option] = url.model
     profile = _profile(adapter, given)

@@ -34,7 +34,6 @@ from chatbridge.http.content import (
 from chatbridge.http.endpoint import Endpoint
 from chatbridge.http.failures import failed_reading, to_error
 from chatbridge.http.headers import request_id, retry_after, says_final
-from chatbridge.http.redact import Redactor
 from chatbridge.http.stream import EventStream
 from chatbridge.http.transport import USER_AGENT, Answer, Headers, OnHead, Request, Transport
 from chatbridge.http.wire import structure, unstructure
@@ -130,7 +129,7 @@ class Api:
     ) -> None:
         self.transport = transport
         self.name = name
-        self.redactor = Redactor()
+        self.redactor = transport.redactor
         self._can_settle = can_settle
         self._read_error = read_error
         self._headers = Headers(_HEADERS)

@@ -1,4 +1,4 @@
-"""Text from a server made fit to show: secrets replaced, one printable line, bounded length."""
+"""Secrets replaced in text: in one printable line of bounded length, to show, or in all of a text, to keep."""
 
 import json
 import re
@@ -36,16 +36,18 @@ class Redactor:
     replaced.
     """
 
-    __slots__ = ("_secrets", "_substitute")
+    __slots__ = ("_finders", "_secrets", "_substitute")
 
     def __init__(self, secrets: Iterable[Secret] = ()) -> None:
         self._secrets = list(secrets)
         self._substitute: Callable[[str, str], str] | None = None
+        self._finders: dict[bool, Callable[[str], Iterator[re.Match[str]]]] = {}
 
     def add(self, secret: Secret) -> None:
         """Replace *secret* too from now on."""
         self._secrets.append(secret)
         self._substitute = None
+        self._finders.clear()
 
     def clean(self, text: str, limit: int = 500) -> str:
         """
@@ -63,6 +65,44 @@ class Redactor:
         line = printable(cleaned[: limit + 1])
         return line if len(line) <= limit and len(start) == len(text) else line[: limit - 1] + "…"
 
+    def __contains__(self, secret: Secret) -> bool:
+        return secret in self._secrets
+
+    def mask(self, secret: Secret) -> str:
+        """Give what `scrub` writes in the place of *secret*, which is known."""
+        return _numbered(self._secrets.index(secret))
+
+    def spots(self, text: str, *, cut: bool = False) -> list[tuple[int, int, str]]:
+        """
+        Find the secrets in *text*: from where to where each stands, and its mask.
+
+        With *cut*, the text may be cut off: the beginning of a secret at its end, of at least 6 characters,
+        is found as well.
+        """
+        if cut not in self._finders:
+            self._finders[cut] = self._compile_finder(cut=cut)
+        return [
+            (match.start(), match.end(), _numbered(int(str(match.lastgroup)[1:])))
+            for match in self._finders[cut](text)
+        ]
+
+    def scrub(self, text: str, *, cut: bool = False) -> str:
+        """Return all of *text*, a mask in the place of each secret by which it can be told from the others."""
+        parts, place = list[str](), 0
+        for start, end, mask in self.spots(text, cut=cut):
+            parts += (text[place:start], mask)
+            place = end
+        return "".join((*parts, text[place:]))
+
+    def _compile_finder(self, *, cut: bool) -> Callable[[str], Iterator[re.Match[str]]]:
+        firsts = [index for index, secret in enumerate(self._secrets) if self._secrets.index(secret) == index]
+        firsts.sort(key=lambda index: len(self._secrets[index].reveal()), reverse=True)
+        groups = (
+            f"(?P<_{index}>{'|'.join(_spellings(self._secrets[index].reveal(), cut=cut))})"
+            for index in firsts
+        )
+        return re.compile("|".join(groups) or "(?!)").finditer
+
     def _compile(self) -> Callable[[str, str], str]:
         longest_first = sorted((secret.reveal() for secret in self._secrets), key=len, reverse=True)
         pattern = "|".join(spelling for value in longest_first for spelling in _spellings(value))
@@ -70,22 +110,29 @@ class Redactor:
         return re.compile(pattern or "(?!)").sub
 
 
-def _spellings(value: str) -> Iterator[str]:
-    """Yield a pattern for each way in which *value* may appear."""
+def _numbered(index: int) -> str:
+    return f"{MASK}:{index + 1}"
+
+
+def _spellings(value: str, *, cut: bool = True) -> Iterator[str]:
+    """Yield a pattern for each way in which *value* may appear, in a text that may be *cut* off."""
     if len(value) < _SHORTEST_ENCODED:
         yield re.escape(value)
         return
     # Doubled and single backslashes are two patterns: as a choice in one they would backtrack exponentially.
     for backslash in ("\\\\", "\\") if "\\" in value else ("\\",):
-        yield _pattern([_written(c, backslash) for c in value], _SHORTEST_PREFIX)
+        yield _pattern([_written(c, backslash) for c in value], _SHORTEST_PREFIX if cut else None)
     octets = value.encode("utf-8", "surrogatepass")
     for offset in range(3):
-        yield _pattern(_base64_digits(octets, offset), _SHORTEST_PREFIX * 4 // 3) + _BASE64_PADDING
-    yield f"(?i:{_pattern(list(octets.hex()), _SHORTEST_PREFIX * 2)})"
+        units = _base64_digits(octets, offset)
+        yield _pattern(units, _SHORTEST_PREFIX * 4 // 3 if cut else None) + _BASE64_PADDING
+    yield f"(?i:{_pattern(list(octets.hex()), _SHORTEST_PREFIX * 2 if cut else None)})"
 
 
-def _pattern(units: Sequence[str], required: int) -> str:
-    """Join the patterns of single characters; after the first *required* ones, the text may end."""
+def _pattern(units: Sequence[str], required: int | None) -> str:
+    """Join the patterns of single characters; after the first *required* ones, if not all, the text may end."""
+    if required is None:
+        required = len(units)
     # Each unit offers the end of the text by itself: nested groups could not be parsed for a long secret.
     whole = [f"(?:{unit})" for unit in units[:required]]
     rest = [f"(?:{unit}|{_END_OR_CUT_ESCAPE if '|' in unit else _END})" for unit in units[required:]]

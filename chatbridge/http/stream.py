@@ -126,7 +126,7 @@ class EventStream(Generic[EventT]):
             if event is None:
                 raise StopAsyncIteration
             return event
-        self._close()
+        self._close(failure)
         raise self._api.error(self._endpoint, failure, self._request, self._started)
 
     def failed(self, message: str | None, code: str | None = None) -> ChatbridgeError:
@@ -190,15 +190,15 @@ class EventStream(Generic[EventT]):
             failure = self._failure(error, Phase.FIRST_EVENT)
         finally:
             if not self._first:
-                self._close()
+                self._close(failure)
         if failure is not None:
             raise failure
 
-    def _close(self) -> None:
+    def _close(self, failure: Failure | None = None) -> None:
         if self._response is not None:
             # Not drained: what is not wanted is not read.
             response, self._response = self._response, None
-            self._api.transport.release(response)
+            self._api.transport.release(response, failure)
         self._over = True
 
     async def _next(self) -> EventT | None:

@@ -31,6 +31,7 @@ from chatbridge.http.endpoint import Endpoint
 from chatbridge.http.failures import failed_reading, failed_to_connect, failed_waiting
 from chatbridge.http.headers import request_id
 from chatbridge.http.limiter import Limiter
+from chatbridge.http.redact import Redactor
 from chatbridge.observe import OnAttempt
 from chatbridge.options import CommonOptions, check_hook
 from chatbridge.retry import Failure, Kind, Retrier, TokenBucket, outcome_of
@@ -220,6 +221,9 @@ class Transport:
         clock: Measures time.
         limits: Bound what is read.
         on_attempt: Told of every attempt.
+
+    Attributes:
+        redactor: Knows the secrets that are sent.
     """
 
     POOLED_SECONDS = 2.0
@@ -241,6 +245,7 @@ class Transport:
         self.clock: Clock = SystemClock() if clock is None else clock
         self.limits = Limits() if limits is None else limits
         self.on_attempt = on_attempt
+        self.redactor = Redactor()
         self.limiter = Limiter(options.concurrency, self.clock)
         origin = "/".join(base_url.split("/", 3)[:3])
         self.retrier = Retrier(self.clock, options.attempts, _buckets.setdefault(origin, TokenBucket()))
@@ -344,8 +349,12 @@ class Transport:
         exchange.note(outcome_of(failure))
         raise failure
 
-    def release(self, response: aiohttp.ClientResponse | None) -> None:
-        """Close *response*, if there is one, and let the next call begin."""
+    def release(
+        self,
+        response: aiohttp.ClientResponse | None,
+        failure: Failure | None = None,  # noqa: ARG002 - for a transport that records
+    ) -> None:
+        """Close *response*, if there is one, and let the next call begin; *failure* is what ended its reading."""
         if response is not None:
             self._responses.discard(response)
             response.close()

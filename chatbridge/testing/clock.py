@@ -54,6 +54,10 @@ class ManualClock:
         self._timeouts[timeout] = when
         timeout.reschedule(asyncio.get_running_loop().time() if when <= self._now else None)
 
+    def set_wall(self, seconds: float) -> None:
+        """Let it be *seconds* since 1970 now."""
+        self._wall = seconds - self._now + 1000.0
+
     def random(self) -> float:
         """Draw what the test chose."""
         return self._random()

@@ -1,0 +1,303 @@
+"""
+The exchange with a server, kept in a file that people can read: JSON lines, one for each request.
+
+The first line says what the recording is of; each other line is an `Exchange`. A reader takes files of its own
+version and of older ones, and refuses newer ones. Fields that it does not know, it keeps.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, NoReturn, Self, cast
+
+from attrs import asdict, field, fields_dict, frozen
+
+from chatbridge.errors import ConfigError, Phase
+from chatbridge.http.content import BrokenContent, loads
+from chatbridge.http.wire import Raw, keep_raw, structure, unstructure
+from chatbridge.retry import Failure
+
+__all__ = ["VERSION", "BadRecording", "Body", "End", "Exchange", "Head", "Recording", "body_of", "bytes_of"]
+
+FORMAT = "chatbridge-recording"
+VERSION = 1
+
+Body = Mapping[str, Any]
+"""Bytes as they are written: under `json` their value, else under `text`, else under `base64`."""
+
+End = Literal["whole", "left", "failed"]
+
+
+class BadRecording(ConfigError):
+    """
+    A recording cannot be read.
+
+    Attributes:
+        path: The file.
+        line: The number of the line at fault; None where it is the file itself.
+    """
+
+    def __init__(self, path: Path, problem: str, line: int | None = None) -> None:
+        self.path = path
+        self.line = line
+        where = f", line {line}" if line is not None else ""
+        super().__init__(f"the recording {str(path)!r}{where}: {problem}")
+
+
+@frozen(kw_only=True)
+class Head:
+    """
+    What a recording is of.
+
+    Attributes:
+        chatbridge: The version that wrote it.
+        started: When, in RFC 3339.
+        config: The config string.
+        options: The options that differ from their defaults, wherever they came from; no secrets.
+        secrets: The options that were secrets, each with what stands in the file in its place.
+    """
+
+    format: str = FORMAT
+    version: int = VERSION
+    chatbridge: str = field(factory=lambda: version("chatbridge"))
+    started: datetime | None
+    config: str
+    options: Mapping[str, Any] = field(factory=dict[str, Any])
+    secrets: Mapping[str, Any] = field(factory=dict[str, Any])
+    raw: Raw = keep_raw()
+
+
+@frozen(kw_only=True)
+class Exchange:
+    """
+    One request, and what came of it.
+
+    Attributes:
+        number: Its place in the order in which the requests were made, from 1.
+        at: When its answer began, or failed to.
+        seconds: How long that took.
+        path: With the query, below the base URL.
+        headers: Pairs of name and value, as those of the answer.
+        body: None for none.
+        status: None where no answer began.
+        answer: The body of an answer that was read whole; None where it was not wanted, or not readable.
+        pieces: Those of a stream, each a text, or where it is none, a `Body`; None of what is no stream.
+        end: How it ended: whole, left by the reader, or failed.
+        failure: The fields of the `Failure`.
+        raw: The line as it was read.
+    """
+
+    number: int
+    at: datetime | None
+    seconds: float
+    method: str
+    path: str
+    headers: list[list[str]] = field(factory=list[list[str]])
+    body: Mapping[str, Any] | None = None
+    status: int | None = None
+    answer_headers: list[list[str]] = field(factory=list[list[str]])
+    answer: Mapping[str, Any] | None = None
+    pieces: list[Any] | None = None
+    end: End
+    failure: Mapping[str, Any] | None = None
+    raw: Raw = keep_raw()
+
+    def __attrs_post_init__(self) -> None:
+        if (self.end == "failed") != (self.failure is not None) or any(
+            len(pair) != len(("name", "value")) for pair in (*self.headers, *self.answer_headers)
+        ):
+            raise ValueError
+
+    def bytes_asked(self) -> bytes | None:
+        """Give the body of the request."""
+        return None if self.body is None else bytes_of(self.body)
+
+    def bytes_answered(self) -> bytes | None:
+        """Give the body of an answer that was read whole."""
+        return None if self.answer is None else bytes_of(self.answer)
+
+    def bytes_streamed(self) -> list[bytes]:
+        """Give the pieces of a stream."""
+        return [
+            piece.encode(errors="surrogatepass") if isinstance(piece, str) else bytes_of(piece)
+            for piece in self.pieces or ()
+        ]
+
+    def failed(self) -> Failure | None:
+        """Make the failure that it ended in."""
+        if self.failure is None:
+            return None
+        read: _Failed = structure(self.failure, _Failed)
+        return Failure(
+            Phase(read.phase),
+            read.reason,
+            kind=read.kind,
+            timed_out=read.timed_out,
+            status=read.status,
+            final=read.final,
+            request_id=read.request_id,
+        )
+
+
+@frozen
+class _Failed:
+    """What a transport tells of a `Failure`."""
+
+    phase: str
+    reason: str
+    kind: str = "lost"
+    timed_out: bool = False
+    status: int | None = None
+    final: bool = False
+    request_id: str | None = None
+
+
+def failure_of(failure: Failure) -> dict[str, Any]:
+    """Write *failure* down; what has its default is left out."""
+    return cast(
+        dict[str, Any],
+        unstructure(
+            _Failed(
+                failure.phase.value,
+                failure.reason,
+                failure.kind,
+                failure.timed_out,
+                failure.status,
+                failure.final,
+                failure.request_id,
+            )
+        ),
+    )
+
+
+def bytes_of(body: Body) -> bytes:
+    """
+    Give the bytes that *body* stands for; those of JSON are another spelling of the same value.
+
+    Raises:
+        BrokenContent: It is none.
+    """
+    if "json" in body:
+        return json.dumps(body["json"], separators=(",", ":")).encode()
+    with suppress(ValueError, TypeError, AttributeError):
+        return (
+            body["text"].encode(errors="surrogatepass")
+            if "text" in body
+            else b64decode(body["base64"], validate=True)
+        )
+    raise BrokenContent("schema", "a body is neither json nor text nor base64")
+
+
+def body_of(data: bytes) -> Body:
+    """Write *data* down so that people can read it, if they can."""
+    with suppress(BrokenContent):
+        return {"json": loads(data)}
+    with suppress(UnicodeDecodeError):
+        return {"text": data.decode()}
+    return {"base64": b64encode(data).decode()}
+
+
+@frozen
+class Recording:
+    """The exchange of a session, in the order in which its requests were made."""
+
+    head: Head
+    exchanges: tuple[Exchange, ...] = ()
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """
+        Read a recording.
+
+        Raises:
+            BadRecording: There is none that can be read; the line at fault is named.
+        """
+        path, problem, text = Path(path), "", ""
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            problem = f"it cannot be read: {error.strerror or type(error).__name__}"
+        except ValueError:
+            problem = "it is not UTF-8"
+        if problem:
+            raise BadRecording(path, problem)
+        first, *rest = text.removesuffix("\n").split("\n")
+        head = _read(path, 1, first, Head)
+        exchanges = [_read(path, number, line, Exchange) for number, line in enumerate(rest, start=2)]
+        return cls(head, tuple(sorted(exchanges, key=lambda exchange: exchange.number)))
+
+    def save(self, path: str | Path) -> None:
+        """
+        Write the recording, with the fields that this version does not know.
+
+        Raises:
+            BadRecording: It cannot be written.
+        """
+        lines = [line_of(each) for each in (self.head, *self.exchanges)]
+        problem = None
+        try:
+            Path(path).write_text("".join(lines), encoding="utf-8")
+        except OSError as error:
+            problem = f"it cannot be written: {error.strerror or type(error).__name__}"
+        if problem:
+            raise BadRecording(Path(path), problem)
+
+
+def line_of(value: Head | Exchange) -> str:
+    """Write *value* as a line, with the fields that this version does not know."""
+    known = fields_dict(type(value))
+    plain = {
+        name: each.isoformat() if isinstance(each, datetime) else each
+        for name, each in asdict(value, recurse=False).items()
+        if name != "raw" and (each is not None or known[name].default is not None)
+    }
+    unknown = {name: each for name, each in value.raw.items() if name not in known}
+    text = json.dumps({**plain, **unknown}, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # Halves of characters.
+        text = json.dumps({**plain, **unknown})
+    return text + "\n"
+
+
+def _read(path: Path, number: int, line: str, kind: Any) -> Any:  # noqa: ANN401 - a *kind*
+    """Read one line."""
+    problem = "it is not JSON, or not all of it is there"
+    with suppress(ValueError, RecursionError):
+        value: object = json.loads(line, parse_constant=_refuse)
+        problem = _foreign(value) if kind is Head else None
+        if problem is None:
+            try:
+                read = structure(value, kind)
+                if isinstance(read, Exchange):
+                    _ = read.bytes_asked(), read.bytes_answered(), read.bytes_streamed(), read.failed()
+                return read
+            except BrokenContent as error:
+                problem = str(error)
+    raise BadRecording(path, problem, number)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(constant)
+
+
+def _foreign(head: object) -> str | None:
+    """Say why a file with this *head* is none of ours to read."""
+    fields = cast(dict[str, object], head) if isinstance(head, dict) else {}
+    if fields.get("format") != FORMAT:
+        return f"it is no recording of chatbridge, whose first line has the format {FORMAT!r}"
+    number = fields.get("version")
+    if type(number) is not int or number < 1:
+        return "its version is no number"
+    if number > VERSION:
+        return (
+            f"it is of version {number}, and this chatbridge ({version('chatbridge')}) reads up to {VERSION}: "
+            f"the chatbridge that wrote it was {str(fields.get('chatbridge'))[:40]!r}"
+        )
+    return None
