@@ -1,9 +1,9 @@
 """
 A transport that writes down what it carries, secrets replaced before anything reaches the disk.
 
-A secret is what is typed as one: an option, a header that an adapter sends as a `Secret`, a token that a server
-gave out. Each is replaced wherever it stands, in every spelling that `Redactor` knows; of headers only those
-known to be harmless show at all.
+A secret is what is typed as one: an option, a header that an adapter sends as a `Secret`, a token that a
+server gave out. Each is replaced wherever it stands, in every spelling that `Redactor` knows; of headers only
+those known to be harmless show at all.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class _Tee:
         return self._keep(self._content.read_nowait(n))
 
     def _read_nowait(self, n: int) -> bytes:
-        return self._keep(cast(Any, self._content)._read_nowait(n))
+        return self._keep(cast(Any, self._content)._read_nowait(n))  # noqa: SLF001 - as `EventStream` does
 
     async def readany(self) -> bytes:
         self.broke = True
@@ -104,7 +104,7 @@ class RecordingTransport(Transport):
     go on, and closing warns of it.
 
     Raises:
-        ConfigError: The file cannot be written, or a secret is so short that it cannot be told from other text.
+        ConfigError: The file cannot be written, or a secret is too short to be told from other text.
     """
 
     def __init__(
@@ -279,14 +279,14 @@ class RecordingTransport(Transport):
             self._problem = type(error).__name__
 
 
-def scrub_json(value: Any, redactor: Redactor) -> Any:  # noqa: ANN401 - JSON
+def scrub_json(value: object, redactor: Redactor) -> Any:  # noqa: ANN401 - JSON
     """Replace secrets in all texts of a JSON value; a number that holds one becomes 0."""
     if isinstance(value, str):
         return redactor.scrub(value)
     if isinstance(value, list):
-        return [scrub_json(each, redactor) for each in cast(list[Any], value)]
+        return [scrub_json(each, redactor) for each in cast(list[object], value)]
     if isinstance(value, dict):
-        members = cast(dict[str, Any], value).items()
+        members = cast(dict[str, object], value).items()
         return {redactor.scrub(name): scrub_json(each, redactor) for name, each in members}
     if isinstance(value, int | float) and not isinstance(value, bool):
         return 0 if redactor.spots(str(value)) else value
@@ -311,18 +311,21 @@ def _scrub_bytes(pieces: Iterable[bytes], redactor: Redactor) -> list[bytes]:
     done, place = 0, 0  # In characters, and in bytes.
     edits: list[tuple[int, int, bytes]] = []
     for start, end, mask in redactor.spots(text, cut=True):
-        begin = place + len(text[done:start].encode(errors="surrogateescape"))
-        place = begin + len(text[start:end].encode(errors="surrogateescape"))
+        begin = place + _size(text[done:start])
+        done, place = end, begin + _size(text[start:end])
         edits.append((begin, place, mask.encode()))
-        done = end
-    for begin, end, mask in reversed(edits):
+    for begin, stop, written in reversed(edits):
         offset = 0
         for index, part in enumerate(parts):
-            low, high = max(begin - offset, 0), min(end - offset, len(part))
+            low, high = max(begin - offset, 0), min(stop - offset, len(part))
             if low < high:
-                parts[index] = part[:low] + (mask if offset <= begin else b"") + part[high:]
+                parts[index] = part[:low] + (written if offset <= begin else b"") + part[high:]
             offset += len(part)
     return parts
+
+
+def _size(text: str) -> int:
+    return len(text.encode(errors="surrogateescape"))
 
 
 def _pairs(headers: Mapping[str, str] | None) -> list[tuple[str, str]]:

@@ -1,8 +1,8 @@
 """
 The exchange with a server, kept in a file that people can read: JSON lines, one for each request.
 
-The first line says what the recording is of; each other line is an `Exchange`. A reader takes files of its own
-version and of older ones, and refuses newer ones. Fields that it does not know, it keeps.
+The first line says what the recording is of; each other line is an `Exchange`. A reader takes files of its
+own version and of older ones, and refuses newer ones. Fields that it does not know, it keeps.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from contextlib import suppress
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Self, cast
+from typing import Any, Literal, NoReturn, Self, TypeVar, cast
 
 from attrs import asdict, field, fields_dict, frozen
 
 from chatbridge.errors import ConfigError, Phase
 from chatbridge.http.content import BrokenContent, loads
-from chatbridge.http.wire import Raw, keep_raw, structure, unstructure
+from chatbridge.http.wire import Raw, structure, unstructure
 from chatbridge.retry import Failure
 
 __all__ = ["VERSION", "BadRecording", "Body", "End", "Exchange", "Head", "Recording", "body_of", "bytes_of"]
@@ -32,6 +32,8 @@ Body = Mapping[str, Any]
 """Bytes as they are written: under `json` their value, else under `text`, else under `base64`."""
 
 End = Literal["whole", "left", "failed"]
+
+_LineT = TypeVar("_LineT", bound="Head | Exchange")
 
 
 class BadRecording(ConfigError):
@@ -70,7 +72,7 @@ class Head:
     config: str
     options: Mapping[str, Any] = field(factory=dict[str, Any])
     secrets: Mapping[str, Any] = field(factory=dict[str, Any])
-    raw: Raw = keep_raw()
+    raw: Raw = field(factory=dict[str, Any], repr=False, eq=False)
 
 
 @frozen(kw_only=True)
@@ -106,13 +108,20 @@ class Exchange:
     pieces: list[Any] | None = None
     end: End
     failure: Mapping[str, Any] | None = None
-    raw: Raw = keep_raw()
+    raw: Raw = field(factory=dict[str, Any], repr=False, eq=False)
 
-    def __attrs_post_init__(self) -> None:
-        if (self.end == "failed") != (self.failure is not None) or any(
-            len(pair) != len(("name", "value")) for pair in (*self.headers, *self.answer_headers)
-        ):
-            raise ValueError
+    def check(self) -> None:
+        """
+        See whether all of it can be read.
+
+        Raises:
+            BrokenContent: Its parts do not fit together, or cannot be read.
+        """
+        if (self.end == "failed") != (self.failure is not None):
+            raise BrokenContent("schema", "what failed has a failure, and nothing else has")
+        if not all(map(_is_pair, (*self.headers, *self.answer_headers))):
+            raise BrokenContent("schema", "a header is a pair of name and value")
+        _ = self.bytes_asked(), self.bytes_answered(), self.bytes_streamed(), self.failed()
 
     def bytes_asked(self) -> bytes | None:
         """Give the body of the request."""
@@ -135,7 +144,7 @@ class Exchange:
             return None
         read: _Failed = structure(self.failure, _Failed)
         return Failure(
-            Phase(read.phase),
+            read.phase,
             read.reason,
             kind=read.kind,
             timed_out=read.timed_out,
@@ -145,11 +154,15 @@ class Exchange:
         )
 
 
+def _is_pair(pair: list[str]) -> bool:
+    return len(pair) == len(("name", "value"))
+
+
 @frozen
 class _Failed:
     """What a transport tells of a `Failure`."""
 
-    phase: str
+    phase: Phase
     reason: str
     kind: str = "lost"
     timed_out: bool = False
@@ -164,7 +177,7 @@ def failure_of(failure: Failure) -> dict[str, Any]:
         dict[str, Any],
         unstructure(
             _Failed(
-                failure.phase.value,
+                failure.phase,
                 failure.reason,
                 failure.kind,
                 failure.timed_out,
@@ -228,9 +241,16 @@ class Recording:
         if problem:
             raise BadRecording(path, problem)
         first, *rest = text.removesuffix("\n").split("\n")
-        head = _read(path, 1, first, Head)
-        exchanges = [_read(path, number, line, Exchange) for number, line in enumerate(rest, start=2)]
-        return cls(head, tuple(sorted(exchanges, key=lambda exchange: exchange.number)))
+        number = 1
+        try:
+            head, exchanges = _parse(first, Head), list[Exchange]()
+            for number, line in enumerate(rest, start=2):  # noqa: B007 - it is told below
+                exchanges.append(_parse(line, Exchange))
+        except BrokenContent as error:
+            problem = str(error)
+        else:
+            return cls(head, tuple(sorted(exchanges, key=lambda exchange: exchange.number)))
+        raise BadRecording(path, problem, number)
 
     def save(self, path: str | Path) -> None:
         """
@@ -239,7 +259,7 @@ class Recording:
         Raises:
             BadRecording: It cannot be written.
         """
-        lines = [line_of(each) for each in (self.head, *self.exchanges)]
+        lines = [line_of(self.head), *map(line_of, self.exchanges)]
         problem = None
         try:
             Path(path).write_text("".join(lines), encoding="utf-8")
@@ -266,38 +286,38 @@ def line_of(value: Head | Exchange) -> str:
     return text + "\n"
 
 
-def _read(path: Path, number: int, line: str, kind: Any) -> Any:  # noqa: ANN401 - a *kind*
-    """Read one line."""
-    problem = "it is not JSON, or not all of it is there"
-    with suppress(ValueError, RecursionError):
+def _parse(line: str, kind: type[_LineT]) -> _LineT:
+    """Read one line, or raise BrokenContent."""
+    try:
         value: object = json.loads(line, parse_constant=_refuse)
-        problem = _foreign(value) if kind is Head else None
-        if problem is None:
-            try:
-                read = structure(value, kind)
-                if isinstance(read, Exchange):
-                    _ = read.bytes_asked(), read.bytes_answered(), read.bytes_streamed(), read.failed()
-                return read
-            except BrokenContent as error:
-                problem = str(error)
-    raise BadRecording(path, problem, number)
+    except (ValueError, RecursionError):
+        problem = "it is not JSON, or not all of it is there"
+    else:
+        problem = _foreign(value) if kind is Head else ""
+        if not problem:
+            read: _LineT = structure(value, kind)
+            if isinstance(read, Exchange):
+                read.check()
+            return read
+    raise BrokenContent("schema", problem)
 
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(constant)
 
 
-def _foreign(head: object) -> str | None:
+def _foreign(head: object) -> str:
     """Say why a file with this *head* is none of ours to read."""
     fields = cast(dict[str, object], head) if isinstance(head, dict) else {}
     if fields.get("format") != FORMAT:
         return f"it is no recording of chatbridge, whose first line has the format {FORMAT!r}"
     number = fields.get("version")
     if type(number) is not int or number < 1:
-        return "its version is no number"
+        return "its version is no number from 1"
     if number > VERSION:
+        ours, theirs = version("chatbridge"), str(fields.get("chatbridge"))[:40]
         return (
-            f"it is of version {number}, and this chatbridge ({version('chatbridge')}) reads up to {VERSION}: "
-            f"the chatbridge that wrote it was {str(fields.get('chatbridge'))[:40]!r}"
+            f"it is of version {number}, written by chatbridge {theirs!r}; this one, {ours}, reads versions "
+            f"up to {VERSION}: install a newer chatbridge, or record again"
         )
-    return None
+    return ""

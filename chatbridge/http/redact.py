@@ -1,4 +1,4 @@
-"""Secrets replaced in text: in one printable line of bounded length, to show, or in all of a text, to keep."""
+"""Secrets replaced in text: in one printable line of bounded length, to show; in all of it, to keep."""
 
 import json
 import re
@@ -87,7 +87,7 @@ class Redactor:
         ]
 
     def scrub(self, text: str, *, cut: bool = False) -> str:
-        """Return all of *text*, a mask in the place of each secret by which it can be told from the others."""
+        """Return all of *text*, in the place of each secret a mask that is its own."""
         parts, place = list[str](), 0
         for start, end, mask in self.spots(text, cut=cut):
             parts += (text[place:start], mask)
@@ -130,7 +130,7 @@ def _spellings(value: str, *, cut: bool = True) -> Iterator[str]:
 
 
 def _pattern(units: Sequence[str], required: int | None) -> str:
-    """Join the patterns of single characters; after the first *required* ones, if not all, the text may end."""
+    """Join the patterns of single characters; after the first *required* ones, the text may end."""
     if required is None:
         required = len(units)
     # Each unit offers the end of the text by itself: nested groups could not be parsed for a long secret.

@@ -354,7 +354,7 @@ class Transport:
         response: aiohttp.ClientResponse | None,
         failure: Failure | None = None,  # noqa: ARG002 - for a transport that records
     ) -> None:
-        """Close *response*, if there is one, and let the next call begin; *failure* is what ended its reading."""
+        """Close *response*, which *failure* may have ended, and let the next call begin."""
         if response is not None:
             self._responses.discard(response)
             response.close()

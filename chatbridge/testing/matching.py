@@ -89,6 +89,10 @@ class Matcher:
     def _same(
         self, recorded: object, asked: object, found: dict[str, str], moments: tuple[float, float]
     ) -> bool:
+        if type(recorded) is type(asked) and recorded == asked:
+            return True
+        if self._made_now(recorded, asked, moments):
+            return True
         if isinstance(recorded, dict) and isinstance(asked, dict):
             left, right = cast(dict[str, object], recorded), cast(dict[str, object], asked)
             return left.keys() == right.keys() and all(
@@ -99,11 +103,9 @@ class Matcher:
             return len(ours) == len(theirs) and all(
                 self._same(one, other, found, moments) for one, other in zip(ours, theirs, strict=True)
             )
-        if isinstance(recorded, str) and isinstance(asked, str) and self._same_text(recorded, asked, found):
-            return True
-        if type(recorded) is not type(asked):
-            return False
-        return recorded == asked or self._made_now(recorded, asked, moments)
+        if isinstance(recorded, str) and isinstance(asked, str):
+            return self._same_text(recorded, asked, found)
+        return False
 
     def _same_text(self, recorded: str, asked: str, found: dict[str, str]) -> bool:
         for ours, theirs in (self._ids | found).items():

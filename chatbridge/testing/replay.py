@@ -41,6 +41,9 @@ __all__ = ["ADAPTER", "ReplayIncomplete", "ReplayMismatch", "ReplayOptions", "Re
 
 NAME = "replay"
 
+_SHOWN = 5  # Of calls that were never made.
+_LONGEST = 500  # Characters of a message.
+
 Rest = Literal["error", "ignore"]
 
 
@@ -81,7 +84,7 @@ class ReplayIncomplete(UsageError):
 
     def __init__(self, file: str, calls: list[str]) -> None:
         self.calls = tuple(calls)
-        shown = "; ".join(calls[:5]) + (f"; and {len(calls) - 5} more" if len(calls) > 5 else "")
+        shown = "; ".join(calls[:_SHOWN]) + (f"; and {len(calls) - _SHOWN} more" if calls[_SHOWN:] else "")
         super().__init__(
             f"the recording {file!r} has {len(calls)} calls that were never made: {shown} "
             "(rest=ignore lets them be)",
@@ -283,8 +286,7 @@ class ReplayTransport(Transport):
         else:
             lines = difference(next_one, asked)
             changed = [line for line in lines[2:] if line[:1] in {"-", "+"}]
-            said = " ".join(changed)
-            problem = f"{problem}; of call {_called(next_one)}, next there, it differs in: {said}"
+            problem = f"{problem}; from call {_called(next_one)} it differs in {' '.join(changed)}"
         mismatch = ReplayMismatch(problem[:_LONGEST], difference="\n".join(lines))
         self._mismatch = self._mismatch or mismatch
         return mismatch
@@ -306,9 +308,6 @@ class ReplayTransport(Transport):
         )
         self._mismatch = self._mismatch or ReplayMismatch(problem, difference=problem)
         raise self._mismatch
-
-
-_LONGEST = 500
 
 
 def _closed() -> Failure:
