@@ -143,8 +143,10 @@ class Exchange:
         if self.failure is None:
             return None
         read: _Failed = structure(self.failure, _Failed)
+        if read.phase not in {phase.value for phase in Phase}:
+            raise BrokenContent("schema", "there is no such phase @ $.failure.phase")
         return Failure(
-            read.phase,
+            Phase(read.phase),
             read.reason,
             kind=read.kind,
             timed_out=read.timed_out,
@@ -162,7 +164,7 @@ def _is_pair(pair: list[str]) -> bool:
 class _Failed:
     """What a transport tells of a `Failure`."""
 
-    phase: Phase
+    phase: str
     reason: str
     kind: str = "lost"
     timed_out: bool = False
@@ -177,7 +179,7 @@ def failure_of(failure: Failure) -> dict[str, Any]:
         dict[str, Any],
         unstructure(
             _Failed(
-                failure.phase,
+                failure.phase.value,
                 failure.reason,
                 failure.kind,
                 failure.timed_out,
@@ -196,14 +198,12 @@ def bytes_of(body: Body) -> bytes:
     Raises:
         BrokenContent: It is none.
     """
-    if "json" in body:
-        return json.dumps(body["json"], separators=(",", ":")).encode()
-    with suppress(ValueError, TypeError, AttributeError):
-        return (
-            body["text"].encode(errors="surrogatepass")
-            if "text" in body
-            else b64decode(body["base64"], validate=True)
-        )
+    with suppress(AttributeError, KeyError, TypeError, ValueError):
+        if "json" in body:
+            return json.dumps(body["json"], separators=(",", ":")).encode()
+        if "text" in body:
+            return cast(bytes, body["text"].encode(errors="surrogatepass"))
+        return b64decode(body["base64"], validate=True)
     raise BrokenContent("schema", "a body is neither json nor text nor base64")
 
 

@@ -18,7 +18,7 @@ from chatbridge.text import printable
 
 __all__ = ["Asked", "Matcher", "difference"]
 
-_UUID = re.compile(r"\b(?:[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{32})\b", re.IGNORECASE)
+_UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{32}", re.IGNORECASE)
 _MASKED = re.compile(rf"{re.escape(MASK)}(?::[0-9]+)?")
 _SLACK = 1.0  # Times are written in whole seconds at times.
 
@@ -89,9 +89,9 @@ class Matcher:
     def _same(
         self, recorded: object, asked: object, found: dict[str, str], moments: tuple[float, float]
     ) -> bool:
-        if type(recorded) is type(asked) and recorded == asked:
-            return True
-        if self._made_now(recorded, asked, moments):
+        plain = not isinstance(recorded, dict | list)
+        same = type(recorded) is type(asked) and recorded == asked
+        if plain and (same or self._made_now(recorded, asked, moments)):
             return True
         if isinstance(recorded, dict) and isinstance(asked, dict):
             left, right = cast(dict[str, object], recorded), cast(dict[str, object], asked)

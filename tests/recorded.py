@@ -1,0 +1,81 @@
+"""Sessions that are recorded at an emulator and replayed from the file."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field
+
+from chatbridge import Bridge, Chat, ChatbridgeError, Feature, connect
+from chatbridge.observe import AttemptEvent
+from chatbridge.testing.clock import ManualClock
+from chatbridge.testing.emulator import Emulator, Fault, serve
+
+Plan = Callable[[Fault], object]
+"""Lets the next request meet a fault, if there is a server."""
+
+
+@define
+class Session:
+    """
+    What a program does with a bridge, and what it is told.
+
+    Attributes:
+        results: Of each step, in order.
+        attempts: Every attempt to call the API.
+    """
+
+    bridge: Bridge
+    plan: Plan
+    results: list[object] = field(factory=list[object])
+
+    async def step(self, call: Awaitable[object]) -> None:
+        """Note the result of *call*, or its error."""
+        try:
+            self.results.append(await call)
+        except ChatbridgeError as error:
+            self.results.append((type(error), str(error), error.outcome, len(error.attempts)))
+
+    async def streamed(self, chat: Chat, text: str) -> object:
+        """Read a streamed answer to its end."""
+        async with chat.stream(text) as stream:
+            pieces = [event async for event in stream]
+            return [*pieces, stream.reply]
+
+    async def history(self, chat: Chat) -> object:
+        """Read a history, where there is one."""
+        if not self.bridge.profile.can(Feature.HISTORY):
+            return None
+        return [message async for message in chat.messages()]
+
+
+Talk = Callable[[Session], Awaitable[object]]
+
+
+async def record(
+    emulator: Emulator, path: Path, talk: Talk, **options: object
+) -> tuple[list[object], list[object]]:
+    """Record *talk* with *emulator*; give its results and attempts."""
+    async with serve(emulator) as at:
+        given: dict[str, Any] = {"key": emulator.key, "clock": ManualClock(), **options}
+        return await run(at.config, emulator.fail, talk, record=path, **given)
+
+
+async def replay(path: Path, talk: Talk, **options: object) -> tuple[list[object], list[object]]:
+    """Replay *talk*; give the same."""
+    return await run(f"replay:?file={path}", lambda _: None, talk, **options)
+
+
+async def run(url: str, plan: Plan, talk: Talk, **options: Any) -> tuple[list[object], list[object]]:
+    attempts: list[object] = []
+
+    def note(event: AttemptEvent) -> None:
+        tried = event.attempt
+        attempts.append((event.operation, tried.number, tried.phase, tried.status, tried.error, tried.wait))
+
+    async with connect(url, on_attempt=note, **options) as bridge:
+        session = Session(bridge, plan)
+        await talk(session)
+    return session.results, attempts
