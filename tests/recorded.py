@@ -51,25 +51,26 @@ class Session:
         return [message async for message in chat.messages()]
 
 
+Told = tuple[list[object], list[tuple[object, ...]]]
+"""The results of a session, and its attempts."""
+
 Talk = Callable[[Session], Awaitable[object]]
 
 
-async def record(
-    emulator: Emulator, path: Path, talk: Talk, **options: object
-) -> tuple[list[object], list[object]]:
+async def record(emulator: Emulator, path: Path, talk: Talk, **options: object) -> Told:
     """Record *talk* with *emulator*; give its results and attempts."""
     async with serve(emulator) as at:
         given: dict[str, Any] = {"key": emulator.key, "clock": ManualClock(), **options}
         return await run(at.config, emulator.fail, talk, record=path, **given)
 
 
-async def replay(path: Path, talk: Talk, **options: object) -> tuple[list[object], list[object]]:
+async def replay(path: Path, talk: Talk, **options: object) -> Told:
     """Replay *talk*; give the same."""
     return await run(f"replay:?file={path}", lambda _: None, talk, **options)
 
 
-async def run(url: str, plan: Plan, talk: Talk, **options: Any) -> tuple[list[object], list[object]]:
-    attempts: list[object] = []
+async def run(url: str, plan: Plan, talk: Talk, **options: Any) -> Told:
+    attempts: list[tuple[object, ...]] = []
 
     def note(event: AttemptEvent) -> None:
         tried = event.attempt

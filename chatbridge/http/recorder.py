@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, cast
 
 import aiohttp
 from attrs import NOTHING, define, field, fields
@@ -38,6 +38,7 @@ from chatbridge.secret import MASK, Secret
 
 __all__ = ["RecordingIncomplete", "RecordingTransport"]
 
+_OWNER_ONLY = 0o600
 _SHORTEST_SECRET = 4
 _SHORTEST_TOKEN = 12  # Of what only the name of its header tells.
 _HARMLESS = re.compile(
@@ -125,24 +126,17 @@ class RecordingTransport(Transport):
         self._entries: dict[int, _Entry] = {}
         self._streams: dict[aiohttp.ClientResponse, _Entry] = {}
         self._count = 0
-        self._file = _create(self._path)
-        self._write(
-            Head(
-                started=self._now(),
-                config=str(target.url),
-                options=dict(_options(target.options)),
-                secrets={name: self.redactor.mask(secret) for name, secret in secrets.items()},
-            )
-        )
+        masks = {name: self.redactor.mask(secret) for name, secret in secrets.items()}
+        options = dict(_options(target.options))
+        _create(self._path, Head(started=self._now(), config=str(target.url), options=options, secrets=masks))
 
     async def close(self) -> None:
-        """Close the sessions and the file; what is under way is written as left."""
+        """Close the sessions; what is under way is written as left."""
         try:
             await super().close()
         finally:
             for entry in tuple(self._entries.values()):
                 self._finish(entry, "left")
-            self._file.close()
         if self._problem is not None:
             warnings.warn(
                 f"the recording {str(self._path)!r} is incomplete: {self._problem}",
@@ -269,14 +263,17 @@ class RecordingTransport(Transport):
         except BrokenContent:
             return body_of(b"".join(_scrub_bytes([data], self.redactor)))
 
-    def _write(self, value: Head | Exchange) -> None:
+    def _write(self, exchange: Exchange) -> None:
         if self._problem is not None:
             return
         try:
-            self._file.write(line_of(value))
-            self._file.flush()
-        except (OSError, ValueError) as error:
-            self._problem = type(error).__name__
+            # Opened for each line: no handle is left open by a bridge that is never closed.
+            with os.fdopen(
+                os.open(self._path, os.O_WRONLY | os.O_APPEND), "w", encoding="utf-8", newline="\n"
+            ) as file:
+                file.write(line_of(exchange))
+        except OSError as error:
+            self._problem = error.strerror or type(error).__name__
 
 
 def scrub_json(value: object, redactor: Redactor) -> Any:  # noqa: ANN401 - JSON
@@ -350,17 +347,17 @@ def _options(options: CommonOptions) -> Iterable[tuple[str, Any]]:
         yield attribute.name, value.value if isinstance(value, Enum) else value
 
 
-def _create(path: Path) -> TextIO:
-    """Open *path* for writing, empty, and for its owner alone."""
-    problem = None
+def _create(path: Path, head: Head) -> None:
+    """Make the file *path* of its first line, for its owner alone."""
+    problem = "it is no file"
     try:
-        if path.exists() and not path.is_file():
-            problem = "it is no file"
-        else:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            if stat.S_IMODE(os.fstat(handle).st_mode) != 0o600:  # noqa: PLR2004 - as above
-                path.chmod(0o600)
-            return os.fdopen(handle, "w", encoding="utf-8", newline="\n")
+        if path.is_file() or not path.exists():
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _OWNER_ONLY)
+            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+                if stat.S_IMODE(os.fstat(handle).st_mode) != _OWNER_ONLY:
+                    path.chmod(_OWNER_ONLY)
+                file.write(line_of(head))
+            return
     except OSError as error:
         problem = error.strerror or type(error).__name__
     raise ConfigError(f"the recording {str(path)!r} cannot be written: {problem}")
