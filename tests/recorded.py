@@ -12,6 +12,7 @@ from chatbridge import Bridge, Chat, ChatbridgeError, Feature, connect
 from chatbridge.observe import AttemptEvent
 from chatbridge.testing.clock import ManualClock
 from chatbridge.testing.emulator import Emulator, Fault, serve
+from scan import assert_clean
 
 Plan = Callable[[Fault], object]
 """Lets the next request meet a fault, if there is a server."""
@@ -36,6 +37,7 @@ class Session:
         try:
             self.results.append(await call)
         except ChatbridgeError as error:
+            assert_clean(error)
             self.results.append((type(error), str(error), error.outcome, len(error.attempts)))
 
     async def streamed(self, chat: Chat, text: str) -> object:

@@ -36,6 +36,7 @@ from chatbridge.testing.emulator import Fault, serve
 from chatbridge_adapters.datamonkey.emulator import DatamonkeyEmulator
 from chatbridge_adapters.h2ogpte.emulator import H2OGPTeEmulator
 from chatbridge_adapters.kaziro.emulator import KaziroEmulator
+from chatbridge_adapters.mtmai.emulator import MtmaiEmulator
 from fault_server import FaultServer, Step, answer, chunked
 from operations import APIS
 from recorded import Session, record, replay
@@ -289,11 +290,14 @@ async def test_no_secret_reaches_the_file(name: str, path: Path) -> None:
         for body in BODIES:
             for status in (200, 400):
                 session.plan(Fault(status=status, body=body, headers=HEADERS))
-                await session.step(chat.send(f"My key is {KEY}, or {SPELLINGS['basic']}"))
+                await session.step(chat.send("Hello"))
                 for turn in await chat.turns():
                     await chat.waive(turn)
         session.plan(Fault(status=200, body=SAID.encode()))
         await session.step(session.streamed(chat, "Hello"))
+        for turn in await chat.turns():
+            await chat.waive(turn)
+        await session.step(chat.send(f"My key is {KEY}, or {SPELLINGS['basic']}"))
 
     told = await record(emulator, path, talk, settle_timeout=0)
 
@@ -303,7 +307,7 @@ async def test_no_secret_reaches_the_file(name: str, path: Path) -> None:
         assert json.dumps(value)[1:-1] not in text
     results, _ = await replay(path, talk)
     assert [type(each) for each in told[0]] == [type(each) for each in results]
-    assert len(told[0]) == len(results) == 7
+    assert len(told[0]) == len(results) == 8
 
 
 TOKEN = "tok-9fYq/+7aB3xkLmZ"
@@ -362,6 +366,24 @@ async def test_an_unknown_cookie_is_taken_for_a_secret(path: Path) -> None:
     text = read(path)
     assert "abcdefgh" not in text
     assert ", 1234567890123" in text
+
+
+@pytest.mark.parametrize("auth", ["basic", "cookie"])
+async def test_a_key_is_presented_in_a_replay_as_it_was(path: Path, auth: str) -> None:
+    """What stands for it has its form."""
+    emulator = MtmaiEmulator()
+    emulator.key = given = {"basic": "name:pass-word", "cookie": "cookie-value"}[auth]
+
+    async def talk(session: Session) -> None:
+        session.results.append((await session.bridge.create()).conversation)
+
+    told = await record(emulator, path, talk, auth=auth)
+
+    text = read(path)
+    assert not [
+        part for part in ("pass-word", "cookie-value", b64encode(given.encode()).decode()) if part in text
+    ]
+    assert told == await replay(path, talk)
 
 
 def redactor(*secrets: str) -> Redactor:
@@ -477,7 +499,7 @@ async def test_a_file_that_goes_away_costs_no_answer(path: Path) -> None:
     async with serve(KaziroEmulator()) as at:
         bridge = connect(at.config, key="sk-emulator", record=path)
         chat = await bridge.create()
-        path.unlink()
+        path.unlink()  # noqa: ASYNC240 - a test's
         assert [reply.text for reply in [await chat.send("One"), await chat.send("Two")]]
         with pytest.warns(RecordingIncomplete, match=r"the recording '.*' is incomplete: No such file"):
             await bridge.close()
@@ -593,6 +615,8 @@ def test_a_foreign_file_is_refused(path: Path, change: dict[str, Any], problem: 
         ({"failure": {"phase": "lost", "reason": ""}}, "what failed has a failure"),
         ({"end": "failed", "failure": {"phase": "moon", "reason": ""}}, r"no such phase @ \$.failure.phase"),
         ({"headers": [["a"]]}, "a header is a pair"),
+        ({"seconds": -1}, "no finite time"),
+        ({"seconds": float("inf")}, "not JSON"),
         ({"body": {"text": 1}}, "neither json nor text nor base64"),
         ({"answer": {}}, "neither json nor text nor base64"),
         ({"pieces": [{"base64": "%"}]}, "neither json nor text nor base64"),

@@ -260,3 +260,12 @@ def test_printable_text_stays_as_it_is(text: str) -> None:
     assume(text.isprintable())
 
     assert text == printable(text)
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_secret_in_json_in_json_is_replaced(depth: int) -> None:
+    text = '"sk-a\\/b\\"c"'
+    for _ in range(depth):
+        text = json.dumps(text)
+
+    assert "sk-a" not in Redactor([Secret('sk-a/b"c')]).clean(text)

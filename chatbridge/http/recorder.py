@@ -3,7 +3,7 @@ A transport that writes down what it carries, secrets replaced before anything r
 
 A secret is what is typed as one: an option, a header that an adapter sends as a `Secret`, a token that a
 server gave out. Each is replaced wherever it stands, in every spelling that `Redactor` knows; of headers only
-those known to be harmless show at all.
+those known to be harmless show at all. What is not found: one that a server spreads over several JSON texts.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _HARMLESS = re.compile(
     r"(?:x-)?request-id|x-correlation-id|x-should-retry|x-ratelimit-[a-z-]+",
     re.IGNORECASE,
 )
-_TELLS_SECRET = re.compile(r".*(?:auth|cookie|key|secret|session|token)", re.IGNORECASE)
+_TELLS_SECRET = re.compile(r".*(?:authorization|cookie|key|secret|session|token)", re.IGNORECASE)
 
 
 class RecordingIncomplete(ChatbridgeWarning):

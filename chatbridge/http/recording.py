@@ -8,6 +8,7 @@ own version and of older ones, and refuses newer ones. Fields that it does not k
 from __future__ import annotations
 
 import json
+import math
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from contextlib import suppress
@@ -119,6 +120,8 @@ class Exchange:
         """
         if (self.end == "failed") != (self.failure is not None):
             raise BrokenContent("schema", "what failed has a failure, and nothing else has")
+        if not 0 <= self.seconds < math.inf:
+            raise BrokenContent("schema", "it took no finite time @ $.seconds")
         if not all(map(_is_pair, (*self.headers, *self.answer_headers))):
             raise BrokenContent("schema", "a header is a pair of name and value")
         _ = self.bytes_asked(), self.bytes_answered(), self.bytes_streamed(), self.failed()

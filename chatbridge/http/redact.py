@@ -154,8 +154,13 @@ def _written(character: str, backslash: str) -> str:
     else:
         plain = character
         escaped |= {json.dumps(character, ensure_ascii=False)[1:-1], *_MORE_ESCAPES.get(character, ())}
-    choices = [f"(?i:{re.escape(text)})" for text in sorted(escaped - {character}, key=len, reverse=True)]
+    choices = [f"(?i:{_escape(text)})" for text in sorted(escaped - {character}, key=len, reverse=True)]
     return "|".join([*choices, re.escape(plain)])
+
+
+def _escape(text: str) -> str:
+    """Return a pattern for an escaped character; JSON in JSON doubles the backslash before it."""
+    return rf"\\{{1,8}}{re.escape(text[1:])}" if text.startswith("\\") else re.escape(text)
 
 
 def _base64_digits(octets: bytes, offset: int) -> list[str]:
