@@ -220,6 +220,21 @@ async def test_a_call_under_way_when_the_bridge_is_closed_is_written_as_left(pat
     assert isinstance(task.exception(), ChatbridgeError)
 
 
+async def test_a_body_under_way_when_the_bridge_is_closed_is_written_as_left(path: Path) -> None:
+    box = Server(path, (Step.READ, b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", Step.STALL))
+    async with box as chat:
+        task = asyncio.create_task(chat.send("Hello"))
+        await box.server.reached.wait()
+        while not box.server.left.is_set():
+            await asyncio.sleep(0)
+            if len(vars(vars(box.bridge)["_transport"])["_responses"]):
+                await box.bridge.close()
+        await asyncio.wait([task])
+
+    _, line = lines(path)
+    assert ("left", None) == (line["end"], line.get("status"))
+
+
 CHUNK = b'{"session_id":"s","body":"So","finished":false}\n'
 
 
@@ -399,7 +414,7 @@ def test_a_secret_is_found_wherever_a_stream_is_cut(cuts: list[int], around: str
     written = scrub_pieces(pieces, redactor(KEY))
 
     exchange = Exchange(number=1, at=None, seconds=0, method="", path="", end="whole", pieces=list(written))
-    assert f"{around}***:1{around}, ***:1{around}".encode() == b"".join(exchange.bytes_streamed())
+    assert f"{around}***:1{around}, ***:1{around}".encode() == b"".join(exchange.parts())
     assert len(pieces) == len(written)
 
 
@@ -412,7 +427,7 @@ def test_pieces_without_secrets_stay_as_they_are(pieces: list[bytes]) -> None:
     written = scrub_pieces(pieces, redactor(KEY))
 
     exchange = Exchange(number=1, at=None, seconds=0, method="", path="", end="whole", pieces=list(written))
-    assert pieces == exchange.bytes_streamed()
+    assert pieces == exchange.parts()
 
 
 def test_a_number_that_holds_a_secret_stays_a_number() -> None:
@@ -618,6 +633,7 @@ def test_a_foreign_file_is_refused(path: Path, change: dict[str, Any], problem: 
         ({"seconds": -1}, "no finite time"),
         ({"seconds": float("inf")}, "not JSON"),
         ({"body": {"text": 1}}, "neither json nor text nor base64"),
+        ({"body": {}}, "neither json nor text nor base64"),
         ({"answer": {}}, "neither json nor text nor base64"),
         ({"pieces": [{"base64": "%"}]}, "neither json nor text nor base64"),
         ({"pieces": [1]}, "neither json nor text nor base64"),

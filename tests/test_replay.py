@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from chatbridge import (
+    AnswerLost,
     Bridge,
     ChatbridgeError,
     ConfigError,
@@ -573,6 +574,20 @@ async def test_an_error_of_the_api_is_the_same_error(kept: Path) -> None:
     change(kept, 2, status=404, answer={"text": "gone"})
     with pytest.raises(NotFound, match="gone"):
         await play(kept, "One")
+
+
+async def test_an_answer_that_a_recording_does_not_have_is_an_empty_one(kept: Path) -> None:
+    change(kept, 1, answer=None)
+    with pytest.raises(AnswerLost, match="nothing where a JSON document was expected"):
+        await play(kept)
+
+
+async def test_an_answer_may_be_read_otherwise_than_it_was(kept: Path) -> None:
+    """As another version of an adapter may."""
+    (answer,) = Recording.load(kept).exchanges[0].parts()
+    change(kept, 1, answer=None, pieces=[answer[:5].decode(), answer[5:].decode()])
+    async with replayed(kept, rest="ignore") as bridge:
+        assert json.loads(answer)["id"] == (await bridge.create()).id
 
 
 async def test_a_message_with_an_id_of_the_users_is_compared_by_it(path: Path) -> None:

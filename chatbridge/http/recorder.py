@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import aiohttp
-from attrs import NOTHING, define, field, fields
+from attrs import define, field, fields
 
 from chatbridge.clock import Clock
 from chatbridge.errors import ChatbridgeWarning, ConfigError
@@ -169,8 +169,11 @@ class RecordingTransport(Transport):
                 endpoint, request, deadline, fresh=fresh, streamed=streamed, on_head=heard
             )
         except Failure as failure:
-            entry.status = failure.status
-            self._finish(entry, "left" if self._closed else "failed", failure=failure)
+            if self._closed:
+                self._finish(entry, "left")
+            else:
+                entry.status = failure.status
+                self._finish(entry, "failed", failure=failure)
             raise
         except asyncio.CancelledError:
             self._finish(entry, "left")
@@ -241,7 +244,8 @@ class RecordingTransport(Transport):
         """Take the *value* of a header for a secret, and that of a cookie in it."""
         first = value.partition(";")[0]
         for each in {value, first, first.partition("=")[2]}:
-            if len(each) >= _SHORTEST_TOKEN and not each.isdigit():
+            long = len(each) >= _SHORTEST_TOKEN and not each.isdigit()
+            if long and Secret(each) not in self.redactor:
                 self.redactor.add(Secret(each))
 
     def _shown(self, headers: Mapping[str, str] | None) -> list[list[str]]:
@@ -340,7 +344,7 @@ def _options(options: CommonOptions) -> Iterable[tuple[str, Any]]:
     """Give the options that differ from their defaults, as JSON; no secrets."""
     for attribute in fields(type(options)):
         value = getattr(options, attribute.name)
-        if isinstance(value, Secret) or value == attribute.default or value is NOTHING:
+        if isinstance(value, Secret) or value == attribute.default:
             continue
         if isinstance(value, frozenset):
             value = sorted(cast(frozenset[str], value))

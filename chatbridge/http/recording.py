@@ -124,21 +124,16 @@ class Exchange:
             raise BrokenContent("schema", "it took no finite time @ $.seconds")
         if not all(map(_is_pair, (*self.headers, *self.answer_headers))):
             raise BrokenContent("schema", "a header is a pair of name and value")
-        _ = self.bytes_asked(), self.bytes_answered(), self.bytes_streamed(), self.failed()
+        _ = None if self.body is None else bytes_of(self.body)
+        _ = self.parts(), self.failed()
 
-    def bytes_asked(self) -> bytes | None:
-        """Give the body of the request."""
-        return None if self.body is None else bytes_of(self.body)
-
-    def bytes_answered(self) -> bytes | None:
-        """Give the body of an answer that was read whole."""
-        return None if self.answer is None else bytes_of(self.answer)
-
-    def bytes_streamed(self) -> list[bytes]:
-        """Give the pieces of a stream."""
+    def parts(self) -> list[bytes]:
+        """Give the body of the answer: the pieces of a stream, or all of it in one."""
+        if self.pieces is None:
+            return [] if self.answer is None else [bytes_of(self.answer)]
         return [
             piece.encode(errors="surrogatepass") if isinstance(piece, str) else bytes_of(piece)
-            for piece in self.pieces or ()
+            for piece in self.pieces
         ]
 
     def failed(self) -> Failure | None:

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal, cast
 
 import aiohttp
@@ -221,7 +222,7 @@ class ReplayTransport(Transport):
             exchange = self._find(request)
             note(Outcome.UNKNOWN)
             try:
-                answer = await self._answer(exchange, on_head, streamed=streamed)
+                answer = await self._answer(endpoint, exchange, on_head, streamed=streamed)
                 if answer.status in endpoint.success:
                     note(Outcome.ACCEPTED)
                 else:
@@ -235,7 +236,9 @@ class ReplayTransport(Transport):
             if not kept:
                 self.release(None)
 
-    async def _answer(self, exchange: Exchange, on_head: OnHead | None, *, streamed: bool) -> Answer:
+    async def _answer(
+        self, endpoint: Endpoint[Any], exchange: Exchange, on_head: OnHead | None, *, streamed: bool
+    ) -> Answer:
         """Let time pass as it did, and give the answer."""
         if exchange.status is None and exchange.end == "left":
             await self._wait_to_be_left(exchange)
@@ -250,17 +253,20 @@ class ReplayTransport(Transport):
         headers = CIMultiDictProxy(CIMultiDict([(name, value) for name, value in exchange.answer_headers]))
         if exchange.answer_headers and on_head is not None:
             on_head(headers)
-        failure = exchange.failed()
-        if exchange.status is None or (failure is not None and exchange.pieces is None):
+        failure, status = exchange.failed(), exchange.status
+        if status is None:
             raise failure or Failure(Phase.LOST, "the recording has no answer")
-        if not streamed or exchange.pieces is None:
-            body = exchange.bytes_answered()
-            return Answer(exchange.status, headers, None if body is None else self._matcher.in_ours(body))
+        parts = [self._matcher.in_ours(part) for part in exchange.parts()]
+        success = status in endpoint.success
+        if not (streamed and success):
+            if failure is not None:
+                raise failure
+            unread = success and endpoint.answer is NoneType
+            return Answer(status, headers, None if unread else b"".join(parts))
         fails = None if exchange.end == "whole" else lambda: failure or self._left_here(exchange)
-        pieces = [self._matcher.in_ours(piece) for piece in exchange.bytes_streamed()]
-        response = cast(aiohttp.ClientResponse, _Response(_Content(pieces, fails)))
+        response = cast(aiohttp.ClientResponse, _Response(_Content(parts, fails)))
         self._responses.add(response)
-        return Answer(exchange.status, headers, None, response)
+        return Answer(status, headers, None, response)
 
     def _find(self, request: Request) -> Exchange:
         asked, now = Asked.of(request, self.base_url), self.clock.wall()
@@ -272,7 +278,7 @@ class ReplayTransport(Transport):
         raise self._unlike(f"{asked.method} {asked.path} is not in the recording {self._file!r}", asked)
 
     def _unlike(self, problem: str, asked: Asked) -> ReplayMismatch:
-        """Make the error for a call that is not in the recording, and keep it."""
+        """Make the error for a call that is not in the recording."""
         place = asked.path.partition("?")[0]
         alike = [
             each
@@ -287,14 +293,19 @@ class ReplayTransport(Transport):
             lines = difference(next_one, asked)
             changed = [line for line in lines[2:] if line[:1] in {"-", "+"}]
             problem = f"{problem}; from call {_called(next_one)} it differs in {' '.join(changed)}"
-        mismatch = ReplayMismatch(problem[:_LONGEST], difference="\n".join(lines))
+        return self._stray(problem, "\n".join(lines))
+
+    def _stray(self, problem: str, difference: str) -> ReplayMismatch:
+        """Make the error for a program that strays, and keep the first, as it may not come through."""
+        shown = problem if len(problem) <= _LONGEST else f"{problem[: _LONGEST - 1]}…"
+        mismatch = ReplayMismatch(shown, difference=difference)
         self._mismatch = self._mismatch or mismatch
         return mismatch
 
     def _left_here(self, exchange: Exchange) -> Failure:
         """Make the failure of who reads on where the recorded program did not."""
         problem = f"the recording {self._file!r} ends here: the program left this answer when it was recorded"
-        self._mismatch = self._mismatch or ReplayMismatch(problem, difference=_called(exchange))
+        self._stray(problem, _called(exchange))
         return Failure(Phase.EVENTS, problem, kind="cut")
 
     async def _wait_to_be_left(self, exchange: Exchange) -> None:
@@ -306,8 +317,7 @@ class ReplayTransport(Transport):
         problem = (
             f"{_called(exchange)} has no answer in the recording {self._file!r}: its caller gave it up then"
         )
-        self._mismatch = self._mismatch or ReplayMismatch(problem, difference=problem)
-        raise self._mismatch
+        raise self._stray(problem, _called(exchange))
 
 
 def _closed() -> Failure:
