@@ -227,7 +227,7 @@ async def test_a_body_under_way_when_the_bridge_is_closed_is_written_as_left(pat
         await box.server.reached.wait()
         while not box.server.left.is_set():
             await asyncio.sleep(0)
-            if len(vars(vars(box.bridge)["_transport"])["_responses"]):
+            if vars(vars(box.bridge)["_transport"])["_responses"]:
                 await box.bridge.close()
         await asyncio.wait([task])
 
