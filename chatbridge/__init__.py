@@ -4,73 +4,94 @@ One async client for chat APIs, whoever's they are.
 `connect` opens a backend by a config string. What an application needs is here; what
 writes an adapter is made of is in `chatbridge.backend`, `chatbridge.options`, `chatbridge.registry` and
 `chatbridge.http`; what tests are made of is in `chatbridge.testing`.
+They are imported when one is first used.
 """
 
 from __future__ import annotations
 
-from chatbridge.backend import Feature, Profile, Support
-from chatbridge.bridge import Bridge, connect
-from chatbridge.chat import Chat
-from chatbridge.config import BackendURL
-from chatbridge.domain import (
-    Attachment,
-    Conversation,
-    Finished,
-    FinishReason,
-    Message,
-    Opaque,
-    Part,
-    PartAdded,
-    Progress,
-    Reasoning,
-    ReasoningDelta,
-    Reference,
-    Reply,
-    Reset,
-    Role,
-    SendOptions,
-    Started,
-    StreamEvent,
-    Text,
-    TextDelta,
-    ToolCall,
-    ToolResult,
-    Usage,
-)
-from chatbridge.errors import (
-    AnswerLost,
-    AnswerWarning,
-    AuthFailed,
-    BadAnswer,
-    BadOption,
-    ChatbridgeError,
-    ChatbridgeWarning,
-    ConfigError,
-    Conflict,
-    ConnectFailed,
-    ConversationKept,
-    DeliveryUnknown,
-    MissingSecret,
-    NotFound,
-    NotSent,
-    Outcome,
-    Overloaded,
-    ProviderFailed,
-    RateLimited,
-    RedirectRefused,
-    Refused,
-    RequestRefused,
-    StoreError,
-    StreamCut,
-    Unavailable,
-    UnknownBackend,
-    UnsettledTurn,
-    UnsupportedFeature,
-    UsageError,
-)
-from chatbridge.secret import Secret
-from chatbridge.streaming import ReplyStream
-from chatbridge.turns import Turn, TurnState
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from chatbridge.backend import Feature, Profile, Support
+    from chatbridge.bridge import Bridge, connect
+    from chatbridge.chat import Chat
+    from chatbridge.config import BackendURL
+    from chatbridge.domain import (
+        Attachment,
+        Conversation,
+        Finished,
+        FinishReason,
+        Message,
+        Opaque,
+        Part,
+        PartAdded,
+        Progress,
+        Reasoning,
+        ReasoningDelta,
+        Reference,
+        Reply,
+        Reset,
+        Role,
+        SendOptions,
+        Started,
+        StreamEvent,
+        Text,
+        TextDelta,
+        ToolCall,
+        ToolResult,
+        Usage,
+    )
+    from chatbridge.errors import (
+        AnswerLost,
+        AnswerWarning,
+        AuthFailed,
+        BadAnswer,
+        BadOption,
+        ChatbridgeError,
+        ChatbridgeWarning,
+        ConfigError,
+        Conflict,
+        ConnectFailed,
+        ConversationKept,
+        DeliveryUnknown,
+        LiveBackendForbidden,
+        MissingSecret,
+        NotFound,
+        NotSent,
+        Outcome,
+        Overloaded,
+        ProviderFailed,
+        RateLimited,
+        RedirectRefused,
+        Refused,
+        RequestRefused,
+        StoreError,
+        StreamCut,
+        Unavailable,
+        UnknownBackend,
+        UnsettledTurn,
+        UnsupportedFeature,
+        UsageError,
+    )
+    from chatbridge.secret import Secret
+    from chatbridge.streaming import ReplyStream
+    from chatbridge.turns import Turn, TurnState
+else:  # A type checker would think that there is every name.
+
+    def __getattr__(name: str) -> object:
+        """Import the names at the first use of one."""
+        if name not in __all__ and name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        for module in _MODULES:
+            found = import_module(f"{__name__}.{module}")
+            globals().update({each: getattr(found, each) for each in found.__all__ if each in __all__})
+        return globals()[name]
+
+    def __dir__() -> list[str]:
+        """Name what there is, imported or not."""
+        return sorted({*globals(), *__all__})
+
 
 __all__ = [
     "AnswerLost",
@@ -93,6 +114,7 @@ __all__ = [
     "Feature",
     "FinishReason",
     "Finished",
+    "LiveBackendForbidden",
     "Message",
     "MissingSecret",
     "NotFound",
@@ -137,3 +159,6 @@ __all__ = [
     "UsageError",
     "connect",
 ]
+
+# Where the names are.
+_MODULES = ("errors", "domain", "backend", "bridge", "chat", "config", "secret", "streaming", "turns")

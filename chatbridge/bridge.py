@@ -33,6 +33,7 @@ from chatbridge.errors import (
     NotFound,
     UsageError,
 )
+from chatbridge.guard import check_reachable
 from chatbridge.options import CommonOptions, check_hook
 from chatbridge.order import Order
 from chatbridge.registry import InProcess, Target, resolve
@@ -40,6 +41,8 @@ from chatbridge.secret import Veiled
 from chatbridge.sending import check_include, check_text
 
 if TYPE_CHECKING:
+    import asyncio
+
     from chatbridge.http import Transport
     from chatbridge.observe import OnAttempt
     from chatbridge.turns import Ledger
@@ -72,6 +75,7 @@ def connect(
 
     Raises:
         ConfigError: Naming the part at fault.
+        LiveBackendForbidden: A test forbids to reach another machine.
     """
     given = Veiled(options)
     del options  # What is raised may be shown with the variables of this function.
@@ -107,6 +111,7 @@ def _transport(target: Target, place: InProcess) -> Transport | None:
     if target.base_url is None:
         make = target.adapter.transport
         return None if make is None else cast("Transport", make(target.options, place))
+    check_reachable(target.base_url)
     if target.record is not None:
         from chatbridge.http.recorder import RecordingTransport  # noqa: PLC0415 - the same
 
@@ -183,6 +188,11 @@ class Bridge:
             if self._transport is not None:
                 await self._transport.close()
             await self.bounds.end()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop that its connections belong to; None while there are none."""
+        return None if self._transport is None else self._transport.loop
 
     async def create(
         self,

@@ -4,7 +4,7 @@ Everything that can go wrong, split by what the caller can do about it.
     ChatbridgeError
       UsageError (ValueError)           the program asked for the impossible; nothing left
         ConfigError                     UnknownBackend, BadOption, MissingSecret
-        UnsupportedFeature, UnsettledTurn
+        UnsupportedFeature, UnsettledTurn, LiveBackendForbidden
       NotSent                           nothing was processed: repeat at will
         ConnectFailed, Overloaded
       Refused                           the server said no
@@ -53,6 +53,7 @@ __all__ = [
     "DeliveryUnknown",
     "DeliveryUnknownTimeout",
     "Facts",
+    "LiveBackendForbidden",
     "MissingSecret",
     "NotFound",
     "NotSent",
@@ -234,6 +235,18 @@ class UnsettledTurn(UsageError):
     `turn` is that message. `chat.settle()` finds out, where that can be; `chat.waive(turn)` and
     `send(..., resend=True)` let the doubt stand.
     """
+
+
+class LiveBackendForbidden(UsageError):
+    """Within `chatbridge.guard.only_loopback`, a bridge would have reached another machine."""
+
+    def __init__(self, *, host: str, forbidden_by: str) -> None:
+        self.host = host
+        self.forbidden_by = forbidden_by
+        super().__init__(
+            f"{quoted(host)} is another machine, and {forbidden_by} forbids to reach one; "
+            "use fake:, an emulator or a recording"
+        )
 
 
 class NotSent(ChatbridgeError):

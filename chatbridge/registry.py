@@ -12,7 +12,6 @@ import os
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from chatbridge.backend import ChatBackend, CompletionBackend, Profile
 from chatbridge.clock import Clock, SystemClock
 from chatbridge.config import BackendURL
 from chatbridge.errors import ConfigError, UnknownBackend
+from chatbridge.guard import is_loopback
 from chatbridge.observe import OnAttempt
 from chatbridge.options import CommonOptions, structure_options
 from chatbridge.secret import Veiled
@@ -200,15 +200,6 @@ def declared_profile(url: BackendURL) -> Profile:
     return adapter.profile(options)
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _base_url(url: BackendURL, adapter: Adapter, options: CommonOptions) -> str | None:
     if adapter.defaults.in_process:
         if url.host is not None:
@@ -221,7 +212,7 @@ def _base_url(url: BackendURL, adapter: Adapter, options: CommonOptions) -> str 
         raise ConfigError(
             f"{adapter.name} has no public host: name one, as in {adapter.name}://HOST", provider=adapter.name
         )
-    if url.plain_http and not options.insecure and not _is_loopback(host):
+    if url.plain_http and not options.insecure and not is_loopback(host):
         raise ConfigError(
             f"{adapter.name}: plain http to {host} would show key and messages to the network; "
             "use https, or say insecure=true",

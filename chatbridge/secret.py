@@ -4,6 +4,8 @@ import hmac
 from collections.abc import Iterator, Mapping
 from typing import NoReturn, Self, TypeVar, final
 
+__all__ = ["MASK", "Secret", "Veiled"]
+
 MASK = "***"
 
 T = TypeVar("T")

@@ -21,6 +21,7 @@ from chatbridge.errors import (
     ChatbridgeError,
     DeliveryUnknown,
     Facts,
+    LiveBackendForbidden,
     MissingSecret,
     Outcome,
     Phase,
@@ -39,6 +40,7 @@ BadOption               ConfigError                     not_sent  no
 MissingSecret           ConfigError                     not_sent  no
 UnsettledTurn           UsageError                      not_sent  no
 UnsupportedFeature      UsageError                      not_sent  no
+LiveBackendForbidden    UsageError                      not_sent  no
 NotSent                 ChatbridgeError                 not_sent  yes
 ConnectFailed           NotSent                         not_sent  yes
 ConnectFailedTimeout    ConnectFailed TimeoutError      not_sent  yes
@@ -90,6 +92,7 @@ OWN: dict[str, dict[str, Any]] = {
     "BadOption": {"backend": "kaziro", "option": "modl", "problem": "is unknown", "known": ["model"]},
     "MissingSecret": {"backend": "kaziro", "option": "key", "looked_in": ["KAZIRO_API_KEY"]},
     "UnsupportedFeature": {"backend": "kaziro", "feature": "rename", "instead": "nothing"},
+    "LiveBackendForbidden": {"host": "example.com", "forbidden_by": "the test"},
     "StoreError": {"reply": Reply([Message.assistant("Ho")])},
 }
 for _name in ROWS:
@@ -106,7 +109,9 @@ def class_of(name: str) -> type[ChatbridgeError]:
 
 def make(name: str, message: str = "boom", facts: Facts | None = None) -> ChatbridgeError:
     cls: Any = class_of(name)
-    makes_its_own_message = issubclass(cls, UnknownBackend | BadOption | MissingSecret | UnsupportedFeature)
+    makes_its_own_message = issubclass(
+        cls, UnknownBackend | BadOption | MissingSecret | UnsupportedFeature | LiveBackendForbidden
+    )
     error: ChatbridgeError = cls(*([] if makes_its_own_message else [message]), **OWN.get(name, {}))
     return error.because(**facts or {})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import pkgutil
@@ -9,6 +10,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from importlib.metadata import PackagePath, distribution
 from pathlib import Path
 from typing import Any
@@ -43,8 +45,8 @@ def modules_loaded_by(code: str) -> set[str]:
 # ------------------------------------------------------------------------------ what importing costs
 
 
-def test_importing_the_package_loads_nothing_heavy() -> None:
-    loaded = modules_loaded_by("import chatbridge")
+def test_importing_the_names_loads_nothing_heavy() -> None:
+    loaded = modules_loaded_by("from chatbridge import *")
 
     assert "chatbridge" in loaded
     assert set() == loaded.intersection(HEAVY)
@@ -71,13 +73,31 @@ assert not [name for name in sys.modules if name.startswith("chatbridge_adapters
 
 
 def test_all_is_exactly_the_public_names_in_order() -> None:
-    names = {
-        name
-        for name, value in vars(chatbridge).items()
-        if not name.startswith("_") and not inspect.ismodule(value) and name != "annotations"
+    """What type checkers see, and what there is."""
+    tree = ast.parse(inspect.getsource(chatbridge))
+    seen = {
+        alias.name: node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("chatbridge.")
+        for alias in node.names
     }
 
-    assert sorted(names) == chatbridge.__all__
+    assert sorted(seen) == chatbridge.__all__
+    assert set(chatbridge.__all__) <= set(dir(chatbridge))
+    for name, module in seen.items():
+        assert getattr(import_module(module or ""), name) is getattr(chatbridge, name)
+
+
+def test_names_are_imported_when_one_is_used() -> None:
+    loaded = modules_loaded_by("import chatbridge")
+
+    assert set() == loaded.intersection({"asyncio", "attrs", *HEAVY})
+    assert "attrs" in modules_loaded_by("import chatbridge; chatbridge.Message; chatbridge.errors.NotSent")
+
+
+def test_there_is_no_other_name() -> None:
+    with pytest.raises(AttributeError, match="module 'chatbridge' has no attribute 'conect'"):
+        _ = getattr(chatbridge, "conect")  # noqa: B009 - mypy would find it
 
 
 def members(value: object) -> dict[str, object]:

@@ -6,7 +6,6 @@ import asyncio
 import shlex
 import signal
 from contextlib import suppress
-from ipaddress import ip_address
 
 from attrs import evolve, frozen
 
@@ -14,6 +13,7 @@ from chatbridge.cli.output import Output
 from chatbridge.cli.plain import Json, plain
 from chatbridge.config import BackendURL
 from chatbridge.errors import ConfigError
+from chatbridge.guard import is_loopback
 from chatbridge.registry import load_adapter
 from chatbridge.testing.emulator import Served, serve
 
@@ -74,16 +74,9 @@ class _Ready:
         url = served.base_url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
         served = evolve(served, base_url=url)
         config = BackendURL.parse(served.config)
-        if not _is_loopback(config.host or ""):
+        if not is_loopback(config.host or ""):
             config = config.with_options(insecure="true")
         return cls(served.emulator.name, url, str(config), served.emulator.env)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _announce(ready: _Ready, output: Output, *, as_json: bool) -> None:

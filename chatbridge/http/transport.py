@@ -26,6 +26,7 @@ from yarl import URL
 from chatbridge.clock import Clock, SystemClock
 from chatbridge.delivery import Delivery, current_delivery
 from chatbridge.errors import Outcome, Phase
+from chatbridge.guard import check_reachable
 from chatbridge.http.content import BrokenContent
 from chatbridge.http.endpoint import Endpoint
 from chatbridge.http.failures import failed_reading, failed_to_connect, failed_waiting
@@ -224,6 +225,7 @@ class Transport:
 
     Attributes:
         redactor: Knows the secrets that are sent.
+        loop: The event loop that its connections belong to; None while there are none.
     """
 
     POOLED_SECONDS = 2.0
@@ -252,10 +254,12 @@ class Transport:
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
         self._responses: set[aiohttp.ClientResponse] = set()
         self._closed = False
+        self.loop: asyncio.AbstractEventLoop | None = None
 
     def _session(self, *, fresh: bool) -> aiohttp.ClientSession:
         """Give the session whose connections are new each time, or the one that pools them briefly."""
         if fresh not in self._sessions:
+            self.loop = asyncio.get_running_loop()
             pool: dict[str, Any] = {"keepalive_timeout": self.POOLED_SECONDS}
             if fresh:
                 pool = {"force_close": True}
@@ -282,6 +286,7 @@ class Transport:
             response.content.set_exception(aiohttp.ClientConnectionError())
         sessions = list(self._sessions.values())
         self._sessions.clear()
+        self.loop = None
         for session in sessions:
             await session.close()
 
@@ -304,7 +309,9 @@ class Transport:
 
         Raises:
             Failure: There is no answer. A refusal is one.
+            LiveBackendForbidden: A test forbids to reach another machine.
         """
+        check_reachable(self.base_url)
         self._check(deadline)
         delivery = current_delivery()
         if delivery is not None:
