@@ -92,12 +92,12 @@ class Emulator(ABC):
     base_path: ClassVar[str] = ""
     key_variable: ClassVar[str]
 
-    key: str = "sk-emulator"
+    key: str = field(default="sk-emulator", repr=False)
     responder: Responder = respond
     now: Callable[[], datetime] = _real_time
     ids: Callable[[], uuid.UUID] = uuid.uuid4
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
-    calls: list[Call] = field(init=False, factory=list[Call])
+    calls: list[Call] = field(init=False, factory=list[Call], repr=False)
     faults: list[tuple[str | None, Fault]] = field(init=False, factory=list[tuple[str | None, Fault]])
     crashes: list[Exception] = field(init=False, factory=list[Exception])
     _server: Any = field(init=False, default=None)
@@ -338,7 +338,7 @@ class Served:
         """Make a bridge to it, which has the key; *options* are those of `chatbridge.connect`."""
         return connect(self.config, **(self._credentials() | options))
 
-    def _credentials(self) -> dict[str, str]:
+    def _credentials(self) -> dict[str, Any]:
         """Give the options that the emulator's variables stand for."""
         env = self.emulator.env
         return {

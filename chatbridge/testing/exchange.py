@@ -48,7 +48,7 @@ class Call:
     path: str
     params: Mapping[str, str]
     query: Mapping[str, str]
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)  # The key is among them.
     body: bytes
     status: int | None = None
 
