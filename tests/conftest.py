@@ -14,6 +14,9 @@ from chatbridge.testing.emulator import Emulator, serve
 from chatbridge_adapters.h2ogpte.emulator import H2OGPTeEmulator
 from chatbridge_adapters.kaziro.emulator import KaziroEmulator
 
+# The plug-in under test is loaded here, not by its entry point, as coverage is measured from here on.
+pytest_plugins = ["chatbridge.testing.pytest_plugin", "pytester"]
+
 # How fast the machine is decides nothing.
 settings.register_profile("chatbridge", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("chatbridge")

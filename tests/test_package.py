@@ -145,6 +145,12 @@ def test_the_adapters_are_the_entry_points() -> None:
     assert set(entries) <= set(backend_names())
 
 
+def test_pytest_finds_its_plugin() -> None:
+    plugins = [entry.value for entry in DISTRIBUTION.entry_points if entry.group == "pytest11"]
+
+    assert ["chatbridge.testing.pytest_plugin"] == plugins
+
+
 @pytest.mark.parametrize("package", [chatbridge, chatbridge_adapters])
 def test_both_packages_are_typed(package: Any) -> None:
     assert (Path(package.__path__[0]) / "py.typed").is_file()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-pytest_plugins = ["pytester"]
+from chatbridge.testing import pytest_plugin
 
 PLAIN = ("-p", "no:asyncio")
 ASYNC = ("-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function")
@@ -35,12 +35,12 @@ def run(pytester: pytest.Pytester) -> Run:
 # ---------------------------------------------------------------------------------- what it costs
 
 
-def test_importing_it_loads_pytest_and_the_standard_library_only() -> None:
+def test_importing_it_loads_itself_and_nothing_that_takes_time() -> None:
     code = """
 import sys, pytest
 before = set(sys.modules)
 import chatbridge.testing.pytest_plugin
-print(*{name for name in set(sys.modules) - before if name.partition(".")[0] not in sys.stdlib_module_names})
+print(*set(sys.modules) - before)
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
 
@@ -179,12 +179,15 @@ async def talk(bridge):
 """
 SYNCHRONOUS = CONNECTED + "def test_a(bridge): asyncio.run(talk(bridge))"
 ASYNCHRONOUS = CONNECTED + "async def test_a(bridge): await talk(bridge)"
-BOTH = pytest.mark.parametrize(
-    ("code", "plugins"), [(SYNCHRONOUS, PLAIN), (ASYNCHRONOUS, ASYNC)], ids=["plain", "asyncio"]
+OUTLIVING = (*ASYNC, "-o", "asyncio_default_test_loop_scope=session")
+EITHER = pytest.mark.parametrize(
+    ("code", "plugins"),
+    [(SYNCHRONOUS, PLAIN), (ASYNCHRONOUS, ASYNC), (ASYNCHRONOUS, OUTLIVING)],
+    ids=["plain", "asyncio", "a loop that goes on"],
 )
 
 
-@BOTH
+@EITHER
 def test_a_bridge_with_connections_is_the_tests_to_close(
     run: Run, code: str, plugins: tuple[str], unused_tcp_port: int
 ) -> None:
@@ -195,7 +198,7 @@ def test_a_bridge_with_connections_is_the_tests_to_close(
     done.stdout.no_fnmatch_line("*Unclosed*")
 
 
-@BOTH
+@EITHER
 def test_a_test_that_failed_is_not_blamed_for_that_too(
     run: Run, code: str, plugins: tuple[str], unused_tcp_port: int
 ) -> None:
@@ -204,11 +207,37 @@ def test_a_test_that_failed_is_not_blamed_for_that_too(
     done.stdout.no_fnmatch_line("*Warning*")
 
 
-@BOTH
+@EITHER
 def test_a_bridge_with_connections_that_the_test_closes_is_fine(
     run: Run, code: str, plugins: tuple[str], unused_tcp_port: int
 ) -> None:
     run(code.format(port=unused_tcp_port, then="await bridge.close()"), *plugins, passed=1)
+
+
+def test_a_bridge_that_cannot_be_closed_without_its_loop_is_the_tests_to_close(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pytest_plugin, "CLOSING", 0.01)
+    done = run(
+        """
+import asyncio, pytest
+
+@pytest.fixture
+def loop():
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+
+def test_a(loop, bridge):
+    async def leave():
+        bridge.deliveries._recording.add(asyncio.ensure_future(asyncio.sleep(0)))
+    loop.run_until_complete(leave())
+""",
+        passed=1,
+        errors=1,
+    )
+    done.stdout.fnmatch_lines(["the bridge was not closed, *`async with bridge:`*"])
 
 
 BROKEN_AT_CLOSING = """
@@ -366,7 +395,7 @@ def test_a(live): ...
 
 RECORDED = """
 import pytest
-{imports}
+
 @pytest.mark.chatbridge_recording("kaziro://example.com"{more}, key="k")
 class TestBot:
     @pytest.mark.parametrize("word", ["a/b"])
@@ -379,7 +408,7 @@ class TestBot:
     [("", "recordings/test_bot/TestBot.test_it[[]a%2Fb].jsonl"), (", file='kept/a.jsonl'", "kept/a.jsonl")],
 )
 def test_without_a_recording_the_test_fails_and_says_how_to_make_one(run: Run, more: str, file: str) -> None:
-    done = run(RECORDED.format(more=more, imports=""), errors=1)
+    done = run(RECORDED.format(more=more), errors=1)
 
     done.stdout.fnmatch_lines([f"there is no recording *{file}: run pytest --chatbridge-record to make it"])
 

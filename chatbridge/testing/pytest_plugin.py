@@ -5,16 +5,14 @@ What pytest gets from chatbridge: fixtures, markers, and reports without chatbri
         assert "Hello!" == await greet(await bridge.create())
 
 The fixtures are synchronous, so that any plug-in for asynchronous tests goes with them, or none. pytest
-imports this module in every run; anything else of chatbridge is imported when it is used.
+imports this module in every run; all that takes time to import is imported when it is used.
 """
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import warnings
 from collections.abc import AsyncGenerator, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
 from inspect import signature
 from pathlib import Path
@@ -32,6 +30,9 @@ if TYPE_CHECKING:
     from chatbridge.testing.fake import FakeBackend
 
 __all__ = ["EmulatorFactory", "bridge", "chatbridge_emulator", "fake_backend", "no_live_backends"]
+
+CLOSING = 5.0
+"""Seconds that a bridge may take to close after a test."""
 
 NO_LIVE = "chatbridge_no_live_backends"
 MARKERS = (
@@ -127,10 +128,8 @@ def _open(request: pytest.FixtureRequest) -> Bridge:
 
         config, options = named
         return connect(config, **options)
-    from chatbridge.bridge import Bridge  # noqa: PLC0415
-
     fake: FakeBackend = request.getfixturevalue("fake_backend")
-    return Bridge(fake, options=fake.options, clock=getattr(fake, "clock", None))
+    return fake.bridge()
 
 
 def _marker(node: pytest.Item, name: str) -> tuple[str, Mapping[str, Any]] | None:
@@ -170,27 +169,34 @@ def _recording(request: pytest.FixtureRequest, file: str | Path | None) -> Path:
 
 
 def _close(bridge: Bridge, *, failed: bool) -> None:
-    """Close *bridge*, if that was forgotten, and fail where that is a fault of the test."""
+    """Close *bridge*, if that was forgotten, and fail where only the test could have done it."""
     if bridge.bounds.closed:
         return
+    import asyncio  # noqa: PLC0415
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+
     loop = bridge.loop
+    in_use = loop is not None
+    closing = asyncio.wait_for(bridge.close(), CLOSING)
     try:
-        if loop is None or loop.is_closed():
+        if loop is not None and not loop.is_closed():
+            loop.run_until_complete(closing)
+        else:
             # What is left of connections whose loop is gone is told below.
             with warnings.catch_warnings(), ThreadPoolExecutor(1) as thread:
                 warnings.simplefilter("ignore", ResourceWarning)
-                thread.submit(asyncio.run, bridge.close()).result()
-                if loop is not None:
+                thread.submit(asyncio.run, closing).result()
+                if in_use:
                     gc.collect()
-        else:
-            loop.run_until_complete(bridge.close())
+    except TimeoutError:
+        in_use = True
     except Exception:
         if not failed:
             raise
-    if loop is not None and not failed:
+    if in_use and not failed:
         pytest.fail(
-            "the bridge was not closed, and has connections, which only the test can close: "
-            "write `async with bridge:` around its use",
+            "the bridge was not closed, and is in use by an event loop that only the test has: "
+            "write `async with bridge:` around what it does",
             pytrace=False,
         )
 
@@ -216,8 +222,8 @@ async def _serve(name: str, /, **settings: Any) -> AsyncGenerator[Served]:  # no
             for crash in crashes:
                 error.add_note(f"the emulator of {name} crashed: {crash!r}")
             raise
-        for crash in crashes:
-            raise crash
+    if crashes:
+        raise crashes[0]
 
 
 # -------------------------------------------------------------------------------- no live backends
@@ -238,7 +244,7 @@ def _on_this_machine(item: pytest.Item, forbidden_by: str) -> AbstractContextMan
         return nullcontext()
     from chatbridge.guard import only_loopback  # noqa: PLC0415
 
-    return only_loopback(f"{forbidden_by} (but not where a test is marked chatbridge_live)")
+    return only_loopback(f"{forbidden_by} (unless a test is marked chatbridge_live)")
 
 
 # ----------------------------------------------------------------------------------------- reports
