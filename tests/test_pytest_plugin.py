@@ -413,6 +413,73 @@ def test_without_a_recording_the_test_fails_and_says_how_to_make_one(run: Run, m
     done.stdout.fnmatch_lines([f"there is no recording *{file}: run pytest --chatbridge-record to make it"])
 
 
+REPLAYED = """
+import asyncio, pytest
+from chatbridge.testing.emulator import serve
+from chatbridge_adapters.kaziro.emulator import KaziroEmulator
+
+async def talk(bridge, *texts):
+    async with bridge:
+        chat = await bridge.create()
+        for text in texts:
+            assert text in (await chat.send(text)).text
+
+@pytest.mark.chatbridge_recording("kaziro+http://127.0.0.1:{port}", key="sk-live-key-of-the-bot")
+def test_it(bridge, pytestconfig):
+    async def main():
+        if not pytestconfig.getoption("chatbridge_record"):
+            return await talk(bridge, {texts})
+        async with serve(KaziroEmulator(key="sk-live-key-of-the-bot"), port={port}):
+            await talk(bridge, {texts})
+    asyncio.run(main())
+"""
+
+
+def test_what_was_recorded_is_replayed(run: Run, pytester: pytest.Pytester, unused_tcp_port: int) -> None:
+    there = pytester.path / "recordings" / "test_bot" / "test_it.jsonl"
+    for texts in ("'Hello'", "'Hello', 'Goodbye'"):  # The second time anew.
+        code = REPLAYED.format(port=unused_tcp_port, texts=texts)
+        run(code, "--chatbridge-record", passed=1)
+        run(code, "-o", "chatbridge_no_live_backends=true", passed=1)
+
+    assert "Goodbye" in there.read_text(encoding="utf-8")
+    assert "sk-live-key" not in there.read_text(encoding="utf-8")
+
+
+def test_what_a_test_does_not_ask_for_any_more_fails_it(run: Run, unused_tcp_port: int) -> None:
+    run(REPLAYED.format(port=unused_tcp_port, texts="'a', 'b'"), "--chatbridge-record", passed=1)
+    done = run(REPLAYED.format(port=unused_tcp_port, texts="'a'"), failed=1)
+
+    done.stdout.fnmatch_lines(["E *ReplayIncomplete: *"])
+
+
+def test_a_replay_that_the_test_does_not_close_must_be_complete_too(run: Run, unused_tcp_port: int) -> None:
+    run(REPLAYED.format(port=unused_tcp_port, texts="'a'"), "--chatbridge-record", passed=1)
+    forgetful = """
+import pytest
+@pytest.mark.chatbridge_recording("kaziro:", file="recordings/test_bot/test_it.jsonl")
+def test_it(bridge): ...
+"""
+    done = run(forgetful, passed=1, errors=1)
+
+    done.stdout.fnmatch_lines(["*ERROR at teardown of test_it*", "ReplayIncomplete: *"])
+
+
+def test_where_the_suite_is_kept_on_this_machine_a_recording_can_be_made(run: Run) -> None:
+    run(
+        """
+import pytest
+@pytest.mark.chatbridge_recording("kaziro://example.com", key="sk-any")
+def test_it(bridge):
+    assert "kaziro" == bridge.profile.name
+""",
+        "--chatbridge-record",
+        "-o",
+        "chatbridge_no_live_backends=true",
+        passed=1,
+    )
+
+
 # ----------------------------------------------------------------------------------------- reports
 
 FAILING = """
