@@ -12,4 +12,4 @@ __all__ = ["Heavy"]
 class Heavy(Broken):
     """It is heavy to import."""
 
-    made_with = hypothesis.__version__
+    made_with = hypothesis.__name__

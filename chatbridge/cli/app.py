@@ -15,6 +15,7 @@ from chatbridge.backend import Feature
 from chatbridge.bridge import Bridge, connect
 from chatbridge.cli import conversations as kept
 from chatbridge.cli.chat import Talk, after, create, created, warn
+from chatbridge.cli.conformance import conform, report
 from chatbridge.cli.describe import describe as describe_backend
 from chatbridge.cli.describe import list_backends, secret_options
 from chatbridge.cli.emulate import emulate as serve_emulator
@@ -361,6 +362,36 @@ def features(output: Output, urls: tuple[str, ...], *, as_markdown: bool, as_jso
     if as_markdown and as_json:
         raise UsageError("choose one of --markdown and --json")
     return 0 if compare(urls, output, as_markdown=as_markdown, as_json=as_json) else FAILED
+
+
+@app.command(
+    epilog=_example(
+        "chatbridge conformance fake:",
+        "chatbridge conformance --emulator 'h2ogpte:?collection=maples'",
+        "chatbridge conformance --live h2ogpte://h2ogpte.example.com",
+    )
+)
+@click.argument("url")
+@click.option("--emulator", "emulated", is_flag=True, help="Use the emulator of the API, and try faults too.")
+@click.option("--live", is_flag=True, help="A model answers: leave out what needs to know its words.")
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print a table of Markdown, as GitHub has it.")
+@_json
+@_debug
+@click.pass_obj
+def conformance(
+    output: Output, url: str, *, emulated: bool, live: bool, as_markdown: bool, as_json: bool
+) -> int:
+    """
+    Hold a backend to every rule of the contract.
+
+    In place of a URL the name of a backend does. The rules send messages, and make conversations, which they
+    delete where the API can. Without --live the answers must be those of an emulator. The exit code is 1 if
+    a rule is broken.
+    """
+    if as_markdown and as_json:
+        raise UsageError("choose one of --markdown and --json")
+    results = asyncio.run(conform(url, emulated=emulated, live=live))
+    return 0 if report(results, output, as_json=as_json, as_markdown=as_markdown) else FAILED
 
 
 @app.command(

@@ -23,7 +23,7 @@ from chatbridge.errors import NotFound
 from chatbridge.options import describe_options
 from chatbridge.registry import Adapter
 from chatbridge.testing import fake
-from chatbridge.testing.contract import Result
+from chatbridge.testing.contract import Result, taciturn
 from chatbridge.testing.emulator import Emulator, serve
 
 __all__ = ["Check", "Listener", "Prepare", "Walk", "demonstrate", "takes_part"]
@@ -148,7 +148,7 @@ async def _reachable(
     if adapter.emulator is None:
         yield partial(connect, f"{adapter.name}:"), "in this process", None
         return
-    emulator: Emulator = adapter.load_emulator()()
+    emulator: Emulator = adapter.load_emulator()(responder=taciturn)
     if prepare is not None:
         prepare(emulator)
     has_collections = "collection" in {info.name for info in describe_options(adapter.options, {})}

@@ -175,7 +175,7 @@ def describe(text: str) -> Description:
     Raises:
         ConfigError: There is none, or an option is wrong.
     """
-    url = _find(text)
+    url = find(text)
     adapter = load_adapter(url.scheme)
     secrets = secret_options(adapter)
     given = {name: value for name, value in url.unrecorded().options.items() if name not in secrets}
@@ -205,7 +205,7 @@ def _profile(adapter: Adapter, given: Mapping[str, str]) -> Profile:
     return with_emulations(adapter.profile(options), options)
 
 
-def _find(text: str) -> BackendURL:
+def find(text: str) -> BackendURL:
     """Take a scheme, a config string, or a name in the config file."""
     if ":" not in text and text not in backend_names():
         with suppress(ConfigError):

@@ -16,7 +16,7 @@ from chatbridge.cli.output import Output, one_line
 from chatbridge.cli.plain import Json
 from chatbridge.domain import SendOptions
 
-__all__ = ["compare", "draw_beside"]
+__all__ = ["compare", "draw_beside", "escape_markdown"]
 
 COLUMN = 14
 """How wide a backend's column is at least, with the blanks beside it."""
@@ -92,8 +92,13 @@ def _honoured(option: str, profile: Profile) -> Support:
     return Support.NATIVE if option in profile.options else Support.UNSUPPORTED
 
 
+def escape_markdown(text: str) -> str:
+    """Escape what means something in a cell of Markdown."""
+    return _MEANING.sub(r"\\\g<0>", text)
+
+
 def _markdown(described: Sequence[Description]) -> str:
-    titles = [_MEANING.sub(r"\\\g<0>", one_line(each.title)) for each in described]
+    titles = [escape_markdown(one_line(each.title)) for each in described]
     lines = [["backend", *titles], ["---"] * (len(titles) + 1)]
     for section in _sections([each.profile for each in described]):
         lines += [[name, *map(_word, cells)] for name, cells in section]

@@ -1,16 +1,25 @@
-"""The contract in the demo: its rules tried over a backend, and which feature each of them speaks of."""
+"""The contract on the command line: its rules, and which feature each of them speaks of."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from chatbridge.backend import Feature
+from chatbridge.bridge import Bridge
 from chatbridge.domain import SendOptions
 from chatbridge.testing import fake
-from chatbridge.testing.contract import Ask, ChatBackendContract, OpenBackend, Opened, Result
+from chatbridge.testing.contract import (
+    SAY_NOTHING,
+    Ask,
+    ChatBackendContract,
+    NotApplicable,
+    OpenBackend,
+    Opened,
+    Result,
+)
 from chatbridge.testing.emulator import Emulator
 
-__all__ = ["FEATURES", "summary", "try_rules"]
+__all__ = ["FEATURES", "Contract", "FakeContract", "summary", "try_rules"]
 
 FEATURES: Mapping[str, Feature] = {f"check_{feature.value}": feature for feature in Feature} | {
     "check_cancelling": Feature.SEND,
@@ -33,31 +42,69 @@ FEATURES: Mapping[str, Feature] = {f"check_{feature.value}": feature for feature
 """The feature that does not work if a rule is broken; the rules that are not here belong to none."""
 
 
-class _Contract(ChatBackendContract):
-    PATIENCE = 10.0
+UNFORETELLABLE = frozenset({
+    "check_context", "check_conversations_at_once", "check_empty_answer", "check_long_text",
+    "check_reasoning", "check_stream_equals_send", "check_tools",
+})  # fmt: skip
+"""The rules that need to know what will be answered."""
 
-    def __init__(self, open_backend: OpenBackend) -> None:
+
+class Contract(ChatBackendContract):
+    """
+    The rules, tried over what *open_backend* opens.
+
+    Args:
+        emulator: Where it leads to, if that is known.
+        live: Whether a model answers, which says what it likes.
+    """
+
+    def __init__(
+        self, open_backend: OpenBackend, emulator: Emulator | None = None, *, live: bool = False
+    ) -> None:
         self._open_backend = open_backend
+        self.emulator = emulator
+        self._live = live
+        self.PATIENCE = 120.0 if live else 10.0
+        if live:
+            self.MANY = 12
 
     def open_backend(self) -> Opened:
+        """Open the backend."""
         return self._open_backend()
 
+    def quotes(self, answer: str, message: str) -> bool:
+        """Take any text for an answer, where nothing better is known."""
+        return answer.strip() != "" if self._live else super().quotes(answer, message)
 
-class _FakeContract(_Contract):
+    def ask_for_nothing(self) -> Ask | None:
+        """Give what makes an emulator say nothing."""
+        return None if self.emulator is None else Ask(SAY_NOTHING)
+
+    async def check(self, name: str) -> None:
+        """Try a rule, unless nobody knows what will be answered."""
+        if self._live and name in UNFORETELLABLE:
+            raise NotApplicable("what a model answers cannot be foretold")
+        await super().check(name)
+
+
+class FakeContract(Contract):
     """The fake reasons and says nothing only if told to in its own way."""
 
     def ask_to_reason(self) -> Ask:
+        """Give what makes it reason."""
         return Ask("Think about it.", SendOptions(extra={"reasoning": True}))
 
-    def ask_for_nothing(self) -> Ask:
-        return Ask("Say nothing.", SendOptions(max_output_tokens=0))
+    def ask_for_nothing(self) -> Ask | None:
+        """Give what makes it say nothing, where its profile lets it be told to."""
+        fake = self.open_backend()
+        told = isinstance(fake, Bridge) and "max_output_tokens" in fake.profile.options
+        return Ask(SAY_NOTHING, SendOptions(max_output_tokens=0)) if told else None
 
 
 async def try_rules(name: str, open_backend: OpenBackend, emulator: Emulator | None) -> Sequence[Result]:
     """Try every rule over the backend *name*, whose *emulator*, if it has one, is where it leads to."""
-    contract = (_FakeContract if name == fake.NAME else _Contract)(open_backend)
-    contract.emulator = emulator
-    return await contract.run()
+    contract = FakeContract if name == fake.NAME else Contract
+    return await contract(open_backend, emulator).run()
 
 
 def summary(results: Sequence[Result]) -> str:

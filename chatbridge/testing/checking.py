@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import pickle
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Protocol, TypeVar
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from attrs import evolve, field, frozen
 
@@ -14,6 +14,7 @@ from chatbridge.backend import ChatBackend, Feature, Stores
 from chatbridge.bridge import Bridge, connect
 from chatbridge.chat import Chat
 from chatbridge.domain import (
+    Conversation,
     Finished,
     Message,
     Part,
@@ -28,7 +29,7 @@ from chatbridge.domain import (
     Text,
     TextDelta,
 )
-from chatbridge.errors import UnsupportedFeature, UsageError
+from chatbridge.errors import ChatbridgeError, UnsupportedFeature, UsageError
 from chatbridge.testing.faults import Fault
 from chatbridge.turns import TurnState
 
@@ -63,6 +64,7 @@ class NotApplicable(Exception):
     """A rule has nothing to say of a backend; the message says why."""
 
 
+@runtime_checkable
 class Partner(Protocol):
     """What stands behind a backend and fails as planned."""
 
@@ -197,8 +199,9 @@ class Checks:
     A subclass overrides the hooks where its backend does not answer as `chatbridge.testing.responder` does.
 
     Attributes:
-        emulator: Where faults can be planned: the emulator that `open_backend` leads to, or the backend
-            itself where it is a fake; without one the rules for faults do not apply.
+        emulator: Where faults can be planned: the emulator that `open_backend` leads to. Without one, and
+            where the backend is no fake, the rules for faults do not apply.
+        TIDY: Whether the conversations that a rule has made are deleted behind it, where that can be done.
         PATIENCE: Seconds after which a rule that hangs has failed.
         MANY: How many conversations and messages are more than a page of any list holds.
         SAMPLES: A value for each field of `SendOptions` but `include` and `extra`.
@@ -225,6 +228,7 @@ class Checks:
         "response_format": {"type": "text"},
     }
 
+    TIDY = False
     emulator: Partner | None = None
 
     def open_backend(self) -> Opened:
@@ -262,7 +266,8 @@ class Checks:
         try:
             async with asyncio.timeout(self.PATIENCE), _bridge(self.open_backend()) as bridge:
                 mute = not bridge.profile.can(Feature.SEND)
-                yield bridge
+                async with self._tidied(bridge):
+                    yield bridge
         except (AssertionError, NotApplicable):
             raise
         except Exception as error:
@@ -273,6 +278,42 @@ class Checks:
             ):
                 raise NotApplicable("it answers no messages") from error
             raise AssertionError(f"unexpected {_named(error)}") from error
+
+    @asynccontextmanager
+    async def _tidied(self, bridge: Bridge) -> AsyncGenerator[None]:
+        """Delete what the block creates in the backend, if that is wanted and can be done."""
+        if not self.TIDY or not bridge.profile.can(Feature.DELETE):
+            yield
+            return
+        made: list[str] = []
+        create = bridge.backend.create_conversation
+
+        async def creating(**given: Any) -> Conversation:  # noqa: ANN401 - as the backend takes it
+            created = await create(**given)
+            made.append(created.id)
+            return created
+
+        setattr(bridge.backend, "create_conversation", creating)  # noqa: B010 - the type's own is a method
+        try:
+            yield
+        finally:
+            for conversation_id in () if bridge.bounds.closed else made:
+                with suppress(ChatbridgeError):
+                    await bridge.backend.delete_conversation(conversation_id)
+
+    def partner(self, bridge: Bridge) -> Partner:
+        """
+        Give where faults can be planned.
+
+        Raises:
+            NotApplicable: Nowhere.
+        """
+        if self.emulator is not None:
+            return self.emulator
+        backend: object = bridge.backend
+        if isinstance(backend, Partner):
+            return backend
+        raise NotApplicable("there is no emulator to plan faults with")
 
     def claims(
         self,

@@ -36,6 +36,7 @@ from chatbridge.testing.responder import Exchange, respond
 from chatbridge.testing.turn_checks import TurnChecks
 
 __all__ = [
+    "SAY_NOTHING",
     "Ask",
     "ChatBackendContract",
     "EmulatorContract",
@@ -45,6 +46,7 @@ __all__ = [
     "Partner",
     "Result",
     "check_backend",
+    "taciturn",
 ]
 
 
@@ -74,7 +76,7 @@ class Result:
 def _test_of(name: str, rule: str | None) -> Callable[[ChatBackendContract], None]:
     def test(self: ChatBackendContract) -> None:
         try:
-            asyncio.run(getattr(self, name)())
+            asyncio.run(self.check(name))
         except NotApplicable as reason:
             skipped = str(reason)
         else:
@@ -107,20 +109,33 @@ class ChatBackendContract(FeatureChecks, TurnChecks, FaultChecks, HouseChecks):
         names = (name for base in reversed(cls.__mro__) for name in vars(base) if name.startswith("check_"))
         return tuple(dict.fromkeys(names))
 
+    async def check(self, name: str) -> None:
+        """
+        Try one rule.
+
+        Raises:
+            AssertionError: It is broken.
+            NotApplicable: It has nothing to say of this backend.
+        """
+        await getattr(self, name)()
+
     async def run(self) -> tuple[Result, ...]:
         """Run all checks, one after another."""
         return tuple([await self._run(name) for name in self.checks()])
 
     async def _run(self, name: str) -> Result:
-        check = getattr(self, name)
-        rule = (check.__doc__ or name).strip().splitlines()[0]
+        rule = (getattr(self, name).__doc__ or name).strip().splitlines()[0]
         try:
-            await check()
+            await self.check(name)
         except AssertionError as broken:
             return Result(name, rule, problem=str(broken))
         except NotApplicable as reason:
             return Result(name, rule, skipped=str(reason))
         return Result(name, rule)
+
+
+SAY_NOTHING = "Say nothing."
+"""What `taciturn` answers with nothing."""
 
 
 class EmulatorContract(ChatBackendContract):
@@ -158,9 +173,6 @@ class EmulatorContract(ChatBackendContract):
     def ask_for_nothing(self) -> Ask | None:
         """Give what makes the emulator answer with an empty text."""
         return Ask(SAY_NOTHING)
-
-
-SAY_NOTHING = "Say nothing."
 
 
 def taciturn(text: str, history: Sequence[Exchange]) -> str:

@@ -86,6 +86,7 @@ class Emulator(ABC):
         calls: Every request so far, oldest first.
         faults: The planned faults that have not struck, each with the operation it waits for (None: any).
         crashes: What handlers raised by mistake; each was answered with a 500.
+        server: aiohttp's server, once it is served.
     """
 
     name: ClassVar[str]
@@ -100,7 +101,7 @@ class Emulator(ABC):
     calls: list[Call] = field(init=False, factory=list[Call], repr=False)
     faults: list[tuple[str | None, Fault]] = field(init=False, factory=list[tuple[str | None, Fault]])
     crashes: list[Exception] = field(init=False, factory=list[Exception])
-    _server: Any = field(init=False, default=None)
+    server: Any = field(init=False, default=None, repr=False)
 
     @property
     @abstractmethod
@@ -128,7 +129,7 @@ class Emulator(ABC):
     @property
     def connections(self) -> int:
         """How many connections are open."""
-        handlers = () if self._server is None else self._server.connections
+        handlers = () if self.server is None else self.server.connections
         return sum(handler.transport is not None for handler in handlers)
 
     @property
@@ -336,9 +337,10 @@ class Served:
 
     def connect(self, **options: Any) -> Bridge:  # noqa: ANN401 - those of `connect`, each of its own type
         """Make a bridge to it, which has the key; *options* are those of `chatbridge.connect`."""
-        return connect(self.config, **(self._credentials() | options))
+        return connect(self.config, **(self.credentials | options))
 
-    def _credentials(self) -> dict[str, Any]:
+    @property
+    def credentials(self) -> dict[str, Any]:
         """Give the options that the emulator's variables stand for."""
         env = self.emulator.env
         return {
@@ -355,7 +357,7 @@ async def serve(emulator: Emulator, host: str = "127.0.0.1", port: int = 0) -> A
     # What is still being answered at the end is cut off.
     runner = web.AppRunner(emulator.app(), access_log=None, shutdown_timeout=0.05)
     await runner.setup()
-    emulator._server = runner.server  # noqa: SLF001 - it is the emulator's own
+    emulator.server = runner.server
     try:
         await web.TCPSite(runner, host, port).start()
         bound = runner.addresses[0][1]

@@ -68,7 +68,7 @@ class FaultChecks(Checks):
     async def check_lost_answers(self) -> None:
         """Send a message or a creation once even if its answer is lost; say so, or find the answer."""
         async with self.bridge() as bridge:
-            emulator = self._faulty()
+            emulator = self.partner(bridge)
             found = SettleBy.READ_BACK in bridge.profile.settle_by
             if bridge.profile.can(Feature.CREATE):
                 await self._lose(emulator, "a creation", bridge.create)
@@ -91,7 +91,7 @@ class FaultChecks(Checks):
     async def check_doubt(self) -> None:
         """Let nothing follow a message in doubt before that is settled or waived."""
         async with self.bridge() as bridge:
-            emulator = self._faulty()
+            emulator = self.partner(bridge)
             bridge.require(Feature.SEND)
             asking = _blind(bridge)
             chat = await self.conversation(asking)
@@ -115,7 +115,7 @@ class FaultChecks(Checks):
     async def check_failures(self) -> None:
         """Send a message once however its answer fails, and say of it no less than is known."""
         async with self.bridge() as bridge:
-            emulator = self._faulty()
+            emulator = self.partner(bridge)
             bridge.require(Feature.SEND)
             chat = await self.conversation(_blind(bridge))
             for asked in (self.sent, self.streamed):
@@ -172,7 +172,7 @@ class FaultChecks(Checks):
     async def check_late_arrival(self) -> None:
         """Say of no message that it was not sent while the server may still be at work on it."""
         async with self.bridge() as bridge:
-            emulator = self._faulty()
+            emulator = self.partner(bridge)
             bridge.require(Feature.SEND)
             if SettleBy.READ_BACK not in bridge.profile.settle_by:
                 raise NotApplicable("nothing can be read back")
@@ -193,7 +193,7 @@ class FaultChecks(Checks):
     async def check_cancelling_closes(self) -> None:
         """Close the connection of a call that is cancelled."""
         async with self.bridge() as bridge:
-            emulator = self._faulty()
+            emulator = self.partner(bridge)
             count = getattr(emulator, "connections", None)
             if count is None:
                 raise NotApplicable("there are no connections to count")
@@ -219,11 +219,6 @@ class FaultChecks(Checks):
                 await self.waive(chat)
 
     LOOKS = 500
-
-    def _faulty(self) -> Partner:
-        if self.emulator is None:
-            raise NotApplicable("there is no emulator to plan faults with")
-        return self.emulator
 
     async def _lose(
         self,
