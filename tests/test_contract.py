@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar
+from unittest import SkipTest
 
 import pytest
 from attrs import evolve
@@ -456,10 +457,8 @@ async def test_running_the_contract_gives_a_result_for_each_rule() -> None:
     # The fake does not reason unless it is told how, which is a hook, as what makes it say nothing is.
     # And its module is this one, which imports pytest.
     assert ["check_import", "check_reasoning"] == sorted(result.check for result in results if result.problem)
-    # Nor is there a key, or anybody known to plan faults with.
-    skipped = {
-        "lost_answers", "doubt", "failures", "late_arrival", "cancelling_closes", "empty_answer", "secrets"
-    }  # fmt: skip
+    # Nor is there a key, or a connection.
+    skipped = {"cancelling_closes", "empty_answer", "secrets"}
     assert {f"check_{name}" for name in skipped} == {each.check for each in results if each.skipped}
 
 
@@ -483,6 +482,36 @@ async def test_a_subclass_may_add_a_check_and_one_without_words_goes_by_its_name
 
     assert (*ChatBackendContract.checks(), "check_more") == More.checks()
     assert Result("check_more", "check_more", skipped="nothing more to say") == (await More().run())[-1]
+
+
+def test_each_rule_is_a_test_for_those_who_collect_them() -> None:
+    contract: Any = FakeContract()
+    for check in ChatBackendContract.checks():
+        assert getattr(ChatBackendContract, check).__doc__ == getattr(contract, f"test_{check[6:]}").__doc__
+    contract.test_create()
+    with pytest.raises(SkipTest, match="there are no connections to count"):
+        contract.test_cancelling_closes()
+
+    class Contract(FakeContract):
+        make = broken_backends.ForgetsTheTitle
+
+    broken: Any = Contract()
+    with pytest.raises(AssertionError, match="Kyoto"):
+        broken.test_title()
+
+
+async def test_a_partner_may_be_given_to_a_contract() -> None:
+    fake = FakeBackend()
+    results = await check_backend(
+        lambda: FakeBackend(profile=modest(Feature.CREATE, Feature.SEND)), emulator=fake
+    )
+    assert fake.faults
+    assert any(result.problem for result in results)
+
+
+async def test_a_bare_config_string_is_a_backend() -> None:
+    results = await check_backend(lambda: "fake:")
+    assert ["check_reasoning"] == [result.check for result in results if result.problem]
 
 
 async def test_a_contract_needs_a_bridge_to_try() -> None:

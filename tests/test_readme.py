@@ -39,7 +39,13 @@ async def run(code: str, **names: Any) -> dict[str, Any]:
 
 
 def test_the_blocks_are_found() -> None:
-    assert (5, 2, 3) == (len(PROGRAMS), len(TESTS), len(SPECIAL))
+    assert (5, 3, 3) == (len(PROGRAMS), len(TESTS), len(SPECIAL))
+
+
+def test_the_bot_that_is_shown_is_the_one_among_the_examples() -> None:
+    bot = Path(__file__).parent.joinpath("examples", "faq_bot.py").read_text(encoding="utf-8")
+    shown = next(block for block in TESTS if "class FaqBot" in block)
+    assert bot[bot.index("class FaqBot") :].strip() in shown
 
 
 @pytest.mark.parametrize("backend", ["fake", "h2ogpte"])

@@ -208,8 +208,8 @@ class Checks:
         TOOL: A tool that the message "Ask weather please" has called, where tools are supported.
     """
 
-    PATIENCE = 60.0
-    MANY = 110
+    PATIENCE: float = 60.0
+    MANY: int = 110
     TOOL: Mapping[str, Any] = {
         "name": "weather",
         "description": "Tells the weather",
@@ -228,7 +228,7 @@ class Checks:
         "response_format": {"type": "text"},
     }
 
-    TIDY = False
+    TIDY: bool = False
     emulator: Partner | None = None
 
     def open_backend(self) -> Opened:

@@ -87,7 +87,7 @@ def _test_of(name: str, rule: str | None) -> Callable[[ChatBackendContract], Non
     return test
 
 
-class ChatBackendContract(FeatureChecks, TurnChecks, FaultChecks, HouseChecks):
+class ChatBackendContract(HouseChecks, FaultChecks, TurnChecks, FeatureChecks):
     """
     What types cannot say of a `ChatBackend`, as checks.
 

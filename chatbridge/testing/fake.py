@@ -220,7 +220,8 @@ class FakeBackend(MemoryBackend):
 
     def list_conversations(self) -> AsyncIterator[Conversation]:
         """Yield the conversations, the one that changed last first."""
-        return self._each("list_conversations", None, super().list_conversations())
+        self._need(Feature.LIST)
+        return self._each("list_conversations", None, super().list_conversations)
 
     async def rename_conversation(self, conversation_id: str, title: str) -> Conversation:
         """Give a conversation another title."""
@@ -244,15 +245,20 @@ class FakeBackend(MemoryBackend):
         newest_first: bool = False,
     ) -> AsyncIterator[Message]:
         """Yield the messages."""
-        messages = super().list_messages(conversation_id, after=after, limit=limit, newest_first=newest_first)
-        return self._each("list_messages", conversation_id, messages)
+        self._need(Feature.HISTORY)
+        read = partial(
+            super().list_messages, conversation_id, after=after, limit=limit, newest_first=newest_first
+        )
+        return self._each("list_messages", conversation_id, read)
 
     async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
         """Answer *message*."""
         self._need(Feature.SEND)
         call = FakeCall(operation="send", conversation_id=conversation_id, message=message, options=options)
         started = self.clock.now()
-        (reply, _), fault = await self._ask(call)
+        (reply, _), fault = await self._ask(call, message, options)
+        if fault.cut_after is not None:
+            await fault.wait(self.clock.sleep)
         if fault.cut_after is not None and fault.cut != "resume":
             raise self._line.error(call, self._kind, _broken(fault, Phase.BODY), started)
         return reply
@@ -264,7 +270,7 @@ class FakeBackend(MemoryBackend):
         self._need(Feature.STREAM)
         call = FakeCall(operation="stream", conversation_id=conversation_id, message=message, options=options)
         started, count = self.clock.now(), 0
-        (reply, chosen), fault = await self._ask(call)
+        (reply, chosen), fault = await self._ask(call, message, options)
         for event in events_of(reply, chosen):
             if isinstance(event, TextDelta):
                 count += 1
@@ -283,12 +289,12 @@ class FakeBackend(MemoryBackend):
     def _kind(self) -> Kind:
         return Kind.SEND_WITH_KEY if SettleBy.KEY in self.profile.settle_by else Kind.SEND
 
-    async def _ask(self, call: FakeCall) -> tuple[tuple[Reply, Pieces], Fault]:
+    async def _ask(
+        self, call: FakeCall, message: Message, options: SendOptions
+    ) -> tuple[tuple[Reply, Pieces], Fault]:
         """Have a message answered, and store what it leaves behind."""
-        conversation_id, message, options = call.conversation_id or "", call.message, call.options
-        if message is None or options is None:
-            raise TypeError(f"{call} carries no message")
         self._check_message(message, options)
+        conversation_id = call.conversation_id or ""
 
         async def answer() -> tuple[Reply, Pieces]:
             return self._answer(conversation_id, message, options)
@@ -307,10 +313,10 @@ class FakeBackend(MemoryBackend):
         return result
 
     async def _each(
-        self, operation: str, conversation_id: str | None, items: AsyncIterator[T]
+        self, operation: str, conversation_id: str | None, items: Callable[[], AsyncIterator[T]]
     ) -> AsyncGenerator[T, None]:
         async def read() -> list[T]:
-            return [item async for item in items]
+            return [item async for item in items()]
 
         for item in await self._carry(operation, conversation_id, Kind.READ, read):
             yield item
