@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from inspect import iscoroutinefunction
+from os import PathLike, fspath
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
@@ -186,8 +187,8 @@ def _to_float(value: object, _: object) -> float:
 
 
 def _to_str(value: object, _: object) -> str:
-    if isinstance(value, str):
-        return value
+    if isinstance(value, str | PathLike):
+        return str(fspath(cast("str | PathLike[str]", value)))
     raise ValueError(value)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
 
-from chatbridge.cli.rules import UNFORETELLABLE
+from chatbridge.cli.rules import UNFORETELLABLE, Contract
 from chatbridge.domain import Conversation
-from chatbridge.testing.contract import ChatBackendContract
+from chatbridge.testing.contract import ChatBackendContract, Result
+from chatbridge.testing.emulator import serve
 from chatbridge.testing.fake import FakeBackend
 from chatbridge_adapters.kaziro.emulator import KaziroEmulator
 from cli_kit import check, h2ogpte, run
@@ -24,29 +26,43 @@ def results(*arguments: str, code: int = 0, env: dict[str, str] | None = None) -
 
 
 def test_an_adapter_is_tried_against_its_emulator_with_its_options() -> None:
-    found = results("--emulator", "h2ogpte:?collection=maples")
+    found = results("--emulator", "h2ogpte:auto?collection=maples")
 
     assert RULES == len(found)
     assert {"kept"} == {each["result"] for each in found.values()}
 
 
-def test_a_model_in_the_url_reaches_the_emulator() -> None:
-    assert 0 == run("conformance", "--emulator", "tachyon:some-model").exit_code
+@pytest.fixture
+def some(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let three rules be all that there are, one of them broken and one skipped."""
+
+    async def conform(*_: object, **__: object) -> list[Result]:
+        return [
+            Result("check_one", "Be good."),
+            Result("check_two", "Be | better.", problem="not so\x1b"),
+            Result("check_three", "Be best.", skipped="too much to ask"),
+        ]
+
+    monkeypatch.setattr("chatbridge.cli.app.conform", conform)
 
 
+@pytest.mark.usefixtures("some")
 def test_the_table_ends_with_what_came_of_all() -> None:
-    shown = check(0, run("conformance", "fake:?profile=kaziro")).stdout
+    shown = check(1, run("conformance", "fake:")).stdout
 
-    assert " Give each new conversation an " in shown
-    assert "do not apply: " in shown.splitlines()[-2] + shown.splitlines()[-1]
+    assert "1 rules kept, 1 broken, 1 does not apply: three" == shown.splitlines()[-1]
+    assert re.search(r"^ Be \| better\. +BROKEN +check_two: not so\\x1b$", shown, re.MULTILINE)
 
 
+@pytest.mark.usefixtures("some")
 def test_markdown_is_a_table() -> None:
-    lines = check(0, run("conformance", "--markdown", "fake:")).stdout.splitlines()
-
-    assert ["| rule |  | because |", "| --- | --- | --- |"] == lines[:2]
-    assert RULES + 2 == len(lines)
-    assert all(line.count(" | ") == 2 for line in lines[2:])
+    assert [
+        "| rule |  | because |",
+        "| --- | --- | --- |",
+        "| Be good. | kept |  |",
+        r"| Be \| better. | BROKEN | check\_two: not so\\x1b |",
+        "| Be best. | skipped | too much to ask |",
+    ] == check(1, run("conformance", "--markdown", "fake:")).stdout.splitlines()
 
 
 def test_a_broken_rule_is_shown_and_makes_it_fail(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,12 +73,15 @@ def test_a_broken_rule_is_shown_and_makes_it_fail(monkeypatch: pytest.MonkeyPatc
     found = results("fake:", code=1)
     assert "check_rename" in [name for name, each in found.items() if each["result"] == "broken"]
     assert "what renaming answers" in found["check_rename"]["problem"]
-    assert "BROKEN" in check(1, run("conformance", "fake:")).stdout
 
 
-def test_a_crash_of_the_emulator_breaks_a_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_crash_of_the_emulator_breaks_a_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(KaziroEmulator, "_retrieve", None)
-    assert "broken" == results("--emulator", "kaziro", code=1)["check_get"]["result"]
+    emulator = KaziroEmulator()
+    async with serve(emulator) as at:
+        contract = Contract(at.connect, emulator)
+        with pytest.raises(AssertionError, match="the emulator crashed"):
+            await contract.check("check_get")
 
 
 def test_where_a_model_answers_what_cannot_be_foretold_is_left_out() -> None:
@@ -93,7 +112,16 @@ def test_a_server_is_tried_without_faults_and_left_as_it_was() -> None:
         (["--emulator", "kaziro://host.example"], "leave out the host"),
         (["--emulator", "fake:"], "fake has no emulator"),
         (["cockatoo:"], "no chat backend named 'cockatoo' is installed"),
+        (["h2ogpte:"], "H2OGPTE_API_KEY"),
     ],
 )
 def test_what_cannot_be_tried_is_said(arguments: list[str], said: str) -> None:
     assert said in check(2, run("conformance", *arguments)).stderr
+
+
+@pytest.mark.parametrize("scheme", ["kaziro", "h2ogpte"])
+def test_what_cannot_be_reached_is_said_once(scheme: str) -> None:
+    url = f"{scheme}+http://127.0.0.1:9?attempts=1"
+    result = check(1, run("conformance", url, env={"KAZIRO_API_KEY": "k", "H2OGPTE_API_KEY": "k"}))
+    assert ("", 1) == (result.stdout, result.stderr.count("\n"))
+    assert "no connection to http://127.0.0.1:9" in result.stderr

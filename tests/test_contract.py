@@ -54,6 +54,7 @@ from chatbridge_adapters.h2ogpte import H2OGPTeBackend
 from chatbridge_adapters.h2ogpte import wire as h2ogpte_wire
 from chatbridge_adapters.kaziro import KaziroBackend
 from chatbridge_adapters.kaziro import backend as kaziro_backend
+from chatbridge_adapters.kaziro.emulator import KaziroEmulator
 from chatbridge_adapters.mtmai.emulator import MtmaiEmulator
 
 
@@ -65,6 +66,7 @@ def briefly(messages: Sequence[Message]) -> str:
 class FakeContract(ChatBackendContract):
     """The contract for the fake, which shortens answers and reasons as told, and fails as planned."""
 
+    MANY = 12
     like: Profile | None = None
     make: type[FakeBackend] = FakeBackend
 
@@ -113,6 +115,7 @@ class TachyonContract(EmulatorContract):
 class TachyonChunkContract(TachyonContract):
     """Whole answers have the form of a chunk, which tells no usage."""
 
+    MANY = 12
     settings: ClassVar[Mapping[str, Any]] = {"chunk_shaped": True, "errors": "v1"}
 
     async def check_usage(self) -> None:
@@ -125,6 +128,7 @@ class TachyonAgentContract(TachyonContract):
 
 
 class TachyonBareAgentContract(TachyonAgentContract):
+    MANY = 12
     settings: ClassVar[Mapping[str, Any]] = {"bare_done": True, "errors": "v1"}
 
 
@@ -142,6 +146,7 @@ class MtmaiContract(EmulatorContract):
 class MtmaiWholeContract(MtmaiContract):
     """The team's model does not stream."""
 
+    MANY = 12
     settings: ClassVar[Mapping[str, Any]] = {"streaming": False}
 
 
@@ -289,6 +294,7 @@ async def test_a_broken_backend_is_found_by_the_rule_meant_for_it(
     backend: type[broken_backends.Broken], check: str
 ) -> None:
     class Contract(FakeContract):
+        MANY = 110
         make = backend
 
     with pytest.raises(AssertionError) as broken:
@@ -507,6 +513,21 @@ async def test_a_partner_may_be_given_to_a_contract() -> None:
     )
     assert fake.faults
     assert any(result.problem for result in results)
+
+
+async def test_a_crash_of_the_emulator_breaks_the_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(KaziroEmulator, "_retrieve", None)
+    with pytest.raises(AssertionError, match="the emulator crashed"):
+        await KaziroContract().check("check_errors")
+
+
+async def test_opening_is_no_coroutine() -> None:
+    class Contract(ChatBackendContract):
+        async def open_backend(self) -> str:  # type: ignore[override]
+            return "fake:"
+
+    with pytest.raises(AssertionError, match="open_backend is a plain method"):
+        await Contract().check("check_create")
 
 
 async def test_a_bare_config_string_is_a_backend() -> None:

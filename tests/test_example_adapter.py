@@ -100,13 +100,6 @@ def test_it_keeps_every_rule_of_the_contract(python: Python, tmp_path: Path) -> 
     assert f"{RULES - LATE} passed, {LATE} skipped" in done.stdout.splitlines()[-1]
 
 
-def test_it_conforms_on_the_command_line(python: Python) -> None:
-    done = python("-m", "chatbridge", "conformance", "--emulator", "parrot")
-
-    assert 0 == done.returncode, done.stdout
-    assert f"{RULES - LATE} rules kept, {LATE} does not apply: late arrival" in done.stdout
-
-
 TALK = """
 import asyncio, sys
 from chatbridge import AuthFailed, ChatbridgeError, connect

@@ -38,7 +38,7 @@ from chatbridge.errors import DeliveryUnknownTimeout, Unavailable
 from chatbridge.observe import AttemptEvent
 from chatbridge.options import CommonOptions
 from chatbridge.registry import InProcess
-from chatbridge.testing.answers import as_answers, echo
+from chatbridge.testing.answers import NoAnswer, as_answers, echo
 from chatbridge.testing.clock import ManualClock
 from chatbridge.testing.dialogue import Dialogue
 from chatbridge.testing.fake import ADAPTER, FakeBackend, FakeOptions, Fault
@@ -94,7 +94,7 @@ async def test_it_says_one_thing_or_a_list_or_the_same_again() -> None:
 
 
 async def test_a_list_that_is_at_its_end_says_so() -> None:
-    with pytest.raises(UsageError, match="was given 1 answers, and has none left for 'two'"):
+    with pytest.raises(NoAnswer, match="was given 1 answers, and has none left for 'two'"):
         await said(["Yes."], "one", "two")
 
 
@@ -111,7 +111,7 @@ async def test_a_script_answers_what_is_heard() -> None:
 
 
 async def test_a_script_without_an_answer_says_what_it_knows() -> None:
-    with pytest.raises(UsageError, match=r"no answer to 'bye'; it answers 'hello', /\^H/, isupper"):
+    with pytest.raises(NoAnswer, match=r"no answer to 'bye'; it answers 'hello', /\^H/, isupper"):
         await said({"hello": "Hi!", re.compile("^H"): "Ho!", str.isupper: "No."}, "bye")
 
 
@@ -174,6 +174,7 @@ async def test_it_is_like_another_backend() -> None:
         assert (await chat.send("Hello")).text
         with pytest.raises(UnsupportedFeature, match="kaziro"):
             chat.messages()
+    assert "kaziro" == FakeBackend(profile="kaziro").profile.name
     assert Support.UNSUPPORTED is connect("fake:?profile=mtmai:").profile.support(Feature.SEND)
     assert {"model"} == connect("fake:?profile=tachyon:?mode%3Dagent").profile.options
     assert ADAPTER.profile(FakeOptions(profile="kaziro")).name == "kaziro"

@@ -26,7 +26,7 @@ from chatbridge.testing.emulator import Emulator, Fault, serve
 from hostile import Mutation, Recorded, mutations, record, wrong_in
 from operations import APIS, BEYOND, OPERATIONS, Row, Scene
 
-ENOUGH = 150
+ENOUGH = 80
 """So many mutations of each answer are tried here; all of them in the long test."""
 
 

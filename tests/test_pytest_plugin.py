@@ -446,6 +446,18 @@ def test_what_was_recorded_is_replayed(run: Run, pytester: pytest.Pytester, unus
     assert "sk-live-key" not in there.read_text(encoding="utf-8")
 
 
+def test_a_test_that_fails_leaves_the_recording_that_there_was(
+    run: Run, pytester: pytest.Pytester, unused_tcp_port: int
+) -> None:
+    good, bad = (REPLAYED.format(port=unused_tcp_port, texts=texts) for texts in ("'a'", "'a', 1"))
+    run(good, "--chatbridge-record", passed=1)
+    run(bad, "--chatbridge-record", failed=1)
+
+    folder = pytester.path / "recordings" / "test_bot"
+    assert ["test_it.jsonl"] == [path.name for path in folder.iterdir()]
+    run(good, passed=1)
+
+
 def test_what_a_test_does_not_ask_for_any_more_fails_it(run: Run, unused_tcp_port: int) -> None:
     run(REPLAYED.format(port=unused_tcp_port, texts="'a', 'b'"), "--chatbridge-record", passed=1)
     done = run(REPLAYED.format(port=unused_tcp_port, texts="'a'"), failed=1)

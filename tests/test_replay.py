@@ -6,7 +6,7 @@ import asyncio
 import json
 import pickle
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -254,6 +254,20 @@ async def test_a_mismatch_that_somebody_swallows_is_raised_at_the_end(kept: Path
     with pytest.raises(ReplayMismatch) as last:
         await bridge.close()
     assert first.value is last.value
+
+
+async def test_a_mismatch_that_a_bot_swallowed_is_noted_on_what_came_of_it(kept: Path) -> None:
+    async def swallow() -> None:
+        async with connect(f"replay:?file={kept}") as bridge:
+            chat = await bridge.create()
+            with suppress(ReplayMismatch):
+                await chat.send("Zwei")
+            raise LookupError("no answer")
+
+    with pytest.raises(LookupError) as caught:
+        await swallow()
+    (note,) = caught.value.__notes__
+    assert "is not in the recording" in note
 
 
 async def test_rest_ignore_lets_everything_be_at_the_end(kept: Path) -> None:

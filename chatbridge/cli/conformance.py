@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 
 from attrs import asdict
@@ -10,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from chatbridge.backend import Feature
 from chatbridge.bridge import connect
 from chatbridge.cli.describe import find
 from chatbridge.cli.features import escape_markdown
@@ -17,10 +19,11 @@ from chatbridge.cli.output import Output, one_line
 from chatbridge.cli.plain import Json
 from chatbridge.cli.rules import Contract, FakeContract, summary
 from chatbridge.config import BackendURL
-from chatbridge.errors import UsageError
+from chatbridge.errors import NotFound, UsageError
 from chatbridge.options import describe_options
 from chatbridge.registry import Adapter, load_adapter
 from chatbridge.testing import fake
+from chatbridge.testing.checking import UNKNOWN
 from chatbridge.testing.contract import Result, taciturn
 from chatbridge.testing.emulator import Emulator, serve
 
@@ -46,6 +49,7 @@ async def conform(text: str, *, emulated: bool, live: bool) -> Sequence[Result]:
     adapter = load_adapter(url.scheme)
     contract = FakeContract if adapter.name == fake.NAME else Contract
     if not emulated:
+        await _reach(url)
         tried = contract(partial(connect, url), live=live)
         tried.TIDY = True
         return await tried.run()
@@ -55,6 +59,23 @@ async def conform(text: str, *, emulated: bool, live: bool) -> Sequence[Result]:
     async with serve(emulator) as at:
         there = _with_documents(adapter, BackendURL.parse(at.config).with_options(**url.options))
         return await contract(partial(connect, there, **at.credentials), emulator, live=live).run()
+
+
+async def _reach(url: BackendURL) -> None:
+    """
+    See that the backend of *url* can be asked at all.
+
+    Raises:
+        ConfigError: It cannot be opened.
+        ChatbridgeError: It cannot be reached, or does not take the key.
+    """
+    async with connect(url) as bridge:
+        if bridge.profile.can(Feature.LIST):
+            async for _ in bridge.conversations():
+                break
+        elif bridge.profile.can(Feature.GET):
+            with suppress(NotFound):
+                await bridge.open(UNKNOWN).refresh()
 
 
 def _with_documents(adapter: Adapter, url: BackendURL) -> BackendURL:

@@ -8,6 +8,7 @@ from chatbridge.backend import Feature
 from chatbridge.bridge import Bridge
 from chatbridge.domain import SendOptions
 from chatbridge.testing import fake
+from chatbridge.testing.checking import expect
 from chatbridge.testing.contract import (
     SAY_NOTHING,
     Ask,
@@ -42,6 +43,9 @@ FEATURES: Mapping[str, Feature] = {f"check_{feature.value}": feature for feature
 """The feature that does not work if a rule is broken; the rules that are not here belong to none."""
 
 
+FEW = 12
+"""How many conversations and messages are made where they cost money or time."""
+
 UNFORETELLABLE = frozenset({
     "check_context", "check_conversations_at_once", "check_empty_answer", "check_long_text",
     "check_reasoning", "check_stream_equals_send", "check_tools",
@@ -66,7 +70,7 @@ class Contract(ChatBackendContract):
         self._live = live
         self.PATIENCE = 120.0 if live else 10.0
         if live:
-            self.MANY = 12
+            self.MANY = FEW
 
     def open_backend(self) -> Opened:
         """Open the backend."""
@@ -84,7 +88,11 @@ class Contract(ChatBackendContract):
         """Try a rule, unless nobody knows what will be answered."""
         if self._live and name in UNFORETELLABLE:
             raise NotApplicable("what a model answers cannot be foretold")
-        await super().check(name)
+        try:
+            await super().check(name)
+        finally:
+            crashes = self.emulator.crashes if isinstance(self.emulator, Emulator) else ()
+            expect(not crashes, f"the emulator crashed: {crashes!r}")
 
 
 class FakeContract(Contract):
@@ -103,8 +111,9 @@ class FakeContract(Contract):
 
 async def try_rules(name: str, open_backend: OpenBackend, emulator: Emulator | None) -> Sequence[Result]:
     """Try every rule over the backend *name*, whose *emulator*, if it has one, is where it leads to."""
-    contract = FakeContract if name == fake.NAME else Contract
-    return await contract(open_backend, emulator).run()
+    contract = (FakeContract if name == fake.NAME else Contract)(open_backend, emulator)
+    contract.MANY = FEW
+    return await contract.run()
 
 
 def summary(results: Sequence[Result]) -> str:

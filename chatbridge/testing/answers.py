@@ -19,6 +19,7 @@ __all__ = [
     "Answers",
     "Given",
     "Heard",
+    "NoAnswer",
     "Pieces",
     "as_answers",
     "as_text",
@@ -26,6 +27,15 @@ __all__ = [
     "echo",
     "shown",
 ]
+
+
+class NoAnswer(AssertionError):
+    """
+    A fake was asked what it was given no answer to.
+
+    The test is at fault then, so it is no `ChatbridgeError`, which a bot may well catch.
+    """
+
 
 Pieces = Sequence[str]
 """A text in the pieces that it is streamed in."""
@@ -65,7 +75,7 @@ def as_answers(given: Given | None) -> Answers:
             function is given all messages. None answers by rule.
 
     Raises:
-        UsageError: It is none of these.
+        UsageError: It is none of these. What is answered later raises `NoAnswer` where there is none.
     """
     if given is None:
         return by_rule
@@ -97,7 +107,7 @@ def _in_turn(answers: Sequence[Answer]) -> Answers:
         for each in rest:
             return each
         said = quoted(messages[-1].text)
-        raise UsageError(f"the fake was given {len(answers)} answers, and has none left for {said}")
+        raise NoAnswer(f"the fake was given {len(answers)} answers, and has none left for {said}")
 
     return answer
 
@@ -126,7 +136,7 @@ def _by_script(entries: Sequence[_Entry]) -> Answers:
             if found is not None:
                 return found
         known = ", ".join(shown(entry.heard) for entry in entries) or "nothing"
-        raise UsageError(f"the fake's script has no answer to {quoted(said)}; it answers {known}")
+        raise NoAnswer(f"the fake's script has no answer to {quoted(said)}; it answers {known}")
 
     return answer
 

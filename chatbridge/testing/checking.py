@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -34,6 +34,7 @@ from chatbridge.testing.faults import Fault
 from chatbridge.turns import TurnState
 
 __all__ = [
+    "UNKNOWN",
     "Ask",
     "Checks",
     "NotApplicable",
@@ -56,6 +57,9 @@ Opened = str | ChatBackend | AbstractAsyncContextManager[Bridge]
 
 OpenBackend = Callable[[], Opened]
 """Opens a backend under test; each rule opens its own."""
+
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+"""An id that no conversation has."""
 
 ErrorT = TypeVar("ErrorT", bound=Exception)
 
@@ -180,6 +184,10 @@ def again(value: Any) -> Any:  # noqa: ANN401 - whatever it was
 def _bridge(opened: Opened) -> AbstractAsyncContextManager[Bridge]:
     if isinstance(opened, str):
         return connect(opened)
+    pending: object = opened
+    if isinstance(pending, Coroutine):
+        pending.close()
+        raise UsageError("open_backend is a plain method, and no coroutine")
     return opened if isinstance(opened, AbstractAsyncContextManager) else Bridge(opened)
 
 
@@ -241,7 +249,7 @@ class Checks:
 
     def unknown_id(self) -> str:
         """Give an id that no conversation has."""
-        return "00000000-0000-4000-8000-000000000000"
+        return UNKNOWN
 
     def quotes(self, answer: str, message: str) -> bool:
         """Tell whether *answer* shows that the model saw *message*, as the one answered or the one before."""

@@ -165,10 +165,11 @@ class EmulatorContract(ChatBackendContract):
     async def served(self) -> AsyncGenerator[Bridge]:
         """Serve a new emulator for the length of the block, and give a bridge to it."""
         self.emulator = emulator = self.new_emulator()
-        async with serve(emulator) as at, at.connect(**self.options) as bridge:
-            yield bridge
-        crashes = emulator.crashes
-        expect(not crashes, f"the emulator crashed: {crashes!r}")
+        try:
+            async with serve(emulator) as at, at.connect(**self.options) as bridge:
+                yield bridge
+        finally:
+            expect(not emulator.crashes, f"the emulator crashed: {emulator.crashes!r}")
 
     def ask_for_nothing(self) -> Ask | None:
         """Give what makes the emulator answer with an empty text."""

@@ -150,13 +150,16 @@ class Emulator(ABC):
         options = f"?{urlencode(self.options, quote_via=quote)}" if self.options else ""
         return f"{scheme}://{url.netloc}{path + self.base_path if path else ''}{options}"
 
-    def fail(self, fault: Fault, *, operation: str | None = None, times: int = 1) -> Fault:
+    def fail(self, fault: Fault | str, *, operation: str | None = None, times: int = 1) -> Fault:
         """
-        Plan *fault* for the next *times* calls of *operation*, or of any.
+        Plan *fault*, or what a word such as "lost" stands for, for the next calls of *operation*, or of any.
 
         Raises:
             ValueError: There is no such operation, or this API has no error lines.
+            UsageError: There is no such word.
         """
+        if isinstance(fault, str):
+            fault = Fault.parse(fault)
         known = [each.id for each in self.operations]
         if operation is not None and operation not in known:
             raise ValueError(f"{self.name} has no operation {operation!r}, only {', '.join(known)}")

@@ -86,7 +86,8 @@ class FakeBackend(MemoryBackend):
         place: The clock to live by, and who is told of attempts; by default a clock of its own, where waiting
             costs no time.
         answers: What it says, by `chatbridge.testing.answers.as_answers`.
-        profile: What it can do; by default everything.
+        profile: What it can do, or the name or config string of a backend that it is like; by default it can
+            do everything.
 
     Attributes:
         options: The same.
@@ -102,9 +103,11 @@ class FakeBackend(MemoryBackend):
         place: InProcess | None = None,
         *,
         answers: Given | None = None,
-        profile: Profile | None = None,
+        profile: Profile | str | None = None,
     ) -> None:
         self.options = FakeOptions() if options is None else options
+        if isinstance(profile, str):
+            profile = profile_like(profile)
         self.clock: Clock = ManualClock() if place is None else place.clock
         super().__init__(
             _profile_of(self.options) if profile is None else profile,
@@ -136,7 +139,7 @@ class FakeBackend(MemoryBackend):
 
     @property
     def sent(self) -> tuple[str, ...]:
-        """The texts of the messages that went out, once for each turn."""
+        """The texts of the messages that went out, once for each turn, as a tuple."""
         turns = {call.turn: call.message.text for call in self._line.calls if call.message is not None}
         return tuple(turns.values())
 
@@ -334,7 +337,11 @@ def _broken(fault: Fault, phase: Phase) -> Failure:
 def _profile_of(options: FakeOptions) -> Profile:
     if options.profile is None:
         return PROFILE
-    text = options.profile
+    return profile_like(options.profile)
+
+
+def profile_like(text: str) -> Profile:
+    """Give the profile of the backend that a name or config string stands for."""
     return declared_profile(BackendURL.parse(text if ":" in text else f"{text}:"))
 
 

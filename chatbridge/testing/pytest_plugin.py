@@ -101,7 +101,14 @@ def bridge(request: pytest.FixtureRequest) -> Iterator[Bridge]:
     """
     opened = _open(request)
     yield opened
-    _close(opened, failed=request.node.stash.get(_FAILED, False))
+    failed = request.node.stash.get(_FAILED, False)
+    try:
+        _close(opened, failed=failed)
+    except BaseException:
+        failed = True
+        raise
+    finally:
+        _keep_recording(request, failed=failed)
 
 
 @pytest.fixture
@@ -153,10 +160,25 @@ def _open_recorded(request: pytest.FixtureRequest, config: str, options: Mapping
     if request.config.getoption("chatbridge_record"):
         file.parent.mkdir(parents=True, exist_ok=True)
         given = Veiled({name: value for name, value in options.items() if name != "file"})
-        return connect(config, record=file, **given)
+        request.node.stash[_RECORDED] = file
+        return connect(config, record=_unfinished(file), **given)
     if not file.is_file():
         pytest.fail(f"there is no recording {file}: run pytest --chatbridge-record to make it", pytrace=False)
     return connect("replay:", file=str(file))
+
+
+def _unfinished(file: Path) -> Path:
+    """Say where a recording is until its test has passed."""
+    return file.with_name(f"{file.name}.new")
+
+
+def _keep_recording(request: pytest.FixtureRequest, *, failed: bool) -> None:
+    """Put a new recording in the place of the old one, unless the test has failed."""
+    file = request.node.stash.get(_RECORDED, None)
+    if file is not None and failed:
+        _unfinished(file).unlink(missing_ok=True)
+    elif file is not None:
+        _unfinished(file).replace(file)
 
 
 def _recording(request: pytest.FixtureRequest, file: str | Path | None) -> Path:
@@ -250,6 +272,7 @@ def _on_this_machine(item: pytest.Item, forbidden_by: str) -> AbstractContextMan
 # ----------------------------------------------------------------------------------------- reports
 
 _FAILED = pytest.StashKey[bool]()
+_RECORDED = pytest.StashKey[Path]()
 
 _OURS = frozenset({"chatbridge", "chatbridge_adapters"})
 # What stands between the frames of a test and ours, and below ours.

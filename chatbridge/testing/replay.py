@@ -182,7 +182,11 @@ class ReplayTransport(Transport):
         """
         await super().close()
         self._gone.set()
-        if self._rest == "ignore" or sys.exception() is not None:
+        under_way = sys.exception()
+        if under_way is not None and self._mismatch not in {None, under_way}:
+            # It may be what led there, and a bot may have caught it.
+            under_way.add_note(str(self._mismatch))
+        if self._rest == "ignore" or under_way is not None:
             return
         if self._mismatch is not None:
             raise self._mismatch

@@ -133,6 +133,11 @@ class Speaker:
         if self.bot is not None:
             answer = self.bot(self.bridge, text)
             if not isinstance(answer, AsyncIterator):
+                if not isinstance(cast(object, answer), Awaitable):
+                    raise UsageError(
+                        f"the bot answered with a {type(answer).__name__} at once; "
+                        "a bot is an asynchronous function, or an asynchronous generator"
+                    )
                 return await answer
             try:
                 await _collect(answer, pieces)
