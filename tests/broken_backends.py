@@ -27,7 +27,7 @@ from chatbridge import (
     TextDelta,
 )
 from chatbridge.backend import Stores
-from chatbridge.errors import DeliveryUnknown, NotFound, NotSent, RequestRefused, UsageError
+from chatbridge.errors import ChatbridgeError, DeliveryUnknown, NotFound, NotSent, RequestRefused, UsageError
 from chatbridge.options import option
 from chatbridge.secret import Secret
 from chatbridge.testing.answers import Given
@@ -562,3 +562,102 @@ class LogsItsKey(Keyed):
         assert isinstance(options, KeyedOptions)
         logging.getLogger("chatbridge.keyed").debug("asking with %s", options.key.reveal())
         return await super().get_conversation(conversation_id)
+
+
+class ResendsWhatAGatewayLost(Broken):
+    async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
+        try:
+            return await super().send(conversation_id, message, options)
+        except ChatbridgeError as error:
+            if error.status is None or error.status < 500:
+                raise
+            return await super().send(conversation_id, message, options)
+
+
+class InventsAnswers(Broken):
+    async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
+        try:
+            return await super().send(conversation_id, message, options)
+        except ChatbridgeError as error:
+            if error.status in {None, 404}:
+                raise
+            return Reply([Message.assistant("Sorry, something went wrong.")])
+
+
+class ForgetsTheStatus(Broken):
+    async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
+        try:
+            return await super().send(conversation_id, message, options)
+        except ChatbridgeError as error:
+            if error.status is None:
+                raise
+            raise RequestRefused("it failed", provider=error.provider) from None
+
+
+class LeaksItsKeyInMessages(Keyed):
+    async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
+        try:
+            return await super().send(conversation_id, message, options)
+        except ChatbridgeError as error:
+            assert isinstance(self.options, KeyedOptions)
+            error.add_note(f"the key was {self.options.key.reveal()}")
+            raise
+
+
+class LogsItsKeyElsewhere(Keyed):
+    async def get_conversation(self, conversation_id: str) -> Conversation:
+        assert isinstance(self.options, KeyedOptions)
+        logging.getLogger("acme.adapter").info("asking with %s", self.options.key.reveal())
+        return await super().get_conversation(conversation_id)
+
+
+class PagesOnlyForward(Broken):
+    async def list_messages(
+        self,
+        conversation_id: str,
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        newest_first: bool = False,
+    ) -> AsyncIterator[Message]:
+        held = [message async for message in super().list_messages(conversation_id, after=after)]
+        for message in (held[:20][::-1] if newest_first else held)[:limit]:
+            yield message
+
+
+class RenamesAll(Broken):
+    async def rename_conversation(self, conversation_id: str, title: str) -> Conversation:
+        for other in self.conversations:
+            await super().rename_conversation(other, title)
+        return await super().rename_conversation(conversation_id, title)
+
+
+class StreamDropsFiles(Broken):
+    async def stream(
+        self, conversation_id: str, message: Message, options: SendOptions
+    ) -> AsyncGenerator[StreamEvent, None]:
+        async for event in super().stream(conversation_id, evolve(message, parts=message.text), options):
+            yield event
+
+
+class StreamDropsTools(Broken):
+    async def stream(
+        self, conversation_id: str, message: Message, options: SendOptions
+    ) -> AsyncGenerator[StreamEvent, None]:
+        async for event in super().stream(conversation_id, message, evolve(options, tools=())):
+            yield event
+
+
+class StreamShortens(Broken):
+    async def stream(
+        self, conversation_id: str, message: Message, options: SendOptions
+    ) -> AsyncGenerator[StreamEvent, None]:
+        short = evolve(message, parts=message.text[:65536]) if len(message.text) > 65536 else message
+        async for event in super().stream(conversation_id, short, options):
+            yield event
+
+
+class KeepsConnections(Broken):
+    """Its server counts a connection that nobody closed."""
+
+    connections = 1

@@ -48,7 +48,7 @@ from chatbridge.testing.contract import (
     Result,
     check_backend,
 )
-from chatbridge.testing.emulator import Emulator
+from chatbridge.testing.emulator import Emulator, Fault, serve
 from chatbridge.testing.fake import FakeBackend
 from chatbridge_adapters.h2ogpte import H2OGPTeBackend
 from chatbridge_adapters.h2ogpte import wire as h2ogpte_wire
@@ -288,6 +288,17 @@ async def test_every_backend_keeps_every_rule(
         (broken_backends.LeaksItsKey, "check_secrets"),
         (broken_backends.LogsItsKey, "check_secrets"),
         (heavy_backend.Heavy, "check_import"),
+        (broken_backends.ResendsWhatAGatewayLost, "check_failures"),
+        (broken_backends.InventsAnswers, "check_failures"),
+        (broken_backends.ForgetsTheStatus, "check_failures"),
+        (broken_backends.LeaksItsKeyInMessages, "check_secrets"),
+        (broken_backends.LogsItsKeyElsewhere, "check_secrets"),
+        (broken_backends.PagesOnlyForward, "check_paging"),
+        (broken_backends.RenamesAll, "check_rename"),
+        (broken_backends.StreamDropsFiles, "check_attachments"),
+        (broken_backends.StreamDropsTools, "check_tools"),
+        (broken_backends.StreamShortens, "check_long_text"),
+        (broken_backends.KeepsConnections, "check_nothing_left"),
     ],
 )
 async def test_a_broken_backend_is_found_by_the_rule_meant_for_it(
@@ -300,6 +311,41 @@ async def test_a_broken_backend_is_found_by_the_rule_meant_for_it(
     with pytest.raises(AssertionError) as broken:
         await getattr(Contract(), check)()
     assert str(broken.value)
+
+
+async def test_a_fake_with_a_key_shows_it_nowhere() -> None:
+    class Contract(FakeContract):
+        make = broken_backends.Keyed
+
+    await Contract().check("check_secrets")
+
+
+async def test_tests_and_marks_of_the_subclass_stay() -> None:
+    class Contract(FakeContract):
+        def test_title(self) -> str:
+            return "my own"
+
+        @pytest.mark.skip
+        async def check_delete(self) -> None:
+            """Do as you like."""
+
+    contract: Any = Contract()
+    assert "my own" == contract.test_title()
+    assert ["skip"] == [mark.name for mark in contract.test_delete.pytestmark]
+
+
+async def test_a_fault_does_not_outlive_its_rule() -> None:
+    emulator = KaziroEmulator()
+    async with serve(emulator) as at:
+
+        class Contract(ChatBackendContract):
+            def open_backend(self) -> Opened:
+                return at.connect()
+
+        contract = Contract()
+        contract.emulator = emulator
+        emulator.fail(Fault(status=500))
+        await contract.check("check_create")
 
 
 @pytest.mark.parametrize("kind", [Kind.READ, Kind.WRITE])
@@ -547,7 +593,7 @@ async def test_a_rule_that_hangs_is_broken() -> None:
         def open_backend(self) -> Opened:
             return broken_backends.Hangs()
 
-    with pytest.raises(AssertionError, match="TimeoutError"):
+    with pytest.raises(AssertionError, match="it takes longer than 0 s"):
         await Impatient().check_send()
 
 

@@ -68,9 +68,9 @@ class Contract(ChatBackendContract):
         self._open_backend = open_backend
         self.emulator = emulator
         self._live = live
-        self.PATIENCE = 120.0 if live else 10.0
         if live:
-            self.MANY = FEW
+            self.PATIENCE, self.MANY = 300.0, FEW
+            self.SAMPLES = {**self.SAMPLES, "model": None}  # Which ones there are is not known.
 
     def open_backend(self) -> Opened:
         """Open the backend."""

@@ -6,7 +6,7 @@ import asyncio
 import pickle
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 from attrs import evolve, field, frozen
 
@@ -14,7 +14,6 @@ from chatbridge.backend import ChatBackend, Feature, Stores
 from chatbridge.bridge import Bridge, connect
 from chatbridge.chat import Chat
 from chatbridge.domain import (
-    Conversation,
     Finished,
     Message,
     Part,
@@ -42,6 +41,7 @@ __all__ = [
     "Opened",
     "Partner",
     "again",
+    "blind",
     "both",
     "expect",
     "expect_equal",
@@ -146,6 +146,11 @@ def strict(bridge: Bridge) -> Bridge:
     return Bridge(bridge.backend, options=evolve(bridge.options, strict=True), clock=bridge.clock)
 
 
+def blind(bridge: Bridge) -> Bridge:
+    """Give a second bridge over the same backend, which looks for nothing by itself, as that takes time."""
+    return Bridge(bridge.backend, options=evolve(bridge.options, settle_timeout=0.0), clock=bridge.clock)
+
+
 def said(messages: Iterable[Message]) -> list[tuple[Role, str]]:
     """Say who said what."""
     return [(message.role, message.text) for message in messages]
@@ -212,7 +217,8 @@ class Checks:
         TIDY: Whether the conversations that a rule has made are deleted behind it, where that can be done.
         PATIENCE: Seconds after which a rule that hangs has failed.
         MANY: How many conversations and messages are more than a page of any list holds.
-        SAMPLES: A value for each field of `SendOptions` but `include` and `extra`.
+        SAMPLES: A value for each field of `SendOptions` but `include` and `extra`; None where none is known
+            that the API takes.
         TOOL: A tool that the message "Ask weather please" has called, where tools are supported.
     """
 
@@ -270,15 +276,18 @@ class Checks:
     @asynccontextmanager
     async def bridge(self) -> AsyncGenerator[Bridge]:
         """Open a bridge for a rule; what escapes from it breaks it, unless nothing can be sent at all."""
-        mute = False
+        mute, patience = False, asyncio.timeout(self.PATIENCE)
         try:
-            async with asyncio.timeout(self.PATIENCE), _bridge(self.open_backend()) as bridge:
+            self._forget_faults()
+            async with patience, _bridge(self.open_backend()) as bridge:
                 mute = not bridge.profile.can(Feature.SEND)
                 async with self._tidied(bridge):
                     yield bridge
         except (AssertionError, NotApplicable):
             raise
         except Exception as error:
+            if patience.expired() and isinstance(error, TimeoutError):
+                raise AssertionError(f"it takes longer than {self.PATIENCE:g} s") from None
             if (
                 mute
                 and isinstance(error, UnsupportedFeature)
@@ -294,20 +303,26 @@ class Checks:
             yield
             return
         made: list[str] = []
-        create = bridge.backend.create_conversation
+        create = bridge.create
 
-        async def creating(**given: Any) -> Conversation:  # noqa: ANN401 - as the backend takes it
-            created = await create(**given)
-            made.append(created.id)
-            return created
+        async def creating(**given: Any) -> Chat:  # noqa: ANN401 - as the bridge takes it
+            chat = await create(**given)
+            made.append(chat.id)
+            return chat
 
-        setattr(bridge.backend, "create_conversation", creating)  # noqa: B010 - the type's own is a method
+        setattr(bridge, "create", creating)  # noqa: B010 - the type's own is a method
         try:
             yield
         finally:
             for conversation_id in () if bridge.bounds.closed else made:
                 with suppress(ChatbridgeError):
                     await bridge.backend.delete_conversation(conversation_id)
+
+    def _forget_faults(self) -> None:
+        """Let no fault outlive the rule that it was planned for."""
+        planned = getattr(self.emulator, "faults", None)
+        if isinstance(planned, list):
+            cast("list[object]", planned).clear()
 
     def partner(self, bridge: Bridge) -> Partner:
         """

@@ -73,7 +73,7 @@ class Result:
         return f"skipped {self.rule} ({self.skipped})" if self.skipped is not None else f"kept    {self.rule}"
 
 
-def _test_of(name: str, rule: str | None) -> Callable[[ChatBackendContract], None]:
+def _test_of(name: str, check: object) -> Callable[[ChatBackendContract], None]:
     def test(self: ChatBackendContract) -> None:
         try:
             asyncio.run(self.check(name))
@@ -83,7 +83,10 @@ def _test_of(name: str, rule: str | None) -> Callable[[ChatBackendContract], Non
             return
         raise SkipTest(skipped)
 
-    test.__doc__ = rule
+    test.__doc__ = check.__doc__
+    marks = getattr(check, "pytestmark", None)
+    if marks is not None:
+        setattr(test, "pytestmark", marks)  # noqa: B010 - functions have no such attribute by their type
     return test
 
 
@@ -101,7 +104,9 @@ class ChatBackendContract(HouseChecks, FaultChecks, TurnChecks, FeatureChecks):
         """Make a test of each check."""
         super().__init_subclass__()
         for name in cls.checks():
-            setattr(cls, f"test_{name.removeprefix('check_')}", _test_of(name, getattr(cls, name).__doc__))
+            test = f"test_{name.removeprefix('check_')}"
+            if test not in vars(cls):
+                setattr(cls, test, _test_of(name, getattr(cls, name)))
 
     @classmethod
     def checks(cls) -> tuple[str, ...]:

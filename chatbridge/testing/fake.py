@@ -140,7 +140,11 @@ class FakeBackend(MemoryBackend):
     @property
     def sent(self) -> tuple[str, ...]:
         """The texts of the messages that went out, once for each turn, as a tuple."""
-        turns = {call.turn: call.message.text for call in self._line.calls if call.message is not None}
+        turns = {
+            call.turn or call.number: call.message.text
+            for call in self._line.calls
+            if call.message is not None
+        }
         return tuple(turns.values())
 
     @property
@@ -161,13 +165,17 @@ class FakeBackend(MemoryBackend):
             nth: Which turn it strikes, counted from the first; by default the next call.
 
         Raises:
-            UsageError: There is no such operation or word.
+            UsageError: There is no such operation or word, or it would never strike.
         """
         if operation not in {None, "message", *_OPERATIONS}:
             known = ", ".join(("message", *_OPERATIONS))
             raise UsageError(f"a fake has no operation {quoted(str(operation))}, only {known}")
         operations = MESSAGES if operation == "message" else () if operation is None else (operation,)
         planned = fault if isinstance(fault, Fault) else Fault.parse(fault)
+        if times < 1 or (nth is not None and nth <= self._line.count(operations)):
+            behind = self._line.count(operations)
+            when = f"{times} times" if nth is None else f"at turn {nth}, with {behind} behind us,"
+            raise UsageError(f"a fault planned {when} would never strike")
         self._line.faults.extend([(operations, nth, planned)] * times)
         return planned
 

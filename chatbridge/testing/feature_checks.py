@@ -126,11 +126,14 @@ class FeatureChecks(Checks):
                 lambda: bridge.open("x").rename("Nara"),
                 lambda: bridge.backend.rename_conversation("x", "Nara"),
             ):
-                chat = await self.conversation(bridge)
+                chat, other = await self.conversation(bridge), await self.conversation(bridge)
+                before = (await other.refresh()).title if bridge.profile.can(Feature.GET) else None
                 for title in ("Nara", "Nara \u5948\u826f \U0001f98c"):
                     renamed = await chat.rename(title)
                     expect_equal((chat.id, title), (renamed.id, renamed.title), "what renaming answers")
                     await self._expect_title(bridge, chat.id, title)
+                after = (await other.refresh()).title if bridge.profile.can(Feature.GET) else None
+                expect_equal(before, after, "the title of another conversation")
 
     async def check_delete(self) -> None:
         """Neither list nor find a deleted conversation, and touch no other."""
@@ -196,10 +199,11 @@ class FeatureChecks(Checks):
             if can(Feature.HISTORY) and can(Feature.SEND) and bridge.profile.stores is not Stores.NEVER:
                 chat = await self.conversation(bridge)
                 texts = [f"number {number}" for number in range(self.MANY // 2)]
-                for text in texts:
-                    await chat.send(text)
-                held = [each.text async for each in chat.messages() if each.role is Role.USER]
-                expect_equal(texts, held, "a long history")
+                spoken = self.stored(bridge, [(text, await chat.send(text)) for text in texts])
+                held = [message async for message in chat.messages()]
+                expect_equal(spoken, said(held), "a long history")
+                last = [message async for message in chat.messages(newest_first=True, limit=3)]
+                expect_equal(spoken[:-4:-1], said(last), "the end of a long history, newest first")
 
     async def check_send(self) -> None:
         """Answer what was sent, as the assistant."""
@@ -247,11 +251,18 @@ class FeatureChecks(Checks):
                 lambda: bridge.open("x").send(message),
                 lambda: bridge.backend.send("x", message, NO_OPTIONS),
             ):
-                chat = await self.conversation(bridge)
-                expect_equal((), (await chat.send(message)).warnings, "the warnings of an answer to a file")
-                if bridge.profile.can(Feature.HISTORY):
-                    held = [each async for each in chat.messages()]
-                    expect(PIXEL in held[0].parts, "the file is not in the history")
+                for stream in (False, True):
+                    chat = await self.conversation(bridge)
+                    if stream:
+                        async with chat.stream(message) as reading:
+                            _ = [event async for event in reading]
+                        reply = reading.reply
+                    else:
+                        reply = await chat.send(message)
+                    expect_equal((), reply.warnings, "the warnings of an answer to a file")
+                    if bridge.profile.can(Feature.HISTORY):
+                        held = [each async for each in chat.messages()]
+                        expect(PIXEL in held[0].parts, "the file is not in the history")
 
     async def check_tools(self) -> None:
         """Call a tool on offer."""
@@ -266,10 +277,11 @@ class FeatureChecks(Checks):
                 Feature.TOOLS,
                 lambda: strict(bridge).open("x").send(f"Ask {self.TOOL['name']} please", tools=(self.TOOL,)),
             ):
-                chat = await self.conversation(bridge)
-                reply = await chat.send(f"Ask {self.TOOL['name']} please", tools=(self.TOOL,))
-                calls = [part.name for part in reply.message.parts if isinstance(part, ToolCall)]
-                expect_equal([self.TOOL["name"]], calls, "the tools that were called")
+                chat, options = await self.conversation(bridge), SendOptions(tools=(self.TOOL,))
+                for asked in (self.sent, self.streamed):
+                    reply = await asked(chat, f"Ask {self.TOOL['name']} please", options)
+                    calls = [part.name for part in reply.message.parts if isinstance(part, ToolCall)]
+                    expect_equal([self.TOOL["name"]], calls, "the tools that were called")
 
     async def check_references(self) -> None:
         """Give the documents that an answer rests on where they are asked for, streamed or not."""

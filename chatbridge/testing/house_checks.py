@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from attrs import fields
 
@@ -24,6 +25,7 @@ from chatbridge.testing.checking import (
     Checks,
     NotApplicable,
     again,
+    blind,
     both,
     expect,
     expect_equal,
@@ -74,7 +76,10 @@ class HouseChecks(Checks):
                 secrets = _secrets_of(bridge)
                 if not secrets:
                     raise NotApplicable("it was opened without a secret that is long enough to be looked for")
-                for error in await self._mishaps(bridge, secrets[0]):
+                mishaps = await self._mishaps(bridge, secrets[0])
+                if not mishaps:
+                    raise NotApplicable("nothing can be made to fail")
+                for error in mishaps:
                     leak = next(leaks_of(error, secrets), None)
                     expect(leak is None, f"a secret is in the {leak} of {type(error).__name__}")
         for record in records:
@@ -84,7 +89,6 @@ class HouseChecks(Checks):
     async def _mishaps(self, bridge: Bridge, secret: Secret) -> list[ChatbridgeError]:
         """Have as many calls fail as can be made to, with what is *secret* in the server's words."""
         raised: list[ChatbridgeError] = []
-        chat = bridge.open(self.unknown_id())
 
         async def fail(call: Callable[[], Awaitable[object]], fault: Fault | None = None) -> None:
             if fault is not None:
@@ -94,27 +98,26 @@ class HouseChecks(Checks):
             except ChatbridgeError as error:
                 raised.append(error)
 
-        told = secret.reveal()
-        faults = [
-            Fault(status=401, error=f"the key {told} is wrong"),
-            Fault(status=500, error=f"at {told}"),
-            Fault(status=400, body=json.dumps({"detail": told}).encode()),
-            Fault(status=302, headers={"Location": f"https://elsewhere.example/?key={told}"}),
-            Fault(status=200, body=f'{{"{told}'.encode()),
-            Fault(drop="before"),
-        ]
-        if bridge.profile.can(Feature.GET):
-            await fail(chat.refresh)
+        can, nowhere = bridge.profile.can, bridge.open(self.unknown_id())
+        calls = {Feature.GET: nowhere.refresh, Feature.SEND: lambda: nowhere.send("Hello")}
+        for call in (call for feature, call in calls.items() if can(feature)):
+            await fail(call)
+        telling = _telling(secret.reveal())
         with suppress(NotApplicable):
-            for fault in faults[:1] if bridge.profile.can(Feature.GET) else ():
-                await fail(chat.refresh, fault)
-            for fault in faults if bridge.profile.can(Feature.CREATE) else ():
+            for fault in telling[:1] if can(Feature.GET) else ():
+                await fail(nowhere.refresh, fault)
+            for fault in telling if can(Feature.CREATE) else ():
                 await fail(bridge.create, fault)
+            for asked in (self.sent, self.streamed) if can(Feature.SEND) else ():
+                for fault in telling:
+                    chat = await self.conversation(blind(bridge))
+                    await fail(partial(asked, chat, "Hello"), fault)
         return raised
 
     async def check_nothing_left(self) -> None:
         """Leave no task and no connection behind when closed."""
         before = asyncio.all_tasks()
+        gc.collect()  # What others have left is not this backend's.
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             async with self.bridge() as bridge:
@@ -135,6 +138,8 @@ class HouseChecks(Checks):
         expect(not left, f"{len(left)} tasks are left after closing: {named}")
         unclosed = [str(each.message) for each in caught if issubclass(each.category, ResourceWarning)]
         expect(not unclosed, f"something is left unclosed: {unclosed}")
+        connected = getattr(self.emulator, "connections", 0)
+        expect(not connected, f"{connected} connections to the server are open after closing")
 
     async def check_import(self) -> None:
         """Be imported quickly, and without test frameworks, servers or command lines."""
@@ -160,6 +165,18 @@ class HouseChecks(Checks):
                 expect_refused(UsageError, "a call after closing", call)
 
 
+def _telling(secret: str) -> tuple[Fault, ...]:
+    """Make the server tell *secret* in all the ways that it has."""
+    return (
+        Fault(status=401, error=f"the key {secret} is wrong"),
+        Fault(status=500, error=f"at {secret}"),
+        Fault(status=400, body=json.dumps({"detail": secret}).encode()),
+        Fault(status=302, headers={"Location": f"https://elsewhere.example/?key={secret}"}),
+        Fault(status=200, body=f'{{"{secret}'.encode()),
+        Fault(drop="before"),
+    )
+
+
 def _secrets_of(bridge: Bridge) -> list[Secret]:
     values = [getattr(bridge.options, attribute.name) for attribute in fields(type(bridge.options))]
     secrets = [value for value in values if isinstance(value, Secret)]
@@ -177,17 +194,24 @@ class _Collector(logging.Handler):
 
 @contextmanager
 def _logged() -> Generator[list[logging.LogRecord]]:
-    """Collect what is logged in the block, at every level."""
+    """Collect what is logged in the block, by whomever and at every level."""
     records: list[logging.LogRecord] = []
-    handler, logger = _Collector(records), logging.getLogger("chatbridge")
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG)
+    handler = _Collector(records)
+    known = (each for each in logging.Logger.manager.loggerDict.values() if isinstance(each, logging.Logger))
+    loggers = [logging.getLogger(), logging.getLogger("chatbridge"), *known]
+    heard = {each: each.level for each in loggers if each.parent is None or each.level or not each.propagate}
+    for logger in heard:
+        logger.setLevel(logging.DEBUG)
+    deaf = [logger for logger in heard if logger.parent is None or not logger.propagate]
+    for logger in deaf:
+        logger.addHandler(handler)
     try:
         yield records
     finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
+        for logger in deaf:
+            logger.removeHandler(handler)
+        for logger, level in heard.items():
+            logger.setLevel(level)
 
 
 _measured: dict[str, tuple[float, float, list[str]]] = {}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from attrs import evolve, field, frozen
+from attrs import evolve, field, fields, frozen
 
 from chatbridge.clock import Clock
 from chatbridge.delivery import current_delivery
@@ -15,6 +15,7 @@ from chatbridge.errors import ChatbridgeError, Outcome, Phase
 from chatbridge.observe import AttemptWatch, OnAttempt
 from chatbridge.options import CommonOptions
 from chatbridge.retry import Failure, Kind, Retrier, outcome_of
+from chatbridge.secret import Secret
 from chatbridge.testing.exchange import Kept
 from chatbridge.testing.faults import Fault
 
@@ -79,7 +80,7 @@ class Line:
         self._clock = clock
         self._on_attempt = on_attempt
         self._retrier = Retrier(clock, options.attempts)
-        self._late: set[asyncio.Task[None]] = set()
+        self._serving: set[asyncio.Task[Any]] = set()
 
     async def carry(
         self,
@@ -140,47 +141,56 @@ class Line:
     ) -> ChatbridgeError:
         """Make the error of a call that failed."""
         from chatbridge.http.failures import to_error  # noqa: PLC0415 - aiohttp takes time to import
+        from chatbridge.http.redact import Redactor  # noqa: PLC0415 - the same
 
+        if failure.excerpt is not None:
+            failure.excerpt = Redactor(self._secrets()).clean(failure.excerpt)
         elapsed = None if started is None else self._clock.now() - started
         return to_error(kind, failure, provider=self._name, operation=call.operation, elapsed=elapsed)
+
+    def _secrets(self) -> list[Secret]:
+        values = (getattr(self._options, attribute.name) for attribute in fields(type(self._options)))
+        return [value for value in values if isinstance(value, Secret)]
 
     async def close(self) -> None:
         """End what a lost connection has left under way."""
         self._retrier.close()
-        for task in tuple(self._late):
+        for task in tuple(self._serving):
             task.cancel()
-        if self._late:
-            await asyncio.wait(self._late)
+        if self._serving:
+            await asyncio.wait(self._serving)
 
     async def _attempt(
         self, call: FakeCall, work: Callable[[], Awaitable[T]], keep: Callable[[Kept, T], None], pause: float
     ) -> tuple[T, Fault]:
+        """Wait for what is served; a client that leaves does not stop the server."""
         fault = self._next_fault(call)
+        serving = asyncio.get_running_loop().create_task(self._serve(fault, work, keep, pause))
+        self._serving.add(serving)
+        serving.add_done_callback(self._served)
+        if fault.drop == "during":
+            raise _lost()
         timer = self._clock.timeout_at(self._clock.now() + self._options.first_byte_timeout)
         try:
             async with timer:
-                await asyncio.sleep(0)
-                if pause:
-                    await self._clock.sleep(pause)
-                return await self._answered(fault, work, keep), fault
+                return await asyncio.shield(serving), fault
         except TimeoutError:
             if not timer.expired():
                 raise
         raise Failure(Phase.NO_HEAD, "no answer in time", kind="timeout", timed_out=True)
 
-    async def _answered(
-        self, fault: Fault, work: Callable[[], Awaitable[T]], keep: Callable[[Kept, T], None]
+    async def _serve(
+        self, fault: Fault, work: Callable[[], Awaitable[T]], keep: Callable[[Kept, T], None], pause: float
     ) -> T:
-        if fault.drop not in {"after", "during"} and fault.cut_after is None:
+        if pause:
+            await self._clock.sleep(pause)
+        if fault.drop != "after" and fault.cut_after is None:
             await fault.wait(self._clock.sleep)
         if fault.drop == "before":
             raise _lost()
         if fault.status is not None and fault.leaves == "nothing":
             raise _refused(fault, fault.status)
         result = await work()
-        if fault.drop == "during":
-            self._finish_later(fault, lambda: keep(fault.leaves, result))
-            raise _lost()
         keep(fault.leaves, result)
         if fault.drop == "after":
             await fault.wait(self._clock.sleep)
@@ -189,25 +199,21 @@ class Line:
             raise _refused(fault, fault.status)
         return result
 
-    def _finish_later(self, fault: Fault, action: Callable[[], None]) -> None:
-        async def finish() -> None:
-            await fault.wait(self._clock.sleep)
-            action()
-
-        task = asyncio.get_running_loop().create_task(finish())
-        self._late.add(task)
-        task.add_done_callback(self._late.discard)
+    def _served(self, serving: asyncio.Task[Any]) -> None:
+        self._serving.discard(serving)
+        if not serving.cancelled():
+            serving.exception()  # Whoever waits for it is told; where nobody does, nobody is to be.
 
     def _next_fault(self, call: FakeCall) -> Fault:
         for index, (operations, nth, fault) in enumerate(self.faults):
             if operations and call.operation not in operations:
                 continue
-            if nth is None or nth == self._count(operations):
+            if nth is None or nth == self.count(operations):
                 del self.faults[index]
                 return fault
         return Fault()
 
-    def _count(self, operations: tuple[str, ...]) -> int:
+    def count(self, operations: tuple[str, ...]) -> int:
         """Count the turns, and the calls that are none, of *operations*."""
         calls = (call for call in self.calls if not operations or call.operation in operations)
         return len({call.turn or call.number for call in calls})

@@ -246,11 +246,12 @@ class MemoryBackend:
         kept = self._kept.get(conversation_id)
         if kept is None or self._profile.stores is Stores.NEVER:
             return
+        asked = next((_before(each) for each in said if isinstance(each, Reply)), None) or self._now()
         for each in said:
             if isinstance(each, Reply):
                 kept.messages.extend(each.messages)
             elif each is not None:
-                kept.messages.append(evolve(each, created_at=self._now()))
+                kept.messages.append(evolve(each, created_at=asked))
         kept.conversation = evolve(kept.conversation, updated_at=self._now())
 
     def _answer(self, conversation_id: str, message: Message, options: SendOptions) -> tuple[Reply, Pieces]:
@@ -260,6 +261,7 @@ class MemoryBackend:
             earlier = self._find(conversation_id).messages
         seen = earlier if self._profile.context is ContextOwner.SERVER else ()
         text, chosen = as_text(self._answers((*seen, message)))
+        self._now()  # When it was asked.
         attached = sum(not isinstance(part, Text) for part in message.parts)
         if attached:
             text, chosen = f"{text} Attached: {attached}.", ()
@@ -301,6 +303,12 @@ def events_of(reply: Reply, chosen: Pieces = ()) -> Iterator[StreamEvent]:
         else:
             yield PartAdded(part, index)
     yield Finished(reply)
+
+
+def _before(reply: Reply) -> datetime | None:
+    """Say when what *reply* answers was asked, which was at the look before."""
+    answered = reply.message.created_at
+    return None if answered is None else answered - timedelta(seconds=1)
 
 
 def _changed(kept: _Kept) -> tuple[datetime | None, str]:

@@ -136,8 +136,9 @@ class TurnChecks(Checks):
     async def check_long_text(self) -> None:
         """Carry a text of 200 KB whole."""
         async with self.bridge() as bridge:
-            chat = await self.conversation(bridge)
-            await self._expect_said(bridge, chat.id, [(LONG, await chat.send(LONG))])
+            for asked in (self.sent, self.streamed):
+                chat = await self.conversation(bridge)
+                await self._expect_said(bridge, chat.id, [(LONG, await asked(chat, LONG))])
 
     async def check_empty_answer(self) -> None:
         """Take an empty answer for an answer."""
@@ -155,9 +156,10 @@ class TurnChecks(Checks):
         """Answer sends to different conversations at once, each for itself."""
         async with self.bridge() as bridge:
             chats = [await self.conversation(bridge) for _ in range(5)]
-            replies = await asyncio.gather(*(chat.send(f"I am {chat.id}") for chat in chats))
-            for chat, reply in zip(chats, replies, strict=True):
-                expect(self.quotes(reply.text, f"I am {chat.id}"), f"{reply.text!r} answers another")
+            for asked in (self.sent, self.streamed):
+                replies = await asyncio.gather(*(asked(chat, f"I am {chat.id}") for chat in chats))
+                for chat, reply in zip(chats, replies, strict=True):
+                    expect(self.quotes(reply.text, f"I am {chat.id}"), f"{reply.text!r} answers another")
 
     async def check_order(self) -> None:
         """Take sends to one conversation one at a time, in the order of the calls."""
@@ -222,12 +224,14 @@ class TurnChecks(Checks):
         async with self.bridge() as bridge:
             names = {attribute.name for attribute in fields(SendOptions)} - {"include", "extra"}
             expect_equal(names, set(self.SAMPLES), "the options that SAMPLES has values for")
-            honoured = {name: self.SAMPLES[name] for name in bridge.profile.options}
+            known = {name: value for name, value in self.SAMPLES.items() if value is not None}
+            honoured = {name: known[name] for name in bridge.profile.options if name in known}
             chat = await self.conversation(bridge)
             reply = await chat.send("Hello", SendOptions(**honoured))
             expect_equal((), reply.warnings, f"the warnings of options that are honoured: {sorted(honoured)}")
             for name in sorted(names - bridge.profile.options):
-                options = SendOptions(**{name: self.SAMPLES[name]})
+                value: Any = self.SAMPLES[name] or "any"
+                options = SendOptions(**{name: value})
                 for asked in (self.sent, self.streamed):
                     warnings = (await asked(chat, "Hello", options)).warnings
                     expect(any(name in each for each in warnings), f"no warning names {name}: {warnings}")
