@@ -657,3 +657,18 @@ def test_events_fold_as_they_are_documented() -> None:
         PartAdded(Text("final"), 2),
     ]
     assert (Reasoning("I think"), Text("Hello"), Text("final")) == fold(events)
+
+
+async def test_what_a_rule_makes_is_deleted_where_that_is_wanted() -> None:
+
+    fake = FakeBackend()
+
+    class Contract(FakeContract):
+        TIDY = True
+
+        def open_backend(self) -> Opened:
+            return fake.bridge()
+
+    for check in ("check_create", "check_context", "check_rename"):
+        await Contract().check(check)
+    assert {} == fake.conversations

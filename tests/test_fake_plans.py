@@ -447,3 +447,45 @@ async def test_extra_of_a_feature_that_it_lacks_is_refused() -> None:
     fake = FakeBackend(profile=Profile("odd", {Feature.SEND: Support.NATIVE}))
     with pytest.raises(BadOption):
         await fake.send(fake.add().id, Message.user("Hello"), SendOptions(extra={"reasoning": True}))
+
+
+async def test_a_client_that_leaves_does_not_stop_the_server() -> None:
+    fake = FakeBackend(FakeOptions(settle_timeout=0, first_byte_timeout=3.0))
+    chat = await fake.bridge().create()
+    late = asyncio.Event()
+    fake.fail(Fault(hold=late))
+    sending = asyncio.create_task(chat.send("Cancelled"))
+    await turns_of_the_loop()
+    sending.cancel()
+    await asyncio.wait([sending])
+    late.set()
+    await turns_of_the_loop()
+    await chat.waive((await chat.turns())[0])
+    fake.fail("slow:60")
+    with pytest.raises(DeliveryUnknownTimeout):
+        await chat.send("Too slow")
+    await turns_of_the_loop()
+    assert ["Cancelled", "Too slow"] == [each.text for each in fake.conversations[chat.id]][::2]
+
+
+async def test_without_a_bridge_each_message_counts(fake: FakeBackend) -> None:
+    conversation = fake.add()
+    for text in ("a", "b"):
+        await fake.send(conversation.id, Message.user(text), SendOptions())
+    assert ("a", "b") == fake.sent
+
+
+async def test_what_would_never_strike_is_refused(chat: Chat, fake: FakeBackend) -> None:
+    await chat.send("one")
+    for plan in ({"nth": 0}, {"nth": 1}, {"times": 0}):
+        with pytest.raises(UsageError, match="would never strike"):
+            fake.fail("lost", operation="message", **plan)
+
+
+async def test_a_question_comes_before_its_answer(chat: Chat, fake: FakeBackend) -> None:
+    reply = await chat.send("one")
+    question, answer = fake.conversations[chat.id]
+    assert question.created_at is not None
+    assert answer.created_at is not None
+    assert question.created_at < answer.created_at
+    assert reply.message == answer
