@@ -630,6 +630,7 @@ def test_a_bad_line_is_refused_with_what_there_could_be(text: str, problem: str)
         Dialogue.parse(f"> hi\n< hi\n{text}\n", "a.dialogue")
     assert str(refused.value).startswith(f"line {line} of a.dialogue: {problem}")
     assert line == refused.value.line
+    assert refused.value.__context__ is None
 
 
 def test_what_makes_no_step_is_refused_in_code_as_well() -> None:

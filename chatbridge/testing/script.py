@@ -200,8 +200,10 @@ def parse(text: str, source: str | None = None) -> tuple[Step, ...]:
     for number, marker, value in _entries(text, source):
         try:
             steps.append(_READERS[marker](value, number))
+            continue
         except UsageError as error:
-            raise BadScript(str(error), line=number, source=source)
+            problem = str(error)
+        raise BadScript(problem, line=number, source=source)
     return tuple(steps)
 
 
