@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,25 @@ def test_what_is_no_answer_is_refused() -> None:
         UsageError, match="answers are a text, a sequence, a mapping or a function, not a int"
     ):
         as_answers(3)  # type: ignore[arg-type]
+
+
+async def later(_: object) -> str:
+    return "later"
+
+
+async def by_and_by(_: object) -> AsyncIterator[str]:
+    yield "later"
+
+
+class Later:
+    async def __call__(self, _: object) -> str:
+        return "later"
+
+
+@pytest.mark.parametrize("answers", [later, by_and_by, Later(), partial(later), {later: "Hi!"}])
+def test_an_asynchronous_function_is_refused(answers: Any) -> None:
+    with pytest.raises(UsageError, match=r"a fake takes plain functions, and .* is an asynchronous one"):
+        as_answers(answers)
 
 
 @pytest.mark.parametrize(

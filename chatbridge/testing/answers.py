@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import cast
@@ -75,11 +76,13 @@ def as_answers(given: Given | None) -> Answers:
             function is given all messages. None answers by rule.
 
     Raises:
-        UsageError: It is none of these. What is answered later raises `NoAnswer` where there is none.
+        UsageError: It is none of these, or a function is asynchronous. What is answered later raises
+            `NoAnswer` where there is none.
     """
     if given is None:
         return by_rule
     if callable(given):
+        _check_plain(given)
         return given
     if isinstance(given, str):
         return lambda _: given
@@ -120,12 +123,20 @@ class _Entry:
         pieces = (answer,) if isinstance(answer, str) else tuple(answer)
         self._pieces = pieces
         self._cue = Cue(heard, pieces) if isinstance(heard, str | re.Pattern) else None
+        _check_plain(heard)
 
     def answer(self, said: str) -> Answer | None:
         if self._cue is not None:
             return self._cue.answer(said)
         holds = cast(Callable[[str], bool], self.heard)
         return self._pieces if holds(said) else None
+
+
+def _check_plain(function: Heard | Answers) -> None:
+    """Refuse a function that is asynchronous, whose results nobody would await."""
+    for called in (function, getattr(function, "__call__", None)):  # noqa: B004 - an object's may be so as well
+        if inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called):
+            raise UsageError(f"a fake takes plain functions, and {shown(function)} is an asynchronous one")
 
 
 def _by_script(entries: Sequence[_Entry]) -> Answers:
@@ -141,7 +152,7 @@ def _by_script(entries: Sequence[_Entry]) -> Answers:
     return answer
 
 
-def shown(heard: Heard) -> str:
+def shown(heard: Heard | Answers) -> str:
     """Show what is to be heard, for messages."""
     if isinstance(heard, str):
         return quoted(heard)
