@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import cast
+from typing import Protocol, cast, runtime_checkable
 
 from attrs import evolve
 
@@ -22,6 +22,7 @@ __all__ = [
     "Heard",
     "NoAnswer",
     "Pieces",
+    "Script",
     "as_answers",
     "as_text",
     "by_rule",
@@ -50,8 +51,22 @@ Answers = Callable[[Sequence[Message]], Answer]
 Heard = str | re.Pattern[str] | Callable[[str], bool]
 """A text, a pattern that is found in it, or a function that holds for it."""
 
-Given = str | Sequence[Answer] | Mapping[Heard, Answer] | Sequence[Cue] | Answers
-"""What answers are made of; see `as_answers`."""
+
+@runtime_checkable
+class Script(Protocol):
+    """
+    A mapping from what is said to what is answered.
+
+    To type checkers, a `Mapping` whose keys are texts is none whose keys may be texts, patterns or functions.
+    """
+
+    def items(self) -> Iterable[tuple[Heard, Answer]]:
+        """Give what is said with its answer, one by one."""
+        ...
+
+
+Given = str | Sequence[Answer] | Mapping[Heard, Answer] | Script | Sequence[Cue] | Answers
+"""What answers are made of; see `as_answers`. `Mapping` types the functions in a literal, `Script` the rest."""
 
 
 def by_rule(messages: Sequence[Message]) -> str:
@@ -86,7 +101,7 @@ def as_answers(given: Given | None) -> Answers:
         return given
     if isinstance(given, str):
         return lambda _: given
-    if isinstance(given, Mapping):
+    if isinstance(given, Script):
         return _by_script([_Entry(heard, answer) for heard, answer in given.items()])
     if isinstance(cast(object, given), Sequence):
         if given and all(isinstance(each, Cue) for each in given):
