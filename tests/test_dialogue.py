@@ -399,7 +399,33 @@ async def test_a_bot_that_answers_with_something_else_than_text_is_told_so() -> 
 async def test_a_mistake_in_a_bot_comes_out_with_the_dialogue_noted() -> None:
     with pytest.raises(KeyError) as failed:
         await say("hello").expect("Well").run("fake:", failing)
-    assert ["in the dialogue\n> hello\n< Well \\\n<! KeyError: 'hello'"] == failed.value.__notes__
+    assert ["at step 1:\n> hello\n< Well \\\n<! KeyError: 'hello'"] == failed.value.__notes__
+
+
+async def answer_nothing(_: Bridge, __: str) -> str:
+    return None  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("text", "bot", "place"),
+    [
+        ("> one\n\n! lost\n> two", echo, "step 3, line 4 of a.dialogue:\n> one\n< one\n! lost\n> two"),
+        ("> one", answer_nothing, "step 1, line 1 of a.dialogue:\n> one"),
+        ("> one\n@ other\n> two", echo, "step 2, line 2 of a.dialogue:\n> one\n< one\n@ other"),
+    ],
+)
+async def test_a_dialogue_that_cannot_be_gone_on_with_says_where(
+    text: str, bot: Callable[[Bridge, str], Awaitable[str]], place: str
+) -> None:
+    with pytest.raises(UsageError) as failed:
+        await Dialogue.parse(text, "a.dialogue").run("fake:", bot)
+    assert [f"at {place}"] == failed.value.__notes__
+
+
+async def test_what_went_otherwise_is_told_once() -> None:
+    with pytest.raises(DialogueMismatch) as failed:
+        await Dialogue().fault("lost").say("hello").run(blind(Faulty()))
+    assert not hasattr(failed.value, "__notes__")
 
 
 # ------------------------------------------------------------------------------ what went otherwise

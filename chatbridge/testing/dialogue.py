@@ -168,7 +168,7 @@ class Dialogue:
         Raises:
             DialogueMismatch: Something else was answered; its text is the transcript.
             UsageError: The dialogue cannot be held so: it expects an answer where nothing was said, for
-                example, or nothing plans its faults.
+                example, or nothing plans its faults. Its notes have the step, its line and what came before.
         """
         self._check()
         async with AsyncExitStack() as stack:
@@ -203,13 +203,19 @@ class Dialogue:
                     await speaker.waive(answer.error)
                 continue
             transcript.add(step)
-            if isinstance(step, Fail):
-                faults.append(step.fault)
-            elif isinstance(step, Switch):
-                speaker = await stage.go_on(step.name)
-            else:
-                answer = await self._say(number, speaker, faults, transcript)
-                faults.clear()
+            try:
+                if isinstance(step, Fail):
+                    faults.append(step.fault)
+                elif isinstance(step, Switch):
+                    speaker = await stage.go_on(step.name)
+                else:
+                    answer = await self._say(number, speaker, faults, transcript)
+                    faults.clear()
+            except DialogueMismatch:
+                raise
+            except Exception as error:  # A mistake in the dialogue or in the bot.
+                transcript.note(error, number, step)
+                raise
 
     async def _say(
         self, number: int, speaker: Speaker, faults: Sequence[Fault], transcript: Transcript
@@ -227,7 +233,6 @@ class Dialogue:
         if isinstance(answer.error, ChatbridgeError):
             number, wanted = (number + 1, expected[0]) if expected else (number, said)
             raise transcript.mismatch(number, wanted, at=-1, text=answer.text) from answer.error
-        answer.error.add_note(f"in the dialogue\n{transcript}")  # A mistake in the bot.
         raise answer.error
 
 

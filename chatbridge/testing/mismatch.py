@@ -47,6 +47,10 @@ class Transcript:
         """Add a step, or what came of it."""
         self._entries.append(_fit(str(entry)))
 
+    def note(self, error: Exception, number: int, step: Step) -> None:
+        """Note on *error* that step *number* led to it, and what came before."""
+        error.add_note(f"at {self._place(number, step)}:\n{self}")
+
     def mismatch(self, number: int, step: Step, *, at: int, text: str) -> DialogueMismatch:
         """
         Say that a step was not kept.
@@ -57,12 +61,11 @@ class Transcript:
             at: The index of the entry that is otherwise, from the end.
             text: What was answered.
         """
-        place = "" if step.line is None else f", line {step.line} of {self._source or 'the dialogue'}"
         expected = "any answer" if isinstance(step, Say) else _fit(str(step))
         found = self._entries[at]
         marked = {len(self._entries) + at: "=> "}
         lines = [
-            f"step {number}{place}: something else was answered",
+            f"{self._place(number, step)}: something else was answered",
             "",
             *(_indented(entry, marked.get(index, "   ")) for index, entry in enumerate(self._entries)),
             "",
@@ -72,6 +75,10 @@ class Transcript:
         if isinstance(step, Expect) and isinstance(step.answer, str) and len(step.answer + text) > 2 * LONG:
             lines.append(_indented(_fit(differences(step.answer, text)), "changed:  "))
         return DialogueMismatch("\n".join(lines), number, step.line)
+
+    def _place(self, number: int, step: Step) -> str:
+        line = "" if step.line is None else f", line {step.line} of {self._source or 'the dialogue'}"
+        return f"step {number}{line}"
 
 
 def differences(expected: str, found: str) -> str:
