@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -306,6 +307,52 @@ async def test_a_fault_that_strikes_nothing_is_an_error() -> None:
         UsageError, match="no message went out to fake that a fault could strike; what came was < hi"
     ):
         await Dialogue().fault("lost").say("hi").run(Bridge(Faulty()), echo)
+
+
+async def test_a_fault_for_an_attempt_that_is_not_made_is_an_error_and_taken_back(reach: Reach) -> None:
+    emulator = KaziroEmulator()
+    bridge = await reach(emulator)
+    other = emulator.fail("429", operation="get_thread_metadata_endpoint_v1_broker_thread_retrieve_get")
+    dialogue = Dialogue().fault("400").fault("500").fault("lost").say("a").expect_error(ChatbridgeError)
+    with pytest.raises(UsageError, match=r"nothing was left of the message to kaziro for ! 500, ! lost to"):
+        await dialogue.run(bridge, partner=emulator)
+
+    assert [other] == [fault for _, fault in emulator.faults]
+
+
+async def test_a_fault_that_is_left_does_not_strike_the_search_for_a_message_in_doubt(reach: Reach) -> None:
+    emulator = H2OGPTeEmulator()
+    bridge = await reach(emulator, clock=ManualClock(), settle_timeout=10)
+    dialogue = Dialogue().fault("lost").fault("500").say("a")
+    with pytest.raises(UsageError, match=r"for ! 500 to strike; what came was < Turn 1"):
+        await dialogue.run(bridge, partner=emulator)
+
+
+async def test_a_fault_that_the_fake_is_left_with_is_an_error() -> None:
+    dialogue = Dialogue().fault("400").fault("500").say("a").expect_error(ChatbridgeError).say("b")
+    with pytest.raises(UsageError, match=r"nothing was left of the message to fake for ! 500 to strike"):
+        await dialogue.run("fake:")
+
+
+async def test_another_message_of_a_bot_does_not_end_the_one_that_a_fault_is_for() -> None:
+    arrived, go = asyncio.Event(), asyncio.Event()
+
+    class Slow(Faulty):
+        async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
+            if message.text == "another":
+                return await MemoryBackend.send(self, conversation_id, message, options)
+            arrived.set()
+            await go.wait()
+            return await super().send(conversation_id, message, options)
+
+    async def two(bridge: Bridge, said: str) -> str:
+        first = asyncio.create_task(whole(bridge, said))
+        await arrived.wait()
+        await whole(bridge, "another")
+        go.set()
+        return await first
+
+    await Dialogue().fault("lost").say("one").expect_error(DeliveryUnknown).run(blind(Slow()), two)
 
 
 async def test_a_conversation_that_cannot_be_created_is_an_error_that_can_be_expected(reach: Reach) -> None:

@@ -94,7 +94,11 @@ class Dialogue:
         return self._with(ExpectError(kind, None if match is None else script.compiled(match)))
 
     def fault(self, fault: Fault | str) -> Dialogue:
-        """Plan *fault*, or the one that a word such as "lost" stands for, for the next message."""
+        """
+        Plan *fault*, or the one that a word such as "lost" stands for, for the next message.
+
+        Several strike its attempts, one after another. One that strikes nothing is an error.
+        """
         return self._with(Fail(fault if isinstance(fault, Fault) else Fault.parse(fault)))
 
     def switch(self, name: str) -> Dialogue:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import AsyncExitStack
 from typing import Protocol, Self, cast, runtime_checkable
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from chatbridge.bridge import Bridge, connect
 from chatbridge.chat import Chat
@@ -16,9 +16,9 @@ from chatbridge.config import BackendURL
 from chatbridge.errors import ChatbridgeError, UsageError
 from chatbridge.observe import run_hook
 from chatbridge.testing.faults import Fault
-from chatbridge.testing.script import Expect, Expectation, Expected, ExpectError, ExpectStream
+from chatbridge.testing.script import Expect, Expectation, Expected, ExpectError, ExpectStream, Fail
 from chatbridge.text import quoted
-from chatbridge.turns import TurnEvent, TurnState
+from chatbridge.turns import Turn, TurnEvent, TurnState
 
 __all__ = ["RECORDED", "Answered", "Bot", "Partner", "Speaker", "Stage", "Target"]
 
@@ -35,7 +35,11 @@ Target = Bridge | Chat | BackendURL | str
 
 @runtime_checkable
 class Partner(Protocol):
-    """What faults can be planned at, such as an emulator."""
+    """
+    What faults can be planned at, such as an emulator.
+
+    One that shows the `faults` that have not struck, as an emulator and a fake do, is held to them.
+    """
 
     def fail(self, fault: Fault, /) -> object:
         """Plan *fault* for the next request."""
@@ -166,13 +170,16 @@ async def _collect(source: AsyncIterator[str], pieces: list[str]) -> None:
 
 
 class _Planned:
-    """Faults that are planned once a message is about to leave, so that they strike nothing else."""
+    """Faults that are planned for as long as a message is on its way, so that they strike nothing else."""
 
     def __init__(self, bridge: Bridge, partner: Partner | None, faults: Sequence[Fault]) -> None:
         self._provider = bridge.profile.name
         self._deliveries = bridge.deliveries
         self._hook = bridge.deliveries.on_turn
-        self._faults = deque(faults)
+        # Copies, to be told from whatever else is planned.
+        self._faults = deque(evolve(fault) for fault in faults)
+        self._planned: list[Fault] = []
+        self._turn: str | None = None
         self._problem: str | None = None
         backend: object = bridge.backend
         self._partner = partner or (backend if isinstance(backend, Partner) else None)
@@ -189,31 +196,59 @@ class _Planned:
 
     def __exit__(self, *_: object) -> None:
         self._deliveries.on_turn = self._hook
+        self._end()
 
     def __call__(self, event: TurnEvent) -> None:
         """Take note of a turn."""
-        try:
-            while self._faults and self._partner and event.turn.state is TurnState.PENDING:
-                self._partner.fail(self._faults.popleft())
-        except Exception as error:  # noqa: BLE001 - what a hook raises would only be logged
-            self._problem = f"{type(error).__name__}: {error}"
+        if event.turn.state is TurnState.PENDING:
+            self._begin(event.turn)
+        elif event.turn.id == self._turn:
+            self._end()
         if self._hook is not None:
             run_hook(self._hook, event)
 
+    def _begin(self, turn: Turn) -> None:
+        """Plan the faults, which are for the attempts to send the message of *turn*."""
+        try:
+            while self._faults and self._partner:
+                self._turn = turn.id
+                self._partner.fail(self._faults[0])
+                self._planned.append(self._faults.popleft())
+        except Exception as error:  # noqa: BLE001 - what a hook raises would only be logged
+            self._problem = (
+                f"the fault for {self._provider} could not be planned: {type(error).__name__}: {error}"
+            )
+
+    def _end(self) -> None:
+        """Take back the faults that are left when the message is over."""
+        planned, self._planned = self._planned, []
+        left = [fault for fault in planned if self._take_back(fault)]
+        if left:
+            words = ", ".join(str(Fail(fault)) for fault in left)
+            self._problem = f"nothing was left of the message to {self._provider} for {words} to strike"
+
+    def _take_back(self, fault: Fault) -> bool:
+        """Say whether *fault* is still planned; where the plan is a list, it is no more."""
+        plan = cast(Sequence[object], getattr(self._partner, "faults", ()))
+        for index, entry in enumerate(plan):
+            if fault is (cast(tuple[object, ...], entry)[-1] if isinstance(entry, tuple) else entry):
+                if isinstance(plan, list):
+                    del plan[index]
+                return True
+        return False
+
     def check(self, answered: Answered) -> None:
         """
-        Check that all faults could strike.
+        Check that all faults struck.
 
         Raises:
-            UsageError: They could not.
+            UsageError: They did not.
         """
-        if self._problem is not None:
-            raise UsageError(f"the fault for {self._provider} could not be planned: {self._problem}")
-        if self._faults:
-            came = "; ".join(answered.entries)
-            raise UsageError(
-                f"no message went out to {self._provider} that a fault could strike; what came was {came}"
-            )
+        problem = self._problem
+        if problem is None and self._faults:
+            problem = f"no message went out to {self._provider} that a fault could strike"
+        if problem is not None:
+            raise UsageError(f"{problem}; what came was {'; '.join(answered.entries)}")
 
 
 @define(eq=False)
