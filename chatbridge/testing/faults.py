@@ -98,6 +98,11 @@ class Fault:
         return words[0] if len(words) == 1 and _parsed(words[0]) == self else None
 
     @property
+    def cuts(self) -> bool:
+        """Whether it keeps a part of the answer back for good."""
+        return self.cut_after is not None and self.cut != "resume"
+
+    @property
     def leaves(self) -> Kept:
         """What a send leaves in the history: *kept*, or its default."""
         if self.kept is not None:
