@@ -503,6 +503,35 @@ async def test_a_call_that_was_given_up_need_not_be_made(path: Path) -> None:
         pass
 
 
+async def test_a_call_that_never_began_need_not_be_made(path: Path) -> None:
+    """As the one that looks after a message once the whole time is over: whether it is tried is a close call."""
+    call = {"number": 1, "at": STARTED, "seconds": 0, "method": "POST", "path": "/v1/broker/thread/create"}
+    write(path, HEAD, {**call, "end": "failed", "failure": {"phase": "queue", "reason": "no time"}})
+
+    async with replayed(path):
+        pass
+    async with replayed(path) as bridge:
+        with pytest.raises(ChatbridgeError, match="no time"):
+            await bridge.create()
+
+
+async def test_a_session_whose_whole_time_ran_out_can_be_replayed(path: Path) -> None:
+    clock, held = ManualClock(), Fault(hold=asyncio.Event())
+
+    async def talk(session: Session) -> None:
+        chat = await session.bridge.create()
+        session.plan(held)
+        sending = asyncio.create_task(session.step(chat.send("Slow")))
+        if session.bridge.clock is clock:
+            await held.reached.wait()
+            clock.advance(session.bridge.options.timeout)
+        await sending
+
+    told = await record(H2OGPTeEmulator(), path, talk, clock=clock)
+
+    assert told[0] == (await replay(path, talk))[0]
+
+
 async def test_a_call_that_was_given_up_ends_when_the_bridge_is_closed(path: Path) -> None:
     given_up(path)
     async with replayed(path) as bridge:

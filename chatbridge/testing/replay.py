@@ -190,7 +190,7 @@ class ReplayTransport(Transport):
             return
         if self._mismatch is not None:
             raise self._mismatch
-        missed = [each for each in self._waiting if each.status is not None or each.end != "left"]
+        missed = [each for each in self._waiting if _reached_server(each)]
         if missed:
             raise ReplayIncomplete(self._file, [_called(each) for each in missed])
 
@@ -326,6 +326,13 @@ class ReplayTransport(Transport):
 
 def _closed() -> Failure:
     return Failure(Phase.LOST, "the bridge was closed", final=True)
+
+
+def _reached_server(exchange: Exchange) -> bool:
+    """Tell whether more came of a call than its caller giving up, or having no time to begin."""
+    failure = exchange.failed()
+    begun = failure is None or failure.phase not in {Phase.LOCAL, Phase.QUEUE}
+    return begun and (exchange.status is not None or exchange.end != "left")
 
 
 def _called(exchange: Exchange) -> str:
