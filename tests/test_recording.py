@@ -33,6 +33,7 @@ from chatbridge.retry import Failure
 from chatbridge.secret import Secret
 from chatbridge.testing.clock import ManualClock
 from chatbridge.testing.emulator import Fault, serve
+from chatbridge.testing.replay import ReplayMismatch
 from chatbridge_adapters.datamonkey.emulator import DatamonkeyEmulator
 from chatbridge_adapters.h2ogpte.emulator import H2OGPTeEmulator
 from chatbridge_adapters.kaziro.emulator import KaziroEmulator
@@ -325,6 +326,30 @@ async def test_no_secret_reaches_the_file(name: str, path: Path) -> None:
     assert len(told[0]) == len(results) == 8
 
 
+async def test_what_a_user_writes_like_a_mask_is_told_from_a_secret(path: Path) -> None:
+    """And the replay does not take another message for it."""
+    key = "sk-***:77-1234"
+    emulator = H2OGPTeEmulator()
+    emulator.key = key
+
+    def saying(word: str, typed: str = key) -> Any:
+        async def talk(session: Session) -> None:
+            chat = await session.bridge.create()
+            await session.step(chat.send(f"What does {word} mean?"))
+            await session.step(chat.send(f"My key is {typed}"))
+
+        return talk
+
+    told = await record(emulator, path, saying("*** or ***:1 or ***:9"), settle_timeout=0)
+
+    assert [None, ["***:1", "***:9"], None] == [each.get("literal") for each in lines(path)[1:]]
+    assert "***:77" not in read(path)
+    assert len(told[0]) == len((await replay(path, saying("*** or ***:1 or ***:9", "sk-other")))[0])
+    for other in ("the law or ***:1 or ***:9", "*** or a or ***:9"):
+        with pytest.raises(ReplayMismatch):
+            await replay(path, saying(other))
+
+
 TOKEN = "tok-9fYq/+7aB3xkLmZ"
 
 
@@ -548,6 +573,7 @@ def exchanges(draw: st.DrawFn) -> Exchange:
         headers=draw(headers),
         body=draw(bodies),
         status=draw(st.none() | st.integers(200, 599)),
+        literal=draw(st.none() | st.lists(texts, min_size=1, max_size=2)),
         answer_headers=draw(headers),
         answer=draw(bodies),
         pieces=draw(

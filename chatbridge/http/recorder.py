@@ -27,7 +27,7 @@ from chatbridge.clock import Clock
 from chatbridge.errors import ChatbridgeWarning, ConfigError
 from chatbridge.http.content import BrokenContent, loads
 from chatbridge.http.endpoint import Endpoint
-from chatbridge.http.recording import Body, End, Exchange, Head, body_of, failure_of, line_of
+from chatbridge.http.recording import MASKED, Body, End, Exchange, Head, body_of, failure_of, line_of
 from chatbridge.http.redact import Redactor
 from chatbridge.http.transport import Answer, OnHead, Request, Transport
 from chatbridge.observe import OnAttempt
@@ -218,6 +218,7 @@ class RecordingTransport(Transport):
             if _TELLS_SECRET.match(name) and not _HARMLESS.fullmatch(name):
                 self._hide(value)
         request, scrub = entry.request, self.redactor.scrub
+        path = str(request.url).removeprefix(self.base_url)
         said = {} if failure is None or end != "failed" else failure_of(failure)
         self._write(
             Exchange(
@@ -225,9 +226,10 @@ class RecordingTransport(Transport):
                 at=entry.at,
                 seconds=round(entry.seconds, 6),
                 method=request.method,
-                path=scrub(str(request.url).removeprefix(self.base_url)),
+                path=scrub(path),
                 headers=self._shown(request.headers),
                 body=self._scrubbed(request.body),
+                literal=_literal([path, (request.body or b"").decode(errors="replace")], self.redactor),
                 status=entry.status,
                 answer_headers=self._shown(entry.headers),
                 answer=self._scrubbed(body),
@@ -278,6 +280,17 @@ class RecordingTransport(Transport):
                 file.write(line_of(exchange))
         except OSError as error:
             self._problem = error.strerror or type(error).__name__
+
+
+def _literal(texts: Iterable[str], redactor: Redactor) -> list[str] | None:
+    """Find what looks like a mask in *texts*, beside the secrets in them."""
+    found = set[str]()
+    for text in texts:
+        place = 0
+        for start, end, _ in (*redactor.spots(text), (len(text), len(text), "")):
+            found.update(MASKED.findall(text[place:start]))
+            place = end
+    return sorted(found) or None
 
 
 def scrub_json(value: object, redactor: Redactor) -> Any:  # noqa: ANN401 - JSON

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from contextlib import suppress
@@ -23,11 +24,26 @@ from chatbridge.errors import ConfigError, Phase
 from chatbridge.http.content import BrokenContent, loads
 from chatbridge.http.wire import Raw, structure, unstructure
 from chatbridge.retry import Failure
+from chatbridge.secret import MASK
 
-__all__ = ["VERSION", "BadRecording", "Body", "End", "Exchange", "Head", "Recording", "body_of", "bytes_of"]
+__all__ = [
+    "MASKED",
+    "VERSION",
+    "BadRecording",
+    "Body",
+    "End",
+    "Exchange",
+    "Head",
+    "Recording",
+    "body_of",
+    "bytes_of",
+]
 
 FORMAT = "chatbridge-recording"
 VERSION = 1
+
+MASKED = re.compile(rf"{re.escape(MASK)}:[1-9][0-9]*")
+"""What stands for a secret in a path or a body."""
 
 Body = Mapping[str, Any]
 """Bytes as they are written: under `json` their value, else under `text`, else under `base64`."""
@@ -88,6 +104,7 @@ class Exchange:
         path: With the query, below the base URL.
         headers: Pairs of name and value, as those of the answer.
         body: None for none.
+        literal: What looks like the mask of a secret in the path or the body, and is none; None for none.
         status: None where no answer began.
         answer: The body of an answer that was read whole; None where it was not wanted, or not readable.
         pieces: Those of a stream, each a text, or where it is none, a `Body`; None of what is no stream.
@@ -103,6 +120,7 @@ class Exchange:
     path: str
     headers: list[list[str]] = field(factory=list[list[str]])
     body: Mapping[str, Any] | None = None
+    literal: list[str] | None = None
     status: int | None = None
     answer_headers: list[list[str]] = field(factory=list[list[str]])
     answer: Mapping[str, Any] | None = None

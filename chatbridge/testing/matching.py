@@ -5,21 +5,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from difflib import unified_diff
 from typing import Any, cast
 
 from attrs import field, frozen
 
-from chatbridge.http.recording import Body, Exchange, body_of
+from chatbridge.http.recording import MASKED, Body, Exchange, body_of
 from chatbridge.http.transport import Request
 from chatbridge.http.wire import parse_time
-from chatbridge.secret import MASK
 from chatbridge.text import printable
 
 __all__ = ["Asked", "Matcher", "difference"]
 
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{32}", re.IGNORECASE)
-_MASKED = re.compile(rf"{re.escape(MASK)}(?::[0-9]+)?")
 _SLACK = 1.0  # Times are written in whole seconds at times.
 
 
@@ -52,20 +51,24 @@ class Matcher:
     """
 
     def __init__(self, recorded: float, now: float) -> None:
-        self._recorded_from = recorded
-        self._from = now
+        self._begun = (recorded, now)
         self._ids: dict[str, str] = {}  # The recorded ones, by ours.
         self._given = set[str]()  # By a server, in an answer.
 
     def matches(self, exchange: Exchange, asked: Asked, now: float) -> bool:
         """Tell whether *asked* is the request of *exchange*; if so, its ids are bound."""
-        if exchange.method != asked.method or not self._same_text(exchange.path, asked.path, {}):
-            return False
-        found: dict[str, str] = {}
         at = now if exchange.at is None else exchange.at.timestamp()
-        if not self._same_body(exchange.body, asked.body, found, (at, now)):
+        comparison = _Comparison(
+            ids=dict(self._ids),
+            given=self._given,
+            literal=frozenset(exchange.literal or ()),
+            spans=tuple(zip(self._begun, (at, now), strict=True)),
+        )
+        before = [exchange.method, exchange.path, None if exchange.body is None else dict(exchange.body)]
+        after = [asked.method, asked.path, None if asked.body is None else dict(asked.body)]
+        if not comparison.same(before, after):
             return False
-        self._ids |= found
+        self._ids = comparison.ids
         return True
 
     def played(self, exchange: Exchange) -> None:
@@ -79,60 +82,70 @@ class Matcher:
             data = data.replace(recorded.encode(), ours.encode())
         return data
 
-    def _same_body(
-        self, recorded: Body | None, asked: Body | None, found: dict[str, str], moments: tuple[float, float]
-    ) -> bool:
-        if recorded is None or asked is None:
-            return recorded is asked
-        return self._same(dict(recorded), dict(asked), found, moments)
 
-    def _same(
-        self, recorded: object, asked: object, found: dict[str, str], moments: tuple[float, float]
-    ) -> bool:
-        plain = not isinstance(recorded, dict | list)
-        same = type(recorded) is type(asked) and recorded == asked
-        if plain and (same or self._made_now(recorded, asked, moments)):
-            return True
+@frozen
+class _Comparison:
+    """
+    A request beside a recorded one.
+
+    Attributes:
+        ids: The recorded ids, by ours; those that this request brings are added.
+        given: Ids that a server gave out.
+        literal: What looks like the mask of a secret, and is none.
+        spans: When the recording began and the request was made then; when both were now.
+    """
+
+    ids: dict[str, str]
+    given: AbstractSet[str]
+    literal: frozenset[str]
+    spans: tuple[tuple[float, float], ...]
+
+    def same(self, recorded: object, asked: object) -> bool:
+        """Tell whether *asked*, JSON, is the *recorded* one."""
         if isinstance(recorded, dict) and isinstance(asked, dict):
             left, right = cast(dict[str, object], recorded), cast(dict[str, object], asked)
             return left.keys() == right.keys() and all(
-                self._same(value, right[name], found, moments) for name, value in left.items()
+                self.same(value, right[name]) for name, value in left.items()
             )
         if isinstance(recorded, list) and isinstance(asked, list):
             ours, theirs = cast(list[object], recorded), cast(list[object], asked)
-            return len(ours) == len(theirs) and all(
-                self._same(one, other, found, moments) for one, other in zip(ours, theirs, strict=True)
-            )
-        if isinstance(recorded, str) and isinstance(asked, str):
-            return self._same_text(recorded, asked, found)
-        return False
+            return len(ours) == len(theirs) and all(map(self.same, ours, theirs))
+        if type(recorded) is type(asked) and recorded == asked:
+            return True
+        if self._made_now(recorded, asked):
+            return True
+        return isinstance(recorded, str) and isinstance(asked, str) and self._same_text(recorded, asked)
 
-    def _same_text(self, recorded: str, asked: str, found: dict[str, str]) -> bool:
-        for ours, theirs in (self._ids | found).items():
+    def _same_text(self, recorded: str, asked: str) -> bool:
+        for ours, theirs in self.ids.items():
             asked = asked.replace(ours, theirs)
         if recorded == asked:
             return True
-        if MASK in recorded:
-            pattern = ".*".join(map(re.escape, _MASKED.split(recorded)))
+        parts, place = list[str](), 0
+        for mask in MASKED.finditer(recorded):
+            if mask[0] not in self.literal:
+                parts.append(recorded[place : mask.start()])
+                place = mask.end()
+        if place:
+            pattern = ".*".join(map(re.escape, (*parts, recorded[place:])))
             return re.fullmatch(pattern, asked, re.DOTALL) is not None
-        return self._bind(recorded, asked, found)
+        return self._bind(recorded, asked)
 
-    def _bind(self, recorded: str, asked: str, found: dict[str, str]) -> bool:
+    def _bind(self, recorded: str, asked: str) -> bool:
         """Let *asked*, an id of ours, stand for *recorded*, if both were made up by the client."""
         if not (_UUID.fullmatch(recorded) and _UUID.fullmatch(asked)) or len(recorded) != len(asked):
             return False
-        known = self._given | {*self._ids, *self._ids.values(), *found, *found.values()}
+        known = self.given | {*self.ids, *self.ids.values()}
         if recorded.lower() in known or asked.lower() in known:
             return False
-        found[asked] = recorded
+        self.ids[asked] = recorded
         return True
 
-    def _made_now(self, recorded: object, asked: object, moments: tuple[float, float]) -> bool:
+    def _made_now(self, recorded: object, asked: object) -> bool:
         """Tell whether both are the time at which they were written."""
-        begun = (self._recorded_from, self._from)
-        for value, begin, end in zip((recorded, asked), begun, moments, strict=True):
+        for value, (begun, end) in zip((recorded, asked), self.spans, strict=True):
             time = parse_time(value)
-            if time is None or not begin - _SLACK <= time.timestamp() <= end + _SLACK:
+            if time is None or not begun - _SLACK <= time.timestamp() <= end + _SLACK:
                 return False
         return True
 
