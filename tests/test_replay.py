@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import pickle
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -34,7 +35,7 @@ from chatbridge.http.recording import BadRecording, Exchange, Recording
 from chatbridge.http.transport import Transport
 from chatbridge.secret import Secret
 from chatbridge.testing.clock import ManualClock
-from chatbridge.testing.emulator import Fault
+from chatbridge.testing.emulator import Emulator, Fault, serve
 from chatbridge.testing.matching import Asked, Matcher
 from chatbridge.testing.replay import (
     ADAPTER,
@@ -338,7 +339,7 @@ async def test_equal_calls_are_answered_in_the_order_of_the_recording(path: Path
     assert told == await replay(path, talk)
 
 
-async def test_ids_that_the_client_makes_up_are_bound(path: Path) -> None:
+async def test_the_ids_of_messages_are_bound(path: Path) -> None:
     """A turn's id goes out to Mtmai, with the time; in a replay both are others."""
     ids: list[str] = []
 
@@ -370,8 +371,8 @@ def line(**fields: Any) -> Exchange:
     return Exchange(**known | fields)
 
 
-def matches(matcher: Matcher, recorded: Any, now: Any) -> bool:
-    return matcher.matches(line(body={"json": recorded}), Asked("POST", "/", {"json": now}), NOW)
+def matches(matcher: Matcher, recorded: Any, now: Any, own: str | None = None) -> bool:
+    return matcher.matches(line(body={"json": recorded}), Asked("POST", "/", {"json": now}, own), NOW)
 
 
 @pytest.mark.parametrize(
@@ -427,22 +428,48 @@ def test_a_moment_of_now_matches_a_moment_of_then() -> None:
     assert not now(60, "1970-01-01T00:00:50Z")
 
 
-def test_an_id_is_bound_once_and_for_all() -> None:
+def test_the_id_of_a_message_is_bound_once_and_for_all() -> None:
     matcher = Matcher(NOW, NOW)
 
-    assert matches(matcher, [THEIRS, f"/x/{THEIRS}"], [OURS, f"/x/{OURS}"])
+    assert matches(matcher, [THEIRS, f"/x/{THEIRS}"], [OURS, f"/x/{OURS}"], OURS)
     assert matches(matcher, THEIRS, OURS)
-    assert not matches(matcher, THEIRS, OTHER)
-    assert not matches(matcher, "e" * 32, OURS)
+    assert not matches(matcher, THEIRS, OTHER, OTHER)
+    assert not matches(matcher, "e" * 32, OURS, OURS)
     assert f'"{OURS}"'.encode() == matcher.in_ours(f'"{THEIRS}"'.encode())
-    assert not matches(matcher, ["e" * 32, "d" * 32], [OTHER, OTHER])
+    assert not matches(matcher, ["e" * 32, "d" * 32], [OTHER, OTHER], OTHER)
 
 
 def test_an_id_that_the_server_gave_out_is_no_other() -> None:
     matcher = Matcher(NOW, NOW)
     matcher.played(line(answer={"json": {"id": f"chat_{THEIRS}"}}))
 
+    assert not matches(matcher, THEIRS, OURS, OURS)
+
+
+def test_an_id_that_is_not_the_messages_own_is_a_text_like_any_other() -> None:
+    matcher = Matcher(NOW, NOW)
+
     assert not matches(matcher, THEIRS, OURS)
+    assert not matches(matcher, [THEIRS], [OURS], OTHER)
+    assert not matches(matcher, "own-1", "own-2", "own-2")
+
+
+@pytest.mark.parametrize("emulator", [MtmaiEmulator, H2OGPTeEmulator])
+async def test_an_id_that_the_program_says_is_compared(path: Path, emulator: Callable[[], Emulator]) -> None:
+    """Be it that of a conversation, or all of a message."""
+    text, other = str(UUID(OURS)), str(UUID(OTHER))
+    async with serve(emulator()) as at:
+        async with at.connect() as bridge:
+            chat_id = (await bridge.create()).id
+        async with at.connect(record=path) as bridge:
+            await bridge.open(chat_id).send(text)
+
+    async with replayed(path) as bridge:
+        await bridge.open(chat_id).send(text)
+    for asked in ((other, text), (chat_id, other)):
+        with pytest.raises(ReplayMismatch):
+            async with replayed(path) as bridge:
+                await bridge.open(asked[0]).send(asked[1])
 
 
 def test_a_request_without_a_body_is_no_request_with_one() -> None:
@@ -649,10 +676,11 @@ async def test_an_answer_may_be_read_otherwise_than_it_was(kept: Path) -> None:
         assert json.loads(answer)["id"] == (await bridge.create()).id
 
 
-async def test_a_message_with_an_id_of_the_users_is_compared_by_it(path: Path) -> None:
+@pytest.mark.parametrize("own", ["own-1", "too long for Mtmai, and half a character: \ud800"])
+async def test_a_message_with_an_id_of_the_users_is_compared_by_it(path: Path, own: str) -> None:
     async def talk(session: Session) -> None:
         chat = await session.bridge.create()
-        await session.step(chat.send(Message(Role.USER, (Text("Hello"),), id="own-1")))
+        await session.step(chat.send(Message(Role.USER, (Text("Hello"),), id=own)))
 
     told = await record(MtmaiEmulator(), path, talk)
 

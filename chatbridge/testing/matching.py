@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from attrs import field, frozen
 
+from chatbridge.delivery import current_delivery
 from chatbridge.http.recording import MASKED, Body, Exchange, body_of
 from chatbridge.http.transport import Request
 from chatbridge.http.wire import parse_time
@@ -24,26 +25,33 @@ _SLACK = 1.0  # Times are written in whole seconds at times.
 
 @frozen
 class Asked:
-    """A request, as a recording writes it."""
+    """
+    A request, as a recording writes it.
+
+    Attributes:
+        message_id: The id of the message that it carries, if any.
+    """
 
     method: str
     path: str
     body: Body | None = field(repr=False)
+    message_id: str | None = None
 
     @classmethod
     def of(cls, request: Request, base_url: str) -> Asked:
-        """Take a request apart; all bytes are kept."""
-        path = str(request.url).removeprefix(base_url)
-        return cls(request.method, path, None if request.body is None else body_of(request.body))
+        """Take the *request* of the call in progress apart; all bytes are kept."""
+        path, delivery = str(request.url).removeprefix(base_url), current_delivery()
+        body = None if request.body is None else body_of(request.body)
+        return cls(request.method, path, body, None if delivery is None else delivery.message_id)
 
 
 class Matcher:
     """
     Tells whether calls are the recorded ones.
 
-    A secret in the recording matches any text. An id that the client made up, a UUID, matches the one that it
-    makes up now, and stands for it from then on, in answers as well; one that a server gave out does not. So
-    does the time at which a request was made.
+    A secret in the recording matches any text, and the time at which a request was made that of this one. A
+    message's own id, which each run makes up, matches the one that it has now, and stands for it from then
+    on, in answers as well; other ids are texts like any other.
 
     Args:
         recorded: When the recording was begun, in seconds since 1970.
@@ -56,10 +64,11 @@ class Matcher:
         self._given = set[str]()  # By a server, in an answer.
 
     def matches(self, exchange: Exchange, asked: Asked, now: float) -> bool:
-        """Tell whether *asked* is the request of *exchange*; if so, its ids are bound."""
+        """Tell whether *asked* is the request of *exchange*; if so, the id of its message is bound."""
         at = now if exchange.at is None else exchange.at.timestamp()
         comparison = _Comparison(
             ids=dict(self._ids),
+            own=asked.message_id,
             given=self._given,
             literal=frozenset(exchange.literal or ()),
             spans=tuple(zip(self._begun, (at, now), strict=True)),
@@ -89,13 +98,15 @@ class _Comparison:
     A request beside a recorded one.
 
     Attributes:
-        ids: The recorded ids, by ours; those that this request brings are added.
+        ids: The recorded ids, by ours; the one that this request brings is added.
+        own: The id of the message that the request carries, if any.
         given: Ids that a server gave out.
         literal: What looks like the mask of a secret, and is none.
         spans: When the recording began and the request was made then; when both were now.
     """
 
     ids: dict[str, str]
+    own: str | None
     given: AbstractSet[str]
     literal: frozenset[str]
     spans: tuple[tuple[float, float], ...]
@@ -132,8 +143,8 @@ class _Comparison:
         return self._bind(recorded, asked)
 
     def _bind(self, recorded: str, asked: str) -> bool:
-        """Let *asked*, an id of ours, stand for *recorded*, if both were made up by the client."""
-        if not (_UUID.fullmatch(recorded) and _UUID.fullmatch(asked)) or len(recorded) != len(asked):
+        """Let *asked*, the message's own id, stand for *recorded*, if both were made up by the client."""
+        if asked != self.own or not (_UUID.fullmatch(recorded) and _UUID.fullmatch(asked)):
             return False
         known = self.given | {*self.ids, *self.ids.values()}
         if recorded.lower() in known or asked.lower() in known:

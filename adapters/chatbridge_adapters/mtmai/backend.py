@@ -7,7 +7,7 @@ from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal
-from uuid import uuid4
+from uuid import NAMESPACE_OID, uuid4, uuid5
 
 from attrs import Attribute, evolve, frozen
 
@@ -195,7 +195,9 @@ class MtmaiBackend(PartialBackend):
         """Have the team answer *message*, and yield what its agents say as it arrives."""
         team = self._check_team(Feature.STREAM)
         check_extra(options.extra, EXTRA_TO_SEND, self._profile)
-        own_id = message.id if message.id and len(message.id) <= _LONGEST_ID else str(uuid4())
+        own_id = message.id or str(uuid4())
+        if len(own_id) > _LONGEST_ID:
+            own_id = str(uuid5(NAMESPACE_OID, ascii(own_id)))
         text, now = text_to_send(message, self._profile), self._api.transport.clock.wall()
         request = wire.to_run(team, conversation_id, own_id, text, now)
         warnings: list[str] = []
