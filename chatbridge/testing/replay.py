@@ -36,14 +36,14 @@ from chatbridge.registry import Adapter, Defaults, InProcess, Target, resolve
 from chatbridge.retry import Failure, Retrier, outcome_of
 from chatbridge.secret import Secret
 from chatbridge.testing.clock import ManualClock
-from chatbridge.testing.matching import Asked, Matcher, difference
+from chatbridge.testing.matching import Asked, Matcher
+from chatbridge.testing.tape import ReplayMismatch, Tape, called
 
 __all__ = ["ADAPTER", "ReplayIncomplete", "ReplayMismatch", "ReplayOptions", "ReplayTransport"]
 
 NAME = "replay"
 
 _SHOWN = 5  # Of calls that were never made.
-_LONGEST = 500  # Characters of a message.
 
 Rest = Literal["error", "ignore"]
 
@@ -59,20 +59,6 @@ class ReplayOptions(CommonOptions):
 
     file: str | None = option("The recording.", default=None)
     rest: Rest = option("What to make of recorded calls that were never made.", default="error")
-
-
-class ReplayMismatch(UsageError):
-    """
-    A call is not in the recording, or was made more often than there.
-
-    Attributes:
-        difference: What it has other than the next call of the recording, line by line; a note, too.
-    """
-
-    def __init__(self, message: str, *, difference: str) -> None:
-        super().__init__(message, provider=NAME)
-        self.difference = difference
-        self.add_note(difference)
 
 
 class ReplayIncomplete(UsageError):
@@ -160,15 +146,13 @@ class ReplayTransport(Transport):
         self.target = target
         self._file = file
         self._rest = rest
-        self._waiting = list(recording.exchanges)
-        self._count = len(self._waiting)
-        self._mismatch: ReplayMismatch | None = None
         self._gone = asyncio.Event()
         started = recording.head.started
         if isinstance(self.clock, ManualClock) and started is not None:
             self.clock.set_wall(started.timestamp())
         wall = self.clock.wall()
         self._matcher = Matcher(wall if started is None else started.timestamp(), wall)
+        self._tape = Tape(recording, file, self._matcher)
 
     async def close(self) -> None:
         """
@@ -182,17 +166,16 @@ class ReplayTransport(Transport):
         """
         await super().close()
         self._gone.set()
-        under_way = sys.exception()
-        if under_way is not None and self._mismatch not in {None, under_way}:
+        under_way, mismatch = sys.exception(), self._tape.mismatch
+        if under_way is not None and mismatch is not None and mismatch is not under_way:
             # It may be what led there, and a bot may have caught it.
-            under_way.add_note(str(self._mismatch))
+            under_way.add_note("\n".join(filter(None, (str(mismatch), mismatch.difference))))
         if self._rest == "ignore" or under_way is not None:
             return
-        if self._mismatch is not None:
-            raise self._mismatch
-        missed = [each for each in self._waiting if _reached_server(each)]
-        if missed:
-            raise ReplayIncomplete(self._file, [_called(each) for each in missed])
+        if mismatch is not None:
+            raise mismatch
+        if missed := self._tape.missed():
+            raise ReplayIncomplete(self._file, [called(each) for each in missed])
 
     async def attempt(
         self,
@@ -223,7 +206,7 @@ class ReplayTransport(Transport):
         kept = False
         try:
             self._check(deadline)
-            exchange = self._find(request)
+            exchange = self._tape.take(Asked.of(request, self.base_url), self.clock.wall())
             note(Outcome.UNKNOWN)
             try:
                 answer = await self._answer(endpoint, exchange, on_head, streamed=streamed)
@@ -272,44 +255,13 @@ class ReplayTransport(Transport):
         self._responses.add(response)
         return Answer(status, headers, None, response)
 
-    def _find(self, request: Request) -> Exchange:
-        asked, now = Asked.of(request, self.base_url), self.clock.wall()
-        for index, exchange in enumerate(self._waiting):
-            if self._matcher.matches(exchange, asked, now):
-                del self._waiting[index]
-                self._matcher.played(exchange)
-                return exchange
-        raise self._unlike(f"{asked.method} {asked.path} is not in the recording {self._file!r}", asked)
-
-    def _unlike(self, problem: str, asked: Asked) -> ReplayMismatch:
-        """Make the error for a call that is not in the recording."""
-        place = asked.path.partition("?")[0]
-        alike = [
-            each
-            for each in self._waiting
-            if (each.method, each.path.partition("?")[0]) == (asked.method, place)
-        ]
-        next_one = next(iter(alike or self._waiting), None)
-        if next_one is None:
-            lines = [f"all {self._count} recorded calls were made already"]
-            problem = f"{problem}: {lines[0]}"
-        else:
-            lines = difference(next_one, asked)
-            changed = [line for line in lines[2:] if line[:1] in {"-", "+"}]
-            problem = f"{problem}; from call {_called(next_one)} it differs in {' '.join(changed)}"
-        return self._stray(problem, "\n".join(lines))
-
-    def _stray(self, problem: str, difference: str) -> ReplayMismatch:
-        """Make the error for a program that strays, and keep the first, as it may not come through."""
-        shown = problem if len(problem) <= _LONGEST else f"{problem[: _LONGEST - 1]}…"
-        mismatch = ReplayMismatch(shown, difference=difference)
-        self._mismatch = self._mismatch or mismatch
-        return mismatch
-
     def _left_here(self, exchange: Exchange) -> Failure:
         """Make the failure of who reads on where the recorded program did not."""
-        problem = f"the recording {self._file!r} ends here: the program left this answer when it was recorded"
-        self._stray(problem, _called(exchange))
+        problem = (
+            f"the recording {self._file!r} ends here: the program left this answer when it was recorded, "
+            f"that of call {called(exchange)}"
+        )
+        self._tape.stray(problem)
         return Failure(Phase.EVENTS, problem, kind="cut")
 
     async def _wait_to_be_left(self, exchange: Exchange) -> None:
@@ -319,24 +271,13 @@ class ReplayTransport(Transport):
                 await self._gone.wait()
             raise _closed()
         problem = (
-            f"{_called(exchange)} has no answer in the recording {self._file!r}: its caller gave it up then"
+            f"{called(exchange)} has no answer in the recording {self._file!r}: its caller gave it up then"
         )
-        raise self._stray(problem, _called(exchange))
+        raise self._tape.stray(problem)
 
 
 def _closed() -> Failure:
     return Failure(Phase.LOST, "the bridge was closed", final=True)
-
-
-def _reached_server(exchange: Exchange) -> bool:
-    """Tell whether more came of a call than its caller giving up, or having no time to begin."""
-    failure = exchange.failed()
-    begun = failure is None or failure.phase not in {Phase.LOCAL, Phase.QUEUE}
-    return begun and (exchange.status is not None or exchange.end != "left")
-
-
-def _called(exchange: Exchange) -> str:
-    return f"{exchange.number}, {exchange.method} {exchange.path}"
 
 
 def _load(options: ReplayOptions) -> tuple[Recording, Target]:
