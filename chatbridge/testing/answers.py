@@ -66,7 +66,7 @@ class Script(Protocol):
 
 
 Given = str | Sequence[Answer] | Mapping[Heard, Answer] | Script | Sequence[Cue] | Answers
-"""What answers are made of; see `as_answers`. `Mapping` types the functions in a literal, `Script` the rest."""
+"""What answers are made of; see `as_answers`. `Mapping` types the functions in a literal."""
 
 
 def by_rule(messages: Sequence[Message]) -> str:
