@@ -336,6 +336,33 @@ async def test_a_fault_that_the_fake_is_left_with_is_an_error() -> None:
         await dialogue.run("fake:")
 
 
+@pytest.mark.parametrize("kind", [H2OGPTeEmulator, MtmaiEmulator])
+async def test_a_cut_that_leaves_an_answer_whole_is_an_error(reach: Reach, kind: type[Emulator]) -> None:
+    emulator = kind()
+    dialogue = Dialogue().fault("cut:1000").say("tell me").expect_stream("Once upon a time")
+    for target, partner in ((STORY, None), (await reach(emulator), emulator)):
+        with pytest.raises(UsageError, match=r"! cut:1000 left the answer of .* whole; what came was <[|] "):
+            await dialogue.run(target, partner=partner)
+
+
+async def test_an_answer_that_was_cut_and_repeated_is_whole() -> None:
+    class Repeating(MemoryBackend):
+        def fail(self, fault: Fault) -> None:
+            """Let the fault strike an attempt that another one follows."""
+
+    backend = Repeating(evolve(EVERYTHING, settle_by={SettleBy.KEY}))
+    await Dialogue().fault("cut:1").say("hello").expect(re.compile("hello")).run(Bridge(backend))
+
+
+async def test_a_cut_that_only_holds_the_answer_up_need_not_show() -> None:
+    pause = Fault(cut_after=1, cut="resume", delay=5)
+    await Dialogue().fault(pause).say("tell me").expect_stream("Once upon a time").run(STORY)
+
+
+async def test_an_answer_that_is_found_again_was_cut() -> None:
+    await Dialogue().fault("cut:1").say("tell me").expect("Once upon a time").run(STORY)
+
+
 async def test_another_message_of_a_bot_does_not_end_the_one_that_a_fault_is_for() -> None:
     arrived, go = asyncio.Event(), asyncio.Event()
 

@@ -181,6 +181,8 @@ class _Planned:
         self._faults = deque(evolve(fault) for fault in faults)
         self._planned: list[Fault] = []
         self._turn: str | None = None
+        # A message with a key of its own is sent again where its answer was cut.
+        self._cut_shows = SettleBy.KEY not in bridge.profile.settle_by
         self._problem: str | None = None
         backend: object = bridge.backend
         self._partner = partner or (backend if isinstance(backend, Partner) else None)
@@ -197,14 +199,14 @@ class _Planned:
 
     def __exit__(self, *_: object) -> None:
         self._deliveries.on_turn = self._hook
-        self._end()
+        self._end(delivered=False)
 
     def __call__(self, event: TurnEvent) -> None:
         """Take note of a turn."""
         if event.turn.state is TurnState.PENDING:
             self._begin(event.turn)
         elif event.turn.id == self._turn:
-            self._end()
+            self._end(delivered=event.turn.state is TurnState.DELIVERED)
         if self._hook is not None:
             run_hook(self._hook, event)
 
@@ -220,13 +222,17 @@ class _Planned:
                 f"the fault for {self._provider} could not be planned: {type(error).__name__}: {error}"
             )
 
-    def _end(self) -> None:
-        """Take back the faults that are left when the message is over."""
+    def _end(self, *, delivered: bool) -> None:
+        """Take back the faults that are left when the message is over, and see whether a cut did cut."""
         planned, self._planned = self._planned, []
         left = [fault for fault in planned if self._take_back(fault)]
+        problem: str | None = None
         if left:
             words = ", ".join(str(Fail(fault)) for fault in left)
-            self._problem = f"nothing was left of the message to {self._provider} for {words} to strike"
+            problem = f"nothing was left of the message to {self._provider} for {words} to strike"
+        elif delivered and self._cut_shows and planned and planned[-1].cuts:
+            problem = f"{Fail(planned[-1])} left the answer of {self._provider} whole"
+        self._problem = self._problem or problem
 
     def _take_back(self, fault: Fault) -> bool:
         """Say whether *fault* is still planned; where the plan is a list, it is no more."""
