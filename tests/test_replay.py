@@ -7,7 +7,7 @@ import json
 import pickle
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -17,6 +17,7 @@ import pytest
 from chatbridge import (
     AnswerLost,
     Bridge,
+    Chat,
     ChatbridgeError,
     ConfigError,
     Message,
@@ -85,9 +86,13 @@ def write(path: Path, *values: dict[str, Any]) -> None:
     path.write_text("".join(f"{json.dumps(value)}\n" for value in values), encoding="utf-8")
 
 
+def read(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()
+
+
 def change(path: Path, number: int, **fields: Any) -> None:
     """Change a line of a recording."""
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in read(path)]
     lines[number] |= fields
     write(path, *lines)
 
@@ -326,6 +331,77 @@ async def test_calls_at_once_may_come_in_any_order(path: Path) -> None:
         )
 
     results, _ = await replay(path, backwards)
+    assert told[0] == results
+
+
+START = datetime.fromisoformat(STARTED)
+
+
+def timed(path: Path, *spans: tuple[float, float]) -> None:
+    """Let the calls of a recording have begun and been answered at these seconds after its start."""
+    for number, (begun, answered) in enumerate(spans, start=1):
+        at = START + timedelta(seconds=answered)
+        change(path, number, at=at.isoformat(), seconds=answered - begun)
+
+
+async def test_a_call_that_comes_before_one_that_it_came_after_is_a_mismatch(kept: Path) -> None:
+    timed(kept, (0, 1), (2, 3), (4, 5), (6, 7))
+    await play(kept, "One", "Two", "Three")
+
+    with pytest.raises(
+        ReplayMismatch,
+        match=r"^POST /chats/.* comes too early: in the recording '.*' it is call 3, and call 2, "
+        "POST /chats/.* was answered before it began$",
+    ) as caught:
+        await play(kept, "Two", "One", "Three")
+    assert (Outcome.NOT_SENT, "") == (caught.value.outcome, caught.value.difference)
+
+
+async def test_a_state_is_not_read_before_what_changed_it(path: Path) -> None:
+    async def count(bridge: Bridge) -> int:
+        return len([each async for each in bridge.conversations()])
+
+    async def talk(session: Session) -> None:
+        session.results.append(await count(session.bridge))
+        await session.bridge.create()
+        session.results.append(await count(session.bridge))
+
+    told = await record(H2OGPTeEmulator(), path, talk)
+    timed(path, (0, 1), (2, 3), (4, 5))
+
+    assert told == await replay(path, talk)
+    with pytest.raises(ReplayMismatch, match="call 1, GET /chats"):
+        async with replayed(path) as bridge:
+            await bridge.create()
+
+
+async def test_calls_of_which_a_replay_may_do_without_may_be_overtaken(kept: Path) -> None:
+    timed(kept, (0, 1), (2, 3), (4, 5), (6, 7))
+    change(kept, 2, status=None, answer=None, end="left")
+    change(kept, 3, status=None, answer=None, end="failed", failure={"phase": "queue", "reason": "late"})
+
+    await play(kept, "Three")
+
+
+async def test_a_call_lets_those_of_other_tasks_go_first(path: Path) -> None:
+    """One task may have thought longer when it was recorded."""
+
+    async def talk(session: Session) -> None:
+        chats = [await session.bridge.create() for _ in range(2)]
+
+        async def ask(chat: Chat) -> list[Reply]:
+            return [await chat.send(text) for text in ("One", "Two")]
+
+        session.results += await asyncio.gather(*map(ask, chats))
+
+    told = await record(H2OGPTeEmulator(), path, talk)
+    calls = [json.loads(each).get("body") for each in read(path)[1:]]
+    firsts, seconds = ([n for n, body in enumerate(calls, 1) if text in str(body)] for text in ("One", "Two"))
+    spans = {1: (0.0, 1.0), 2: (1.0, 2.0), firsts[0]: (3.0, 13.0), firsts[1]: (3.0, 4.0)}
+    spans |= {seconds[0]: (14.0, 15.0), seconds[1]: (16.0, 17.0)}
+    timed(path, *(spans[number] for number in sorted(spans)))
+
+    results, _ = await replay(path, talk)
     assert told[0] == results
 
 

@@ -3,8 +3,8 @@ A backend that answers from a recording, as the server did that it was made with
 
     async with connect("replay:?file=kyoto.jsonl") as bridge: ...
 
-The program under test must make the calls that were recorded, each one; of calls at once the order does not
-matter. Time is the recording's: nothing waits.
+The program under test must make the calls that were recorded, each one, and in their order; of calls at once
+the order does not matter. Time is the recording's: nothing waits.
 """
 
 from __future__ import annotations
@@ -129,6 +129,8 @@ class ReplayTransport(Transport):
 
     PATIENCE = 5.0
     """Seconds of real time that a call waits to be given up by its caller, as it was when recorded."""
+    TURNS = 200
+    """How often a call lets other tasks go on, so that they can make the calls that come before it."""
 
     def __init__(
         self,
@@ -147,6 +149,7 @@ class ReplayTransport(Transport):
         self._file = file
         self._rest = rest
         self._gone = asyncio.Event()
+        self._under_way = set[asyncio.Future[None]]()
         started = recording.head.started
         if isinstance(self.clock, ManualClock) and started is not None:
             self.clock.set_wall(started.timestamp())
@@ -191,10 +194,12 @@ class ReplayTransport(Transport):
         Answer *request* as it was answered when recorded.
 
         Raises:
-            ReplayMismatch: It is not in the recording, or was made more often than there.
+            ReplayMismatch: It is not in the recording, or was made more often than there, or too early.
             Failure: It failed then.
         """
         self._check(deadline)
+        exchange = self._tape.take(Asked.of(request, self.base_url), self.clock.wall())
+        await self._let_others_go_first(exchange)
         await self.limiter.acquire(deadline)
         delivery = None if endpoint.kind.by_id else current_delivery()
         before = Outcome.NOT_SENT if delivery is None else delivery.outcome
@@ -206,7 +211,6 @@ class ReplayTransport(Transport):
         kept = False
         try:
             self._check(deadline)
-            exchange = self._tape.take(Asked.of(request, self.base_url), self.clock.wall())
             note(Outcome.UNKNOWN)
             try:
                 answer = await self._answer(endpoint, exchange, on_head, streamed=streamed)
@@ -229,10 +233,16 @@ class ReplayTransport(Transport):
         """Let time pass as it did, and give the answer."""
         if exchange.status is None and exchange.end == "left":
             await self._wait_to_be_left(exchange)
-        begun = self.clock.now()
-        await asyncio.sleep(0)  # Calls at once begin at once.
-        if (wait := begun + exchange.seconds - self.clock.now()) > 0:
-            await self.clock.sleep(wait)
+        over = asyncio.get_running_loop().create_future()
+        self._under_way.add(over)
+        try:
+            begun = self.clock.now()
+            await asyncio.sleep(0)  # Calls at once begin at once.
+            if (wait := begun + exchange.seconds - self.clock.now()) > 0:
+                await self.clock.sleep(wait)
+        finally:
+            self._under_way.discard(over)
+            over.set_result(None)
         if self._closed:
             raise _closed()
         if isinstance(self.clock, ManualClock) and exchange.at is not None:
@@ -254,6 +264,20 @@ class ReplayTransport(Transport):
         response = cast(aiohttp.ClientResponse, _Response(_Content(parts, fails)))
         self._responses.add(response)
         return Answer(status, headers, None, response)
+
+    async def _let_others_go_first(self, exchange: Exchange) -> None:
+        """Let other tasks make the calls that were answered before that of *exchange* began."""
+        turns = 0
+        while (first := self._tape.overtaken(exchange)) is not None:
+            if turns == self.TURNS:
+                raise self._tape.stray(
+                    f"{exchange.method} {exchange.path} comes too early: in the recording {self._file!r} "
+                    f"it is call {exchange.number}, and call {called(first)} was answered before it began"
+                )
+            turns += 1
+            if self._under_way:
+                await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.sleep(0)
 
     def _left_here(self, exchange: Exchange) -> Failure:
         """Make the failure of who reads on where the recorded program did not."""

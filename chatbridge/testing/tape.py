@@ -66,13 +66,15 @@ class Tape:
         raise self._unlike(asked)
 
     def overtaken(self, exchange: Exchange) -> Exchange | None:
-        """Give the first call still to be made that was over before that of *exchange* began."""
-        if exchange.at is None:
-            return None
-        begun = exchange.at.timestamp() - exchange.seconds
-        return next(
-            (each for each in self.missed() if each.at is not None and each.at.timestamp() < begun), None
-        )
+        """Give the first call still to be made that was answered before that of *exchange* began."""
+        for each in self._waiting:
+            if each.number > exchange.number:
+                break
+            if _reached_server(each) and each.at is not None and exchange.at is not None:
+                begun = exchange.at.timestamp() - exchange.seconds
+                if each.at.timestamp() < begun:
+                    return each
+        return None
 
     def missed(self) -> list[Exchange]:
         """Give the calls still to be made, but for those of which a replay may do without."""
