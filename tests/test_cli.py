@@ -312,7 +312,7 @@ def test_send_as_json_is_the_whole_reply() -> None:
     assert "conversation-1" == reply["conversation_id"]
     assert "Turn 1: you said 'Hello'." == reply["text"] == reply["messages"][0]["text"]
     assert {"type": "text", "text": reply["text"]} == reply["messages"][0]["parts"][0]
-    assert ("assistant", "2025-01-01T00:00:01Z") == (
+    assert ("assistant", "2025-01-01T00:00:02Z") == (
         reply["messages"][0]["role"],
         reply["messages"][0]["created_at"],
     )
