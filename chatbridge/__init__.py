@@ -73,6 +73,7 @@ if TYPE_CHECKING:
         UnsettledTurn,
         UnsupportedFeature,
         UsageError,
+        WrongBackend,
     )
     from chatbridge.secret import Secret
     from chatbridge.streaming import ReplyStream
@@ -157,6 +158,7 @@ __all__ = [
     "UnsupportedFeature",
     "Usage",
     "UsageError",
+    "WrongBackend",
     "connect",
 ]
 

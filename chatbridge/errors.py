@@ -4,7 +4,7 @@ Everything that can go wrong, split by what the caller can do about it.
     ChatbridgeError
       UsageError (ValueError)           the program asked for the impossible; nothing left
         ConfigError                     UnknownBackend, BadOption, MissingSecret
-        UnsupportedFeature, UnsettledTurn, LiveBackendForbidden
+        UnsupportedFeature, UnsettledTurn, LiveBackendForbidden, WrongBackend
       NotSent                           nothing was processed: repeat at will
         ConnectFailed, Overloaded
       Refused                           the server said no
@@ -14,7 +14,7 @@ Everything that can go wrong, split by what the caller can do about it.
       DeliveryUnknown                   sends and creations: perhaps processed, perhaps not
       AnswerLost                        sends and creations: processed, the answer is lost
         StreamCut, ProviderFailed
-      StoreError                        the answer is here and could not be stored
+      StoreError                        a store cannot be read or written, and nothing was sent
 
 Where a time limit was the cause, the class raised is the `...Timeout` beside the
 one named here, which is a `TimeoutError` too.
@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
 
-from chatbridge.domain import Reply, StreamEvent
+from chatbridge.domain import StreamEvent
 from chatbridge.facts import Attempt, Facts, Outcome, Phase
 from chatbridge.text import printable, quoted
 
@@ -75,6 +75,7 @@ __all__ = [
     "UnsettledTurn",
     "UnsupportedFeature",
     "UsageError",
+    "WrongBackend",
 ]
 
 
@@ -249,6 +250,19 @@ class LiveBackendForbidden(UsageError):
         )
 
 
+class WrongBackend(UsageError):
+    """A conversation in a store was to be opened through another backend than the one that keeps it."""
+
+    def __init__(self, *, conversation: str, backend: str, kept_by: str) -> None:
+        self.backend = backend
+        self.kept_by = kept_by
+        super().__init__(
+            f"the conversation {quoted(conversation)} is kept by {kept_by}, and cannot be opened "
+            f"through {backend}; connect to {kept_by} for it",
+            provider=backend,
+        )
+
+
 class NotSent(ChatbridgeError):
     """
     It is certain that the server did not process the call.
@@ -414,11 +428,19 @@ class ConversationKept(ChatbridgeWarning):
     """A temporary conversation could not be deleted at its end."""
 
 
+StoreKind = Literal["full", "read_only", "locked", "corrupt", "gone", "newer", "value", "closed", "failed"]
+
+
 class StoreError(ChatbridgeError):
-    """The message was answered, and the answer could not be stored: `reply` is the answer."""
+    """
+    A store could not be read or written, and for that reason no message left.
 
-    outcome = Outcome.OK
+    What cannot be stored of a message after it left is no error: its answer comes with a warning.
+    `kind` says what happened: full, read_only, locked, corrupt, gone (there is no such file, or no longer),
+    newer (written by a later version), value (nothing that can be stored), closed, or failed.
+    """
 
-    def __init__(self, message: str, *, reply: Reply | None = None, **facts: Unpack[Facts]) -> None:
+    def __init__(self, message: str, *, kind: StoreKind = "failed", **facts: Unpack[Facts]) -> None:
         super().__init__(message, **facts)
-        self.reply = reply
+        self.kind: StoreKind = kind
+        self.retryable = kind == "locked"

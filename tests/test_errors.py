@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatbridge import errors
-from chatbridge.domain import Message, Reply, Started, TextDelta
+from chatbridge.domain import Started, TextDelta
 from chatbridge.errors import (
     AnswerLost,
     Attempt,
@@ -28,6 +28,7 @@ from chatbridge.errors import (
     StoreError,
     UnknownBackend,
     UnsupportedFeature,
+    WrongBackend,
 )
 
 # Each class with its parents, its outcome, and whether it is retryable; a ...Timeout is timed_out.
@@ -63,7 +64,8 @@ AnswerLostTimeout       AnswerLost TimeoutError         accepted  no
 StreamCut               AnswerLost                      accepted  no
 StreamCutTimeout        StreamCut TimeoutError          accepted  no
 ProviderFailed          AnswerLost                      accepted  no
-StoreError              ChatbridgeError                 ok        no
+StoreError              ChatbridgeError                 not_sent  no
+WrongBackend            UsageError                      not_sent  no
 """
 ROWS = {name: rest for name, *rest in map(str.split, TREE.strip().splitlines())}
 
@@ -93,7 +95,8 @@ OWN: dict[str, dict[str, Any]] = {
     "MissingSecret": {"backend": "kaziro", "option": "key", "looked_in": ["KAZIRO_API_KEY"]},
     "UnsupportedFeature": {"backend": "kaziro", "feature": "rename", "instead": "nothing"},
     "LiveBackendForbidden": {"host": "example.com", "forbidden_by": "the test"},
-    "StoreError": {"reply": Reply([Message.assistant("Ho")])},
+    "StoreError": {"kind": "full"},
+    "WrongBackend": {"conversation": "17", "backend": "kaziro", "kept_by": "mtmai"},
 }
 for _name in ROWS:
     if _name.startswith("DeliveryUnknown"):
@@ -110,7 +113,8 @@ def class_of(name: str) -> type[ChatbridgeError]:
 def make(name: str, message: str = "boom", facts: Facts | None = None) -> ChatbridgeError:
     cls: Any = class_of(name)
     makes_its_own_message = issubclass(
-        cls, UnknownBackend | BadOption | MissingSecret | UnsupportedFeature | LiveBackendForbidden
+        cls,
+        UnknownBackend | BadOption | MissingSecret | UnsupportedFeature | LiveBackendForbidden | WrongBackend,
     )
     error: ChatbridgeError = cls(*([] if makes_its_own_message else [message]), **OWN.get(name, {}))
     return error.because(**facts or {})
@@ -299,11 +303,17 @@ def test_an_unknown_delivery_says_what_happened() -> None:
     assert "lost" == DeliveryUnknown("boom", kind="lost").kind
 
 
-def test_m7_an_answer_that_could_not_be_stored_is_in_the_error() -> None:
-    reply = Reply([Message.assistant("Ho")])
+def test_only_a_store_that_is_locked_is_worth_another_try() -> None:
+    assert StoreError("boom", kind="locked").retryable
+    assert not StoreError("boom", kind="full").retryable
+    assert "failed" == StoreError("boom").kind
 
-    assert reply is StoreError("boom", reply=reply).reply
-    assert None is StoreError("boom").reply
+
+def test_a_conversation_of_another_backend_says_whose_it_is() -> None:
+    error = WrongBackend(conversation="17", backend="kaziro", kept_by="mtmai")
+
+    assert ("kaziro", "mtmai") == (error.backend, error.kept_by)
+    assert "the conversation '17' is kept by mtmai" in str(error)
 
 
 def test_an_attempt_cannot_be_changed() -> None:
