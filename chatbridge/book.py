@@ -7,10 +7,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, TypedDict, Unpack
 
-from attrs import evolve
+from attrs import evolve, frozen
 
 from chatbridge.clock import Clock
 from chatbridge.domain import Reply
+from chatbridge.errors import StoreError
 from chatbridge.observe import run_hook
 from chatbridge.text import printable
 from chatbridge.trails import Trails
@@ -31,6 +32,15 @@ class _Changes(TypedDict, total=False):
     partial: str
     from_api: bool
     reply: Reply | None
+
+
+@frozen
+class _Late:
+    """What is known of a turn and could not be recorded, and why."""
+
+    turn: Turn
+    answer: Reply | None
+    problem: str
 
 
 class Book:
@@ -55,13 +65,16 @@ class Book:
         self._clock = clock
         self.on_turn = on_turn
         self._ends: OrderedDict[str, float] = OrderedDict()
+        self._late: dict[str, _Late] = {}
 
     def ended(self, turn: Turn) -> float:
         """Say when *turn* was last under way; it may have been until now where that is not remembered."""
         return self._ends.setdefault(turn.id, self._clock.now())
 
-    async def change(self, turn: Turn, state: TurnState, **changes: Unpack[_Changes]) -> Turn:
-        """Record that *turn* is in *state*; one that was sent again in vain is as it was before."""
+    async def change(
+        self, turn: Turn, state: TurnState, answer: Reply | None = None, **changes: Unpack[_Changes]
+    ) -> Turn:
+        """Note that *turn* is in *state*, by its *answer*; one sent again in vain is as it was before."""
         before = turn
         if state in OVER and turn.earlier is not None:
             # This time it did not arrive; what was known of the times before is known still.
@@ -74,17 +87,63 @@ class Book:
         else:
             self._ends.pop(turn.id, None)
         turn = await self.waived(evolve(turn, state=state, **changes))
-        return await self.record(turn, before)
+        return await self.note(turn, before, answer)
 
     async def waived(self, turn: Turn) -> Turn:
         """Take in that the caller has waived *turn* meanwhile."""
-        known = await self.ledger.find(turn.conversation_id, turn.id)
+        try:
+            known = await self.ledger.find(turn.conversation_id, turn.id)
+        except StoreError:
+            return turn  # What cannot be read now will be read before the turn is written.
         return evolve(turn, waived=True) if known is not None and known.waived else turn
 
     async def record(self, turn: Turn, before: Turn | None) -> Turn:
-        """Record *turn* in place of what it was *before*."""
+        """
+        Record *turn* in place of what it was *before*.
+
+        Raises:
+            StoreError: The ledger cannot take it.
+        """
         self.trails.record(turn, before)
         await self.ledger.record(turn)
+        return self._told(turn, before)
+
+    async def note(self, turn: Turn, before: Turn, answer: Reply | None = None) -> Turn:
+        """Record what became of a message; what the ledger does not take now is recorded by `catch_up`."""
+        self.trails.record(turn, before)
+        try:
+            await self.ledger.record(turn, answer)
+        except StoreError as error:
+            self._late[turn.id] = _Late(turn, answer, str(error))
+            _log.warning(
+                "%s: message %s is %s, which could not be stored: %s",
+                self._provider,
+                printable(turn.id),
+                turn.state.value,
+                error,
+            )
+        else:
+            self._late.pop(turn.id, None)
+        return self._told(turn, before)
+
+    def problem(self, turn: Turn) -> str | None:
+        """Say why *turn* is not recorded as it is; None if it is."""
+        late = self._late.get(turn.id)
+        return None if late is None else late.problem
+
+    async def catch_up(self, conversation_id: str | None = None) -> None:
+        """
+        Record what the ledger did not take at its time, of one conversation or of all.
+
+        Raises:
+            StoreError: It still does not.
+        """
+        for late in tuple(self._late.values()):
+            if conversation_id in {None, late.turn.conversation_id}:
+                await self.ledger.record(await self.waived(late.turn), late.answer)
+                self._late.pop(late.turn.id, None)
+
+    def _told(self, turn: Turn, before: Turn | None) -> Turn:
         if self.on_turn is not None:
             state = None if before is None or turn.state is TurnState.PENDING else before.state
             run_hook(self.on_turn, TurnEvent(self._provider, turn, state))

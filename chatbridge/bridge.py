@@ -31,6 +31,7 @@ from chatbridge.errors import (
     ConfigError,
     ConversationKept,
     NotFound,
+    StoreError,
     UsageError,
 )
 from chatbridge.guard import check_reachable
@@ -43,9 +44,9 @@ from chatbridge.sending import check_include, check_text
 if TYPE_CHECKING:
     import asyncio
 
+    from chatbridge.history import Store
     from chatbridge.http import Transport
     from chatbridge.observe import OnAttempt
-    from chatbridge.turns import Ledger
 
 __all__ = ["Bridge", "connect", "with_emulations"]
 
@@ -57,7 +58,7 @@ def connect(
     clock: Clock | None = None,
     on_attempt: OnAttempt | None = None,
     on_turn: OnTurn | None = None,
-    ledger: Ledger | None = None,
+    store: str | Store | None = None,
     **options: object,
 ) -> Bridge:
     """
@@ -69,7 +70,9 @@ def connect(
         clock: Measures time, for tests.
         on_attempt: Called with an `AttemptEvent` after every attempt to call the API.
         on_turn: Called with a `TurnEvent` whenever more is known of a message. What either raises is logged.
-        ledger: Keeps the turns; by default they are gone with the bridge.
+        store: Keeps turns, conversations and messages: `sqlite:///FILE`, or what `chatbridge.history` has.
+            One named by a string is closed with the bridge. By default nothing is written anywhere, and the
+            turns are gone with the bridge.
         options: Options of the backend, and `record`, a file to record the exchange in; they win over those
             in *url*, and None counts as not given. Here a secret may be given itself.
 
@@ -100,7 +103,7 @@ def connect(
         transport=transport,
         clock=clock,
         on_turn=on_turn,
-        ledger=ledger,
+        store=store,
     )
     check_include(bridge.profile, options_in_use)
     return bridge
@@ -131,6 +134,7 @@ class Bridge:
     Attributes:
         backend: The backend itself, for what only its API has.
         profile: What can be done here, where what the bridge fills in is `emulated`.
+        store: What keeps its turns, conversations and messages; None where nothing does.
     """
 
     def __init__(
@@ -141,9 +145,11 @@ class Bridge:
         transport: Transport | None = None,
         clock: Clock | None = None,
         on_turn: OnTurn | None = None,
-        ledger: Ledger | None = None,
+        store: str | Store | None = None,
     ) -> None:
         check_hook("on_turn", on_turn)
+        self.store = None if store is None else _open(store)
+        self._owns_store = self.store is not store
         self.backend = backend
         self.options = CommonOptions() if options is None else options
         self.profile = with_emulations(backend.profile, self.options)
@@ -163,7 +169,7 @@ class Bridge:
             self.order,
             self.clock,
             settle_timeout=self.options.settle_timeout,
-            ledger=ledger,
+            ledger=None if self.store is None else self.store.ledger(self.profile.name),
             on_turn=on_turn,
         )
         self._transport = transport
@@ -185,9 +191,13 @@ class Bridge:
             await self.deliveries.close()
             await self.bounds.close(self.backend.close())
         finally:
-            if self._transport is not None:
-                await self._transport.close()
-            await self.bounds.end()
+            try:
+                if self._transport is not None:
+                    await self._transport.close()
+                await self.bounds.end()
+            finally:
+                if self.store is not None and self._owns_store:
+                    await self.store.close()
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
@@ -246,6 +256,7 @@ class Bridge:
                 provider=self.profile.name,
             )
         self.deliveries.created(conversation.id, history)
+        conversation = await self.keep(conversation, history, system)
         chat = Chat(self, conversation, None if own.can(Feature.SYSTEM) else system or None)
         if title and not own.can(Feature.TITLE):
             renamed = await chat.update(self.backend.rename_conversation(chat.id, title), until=until)
@@ -260,6 +271,42 @@ class Bridge:
         if system and "system" not in self.profile.options:
             raise self.profile.unsupported(Feature.SYSTEM)
         return Chat(self, Conversation(conversation_id, system=system), system or None)
+
+    async def resume(self, conversation_id: str) -> Chat:
+        """
+        Make a handle on a conversation that the store has, by the store's id of it.
+
+        Raises:
+            WrongBackend: Another backend keeps it.
+            UsageError: The store has none of this id, or there is no store.
+            StoreError: The store cannot be read.
+        """
+        self.bounds.check_open()
+        if self.store is None:
+            raise UsageError("there is no store to resume from: connect(..., store=...) has one")
+        kept = await self.store.conversation(conversation_id, self.profile.name)
+        with_each = "system" in self.profile.options and not self.backend.profile.can(Feature.SYSTEM)
+        return Chat(self, kept.conversation, kept.conversation.system if with_each else None)
+
+    async def keep(
+        self, conversation: Conversation, history: Sequence[Message] = (), system: str | None = None
+    ) -> Conversation:
+        """
+        Take *conversation* into the store, if there is one, and give it: with a warning, where that fails.
+
+        Args:
+            conversation: As the backend told of it.
+            history: What was said in it so far.
+            system: The system prompt, where the backend does not tell it.
+        """
+        if self.store is None:
+            return conversation
+        told = evolve(conversation, system=conversation.system or system)
+        try:
+            await self.store.keep(self.profile.name, told, history)
+        except StoreError as error:
+            return evolve(conversation, warnings=(*conversation.warnings, f"it is not stored: {error}"))
+        return conversation
 
     @asynccontextmanager
     async def temporary(
@@ -321,6 +368,12 @@ class Bridge:
         self.bounds.check_open()
         if not self.profile.can(feature):
             raise self.profile.unsupported(feature)
+
+
+def _open(store: str | Store) -> Store:
+    from chatbridge.history import open_store  # noqa: PLC0415 - cattrs and sqlite3 take time to import
+
+    return open_store(store)
 
 
 def with_emulations(profile: Profile, options: CommonOptions) -> Profile:

@@ -65,6 +65,7 @@ class Chat:
             DeliveryUnknown: Perhaps it arrived; it blocks the next until `settle` or `waive`.
             AnswerLost: It arrived, and the answer is lost or partial.
             UnsettledTurn: An earlier message is in doubt.
+            StoreError: The store does not take it, so it was not sent.
             UsageError: It cannot be sent, or was sent before.
         """
         self.bridge.require(Feature.SEND)
@@ -107,11 +108,12 @@ class Chat:
 
     async def turns(self) -> tuple[Turn, ...]:
         """
-        Give the messages that went to the conversation through this bridge, and what became of each.
+        Give the messages that went to the conversation, and what became of each.
 
-        Of those that block nothing, the ledger of a bridge keeps the last thousand by default.
+        A store has all; without one, a bridge keeps those of its own that block, and of the others the last
+        thousand.
         """
-        return tuple(await self.bridge.deliveries.ledger.turns(self.id))
+        return await self.bridge.deliveries.turns(self.id)
 
     async def settle(self, *, wait: float | None = None) -> tuple[Turn, ...]:
         """
@@ -182,9 +184,10 @@ class Chat:
     async def update(self, call: Awaitable[Conversation], *, until: float | None = None) -> Conversation:
         """Take what *call* of the backend tells of the conversation."""
         try:
-            self.conversation = await self.bridge.bounds.call(call, until=until)
+            told = await self.bridge.bounds.call(call, until=until)
         except ChatbridgeError as error:
             raise error.because(conversation_id=self.id)
+        self.conversation = await self.bridge.keep(told)
         return self.conversation
 
     def _prepare(

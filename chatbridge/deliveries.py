@@ -25,6 +25,7 @@ from chatbridge.errors import (
     AnswerLost,
     ChatbridgeError,
     Outcome,
+    StoreError,
     UnsettledTurn,
     UnsupportedFeature,
     UsageError,
@@ -96,9 +97,15 @@ class Deliveries:
     async def deleted(self, conversation_id: str) -> None:
         """Take in that a conversation is gone, and with it every doubt."""
         self._book.trails.forget(conversation_id)
-        for turn in await self.ledger.unsettled(conversation_id):
-            if turn.state is not TurnState.PENDING:
-                await self.waive(conversation_id, turn)
+        with suppress(StoreError):  # The deletion is done.
+            for turn in await self.ledger.unsettled(conversation_id):
+                if turn.state is not TurnState.PENDING:
+                    await self.waive(conversation_id, turn)
+
+    async def turns(self, conversation_id: str) -> tuple[Turn, ...]:
+        """Give the turns of a conversation, oldest first."""
+        await self._book.catch_up(conversation_id)
+        return tuple(await self.ledger.turns(conversation_id))
 
     async def begin(
         self, conversation_id: str, message: Message, until: float, *, resend: bool = False
@@ -109,7 +116,9 @@ class Deliveries:
         Raises:
             UnsettledTurn: An earlier message is in doubt, and *resend* does not say that it may be.
             UsageError: The message was sent before, and *resend* does not say to send it again.
+            StoreError: The turn cannot be recorded.
         """
+        await self._book.catch_up(conversation_id)
         doubtful = [turn for turn in await self.ledger.unsettled(conversation_id) if turn.blocks]
         if resend:
             same = next((turn for turn in doubtful if message.same_content(turn.message)), None)
@@ -126,9 +135,17 @@ class Deliveries:
             if turn.id != message.id:
                 await self._book.record(evolve(turn, waived=True), turn)
         now = datetime.fromtimestamp(self._clock.wall(), UTC)
-        turn = Turn(cast(str, message.id), conversation_id, message, now)
+        trail = self._book.trails.get(conversation_id)
+        baseline = None if trail is None else trail.baseline(message)
+        turn = Turn(cast(str, message.id), conversation_id, message, now, baseline=baseline)
         if before is not None and again:
-            turn = evolve(turn, started_at=before.started_at, sends=before.sends + 1, earlier=before)
+            turn = evolve(
+                turn,
+                started_at=before.started_at,
+                baseline=before.baseline,
+                sends=before.sends + 1,
+                earlier=before,
+            )
         try:
             await self._book.record(turn, before)
         except BaseException:
@@ -168,13 +185,15 @@ class Deliveries:
             await self.stopped(turn, delivery)
             raise
         else:
-            await self.delivered(turn)
-            return reply
+            return await self.delivered(turn, reply)
         return await self.recover(turn, failed, delivery, until)
 
-    async def delivered(self, turn: Turn) -> Turn:
-        """Record that the answer is here."""
-        return await self._book.change(turn, TurnState.DELIVERED)
+    async def delivered(self, turn: Turn, reply: Reply) -> Reply:
+        """Record that the answer is here, and give it: with a warning, where it cannot be recorded."""
+        problem = self._book.problem(await self._book.change(turn, TurnState.DELIVERED, reply))
+        if problem is None:
+            return reply
+        return evolve(reply, warnings=(*reply.warnings, f"the answer is not stored: {problem}"))
 
     async def stopped(self, turn: Turn, delivery: Delivery, partial: str | None = None) -> Turn:
         """
@@ -221,6 +240,8 @@ class Deliveries:
         self._search.close()
         if self._recording:
             await asyncio.wait(self._recording)
+        with suppress(StoreError):
+            await self._book.catch_up()
 
     async def failed(
         self, turn: Turn, error: ChatbridgeError, delivery: Delivery, partial: str | None = None
@@ -252,7 +273,8 @@ class Deliveries:
         if looks and look.turn.unsettled:
             last = until - self.LAST_LOOK
             give_up = min(last, self._clock.now() + self._settle_timeout)
-            (look,) = await self._search.watch([look.turn], give_up, last, until)
+            with suppress(StoreError):  # What is known of the message by now is told.
+                (look,) = await self._search.watch([look.turn], give_up, last, until)
         if look.turn.reply is not None:
             return look.turn.reply
         error = after_looking(error, look).because(turn=look.turn)
@@ -266,6 +288,7 @@ class Deliveries:
         Raises:
             UnsupportedFeature: The API does not show what arrived in a conversation.
             OverloadedTimeout: A message was on its way all the time.
+            StoreError: The turns cannot be read.
             ChatbridgeError: The conversation could not be read.
         """
         if not self._search.possible:
@@ -279,6 +302,7 @@ class Deliveries:
         give_up = self._clock.now() + (self._settle_timeout if wait is None else wait)
         await self._order.take(conversation_id, give_up)
         try:
+            await self._book.catch_up(conversation_id)
             turns = await self.ledger.unsettled(conversation_id)
             looks = await self._search.watch(turns, give_up, give_up, give_up + self._bounds.timeout)
         finally:
@@ -297,6 +321,7 @@ class Deliveries:
         """
         if not isinstance(cast(object, turn), Turn):
             raise UsageError(f"waive takes a turn of the conversation's, not a {type(turn).__name__}")
+        await self._book.catch_up(conversation_id)
         known = await self.ledger.find(conversation_id, turn.id)
         if known is None:
             raise UsageError(f"the conversation has no turn {turn.id!r}", provider=self._profile.name)

@@ -13,7 +13,7 @@ from chatbridge.bounds import Bounds
 from chatbridge.clock import Clock, Pauses
 from chatbridge.domain import Message
 from chatbridge.errors import BadAnswer, ChatbridgeError, ChatbridgeWarning
-from chatbridge.settling import Seen, find, fingerprint
+from chatbridge.settling import Seen, Trail, find, fingerprint
 from chatbridge.text import printable
 from chatbridge.turns import Turn, TurnState
 from chatbridge.verdicts import THERE, Look
@@ -133,7 +133,10 @@ class Search:
 
     async def _judge(self, turn: Turn, history: Sequence[Message], begun: float) -> Look:
         """Take in what a look that began at *begun* shows of *turn*."""
-        found = find(turn, history, self._book.trails.get(turn.conversation_id))
+        trail = self._book.trails.get(turn.conversation_id)
+        if trail is None and turn.baseline is not None:  # It went out long ago, or from a process that died.
+            trail = Trail.recalled(turn, await self._book.ledger.turns(turn.conversation_id))
+        found = find(turn, history, trail)
         seen, proof = found.seen, self._proof(turn)
         if seen is Seen.ANSWERED and await self._has_equals(turn):
             seen = Seen.MIXED
@@ -142,7 +145,7 @@ class Search:
             _log.info("%s: message %s was found with its answer", self._profile.name, printable(turn.id))
         elif seen in THERE and turn.state is not TurnState.ACCEPTED:
             there = await self._book.waived(evolve(turn, state=TurnState.ACCEPTED))
-            turn = await self._book.record(there, turn)
+            turn = await self._book.note(there, turn)
         elif seen is Seen.ABSENT and proof is not None and proof <= begun:
             if not turn.from_api:
                 turn = evolve(turn, earlier=None)  # It would show, whichever of its sendings had arrived.

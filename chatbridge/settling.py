@@ -79,6 +79,29 @@ class Trail:
             self._count(name, before, -1)
         self._count(name, turn, 1)
 
+    @classmethod
+    def recalled(cls, turn: Turn, turns: Sequence[Turn]) -> Trail | None:
+        """
+        Begin with what was noted of the time before *turn*, where it was.
+
+        *turns* are all of the conversation's, oldest first: those of the same text are added from it on.
+        """
+        if turn.baseline is None:
+            return None
+        name = fingerprint(turn.message)
+        there, perhaps = turn.baseline
+        trail = cls(Counter({name: there}), Counter({name: perhaps}))
+        ids = [each.id for each in turns]
+        for each in turns[ids.index(turn.id) :] if turn.id in ids else (turn,):
+            if fingerprint(each.message) == name:
+                trail.record(each, None)
+        return trail
+
+    def baseline(self, message: Message) -> tuple[int, int]:
+        """Say how many messages of the same text are there, certainly and perhaps."""
+        name = fingerprint(message)
+        return self.there[name], self.perhaps[name]
+
     def doubt(self, turn: Turn) -> None:
         """Take in a turn whose message may be one of those that were counted as there."""
         name = fingerprint(turn.message)

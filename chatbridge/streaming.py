@@ -115,13 +115,13 @@ class ReplyStream:
             event = await self._next()
         if isinstance(event, Finished):
             self._reply = self._finished(event.reply)
-            event = Finished(self._reply)
             turn, self._turn = self._turn, None
             try:
                 if turn is not None:
-                    await self._bridge.deliveries.delivered(turn)
+                    self._reply = await self._bridge.deliveries.delivered(turn, self._reply)
             finally:
                 await self._close()
+            event = Finished(self._reply)
         self._seen.append(event)
         return event
 

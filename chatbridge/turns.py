@@ -49,6 +49,8 @@ class Turn:
         reply: The answer, where it was found by reading the conversation back.
         from_api: Whether the API itself reported a failure.
         waived: Whether the caller has said that the doubt may stand.
+        baseline: How many messages of the same text were in the conversation before it, for certain and
+            perhaps; None where that is not known.
         sends: How often it was sent and may have arrived: more than once only by `resend`.
         earlier: The turn as it was before it was sent again.
     """
@@ -62,6 +64,7 @@ class Turn:
     reply: Reply | None = None
     from_api: bool = False
     waived: bool = False
+    baseline: tuple[int, int] | None = None
     sends: int = 1
     earlier: Turn | None = None
 
@@ -99,8 +102,8 @@ class TurnEvent:
 class Ledger(Protocol):
     """What keeps turns."""
 
-    async def record(self, turn: Turn) -> None:
-        """Keep *turn*, in place of what is kept under its id."""
+    async def record(self, turn: Turn, answer: Reply | None = None) -> None:
+        """Keep *turn*, in place of what is kept under its id, and where histories are kept its *answer*."""
         ...
 
     async def find(self, conversation_id: str, turn_id: str) -> Turn | None:
@@ -130,7 +133,7 @@ class MemoryLedger:
         self._unsettled: dict[str, dict[str, Turn]] = {}
         self._may_go: OrderedDict[tuple[str, str], None] = OrderedDict()
 
-    async def record(self, turn: Turn) -> None:
+    async def record(self, turn: Turn, answer: Reply | None = None) -> None:  # noqa: ARG002 - no histories here
         """Keep *turn*, in place of what is kept under its id."""
         self._turns.setdefault(turn.conversation_id, {})[turn.id] = turn
         if turn.unsettled:

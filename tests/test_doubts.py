@@ -401,8 +401,9 @@ async def test_what_is_not_a_turn_cannot_be_waived() -> None:
 
 async def test_doubts_of_deleted_conversations_are_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MemoryLedger, "KEPT", 5)
-    backend, ledger = Shown(), MemoryLedger()
-    bridge = Bridge(backend, clock=ManualClock(), options=CommonOptions(settle_timeout=0), ledger=ledger)
+    backend = Shown()
+    bridge = Bridge(backend, clock=ManualClock(), options=CommonOptions(settle_timeout=0))
+    ledger = bridge.deliveries.ledger
     for _ in range(20):
         chat = await bridge.create()
         await in_doubt(chat, backend)
