@@ -17,13 +17,9 @@ is not must be refused before any I/O. They need a partner that answers alike ea
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, ClassVar
-from unittest import SkipTest
-
-from attrs import frozen
 
 from chatbridge.bridge import Bridge
 from chatbridge.registry import load_adapter
@@ -33,6 +29,7 @@ from chatbridge.testing.fault_checks import FaultChecks
 from chatbridge.testing.feature_checks import FeatureChecks
 from chatbridge.testing.house_checks import HouseChecks
 from chatbridge.testing.responder import Exchange, respond
+from chatbridge.testing.rules import Contract, Result
 from chatbridge.testing.turn_checks import TurnChecks
 
 __all__ = [
@@ -50,47 +47,7 @@ __all__ = [
 ]
 
 
-@frozen
-class Result:
-    """
-    How a backend keeps one rule.
-
-    Attributes:
-        check: The method that checks it.
-        rule: What it says.
-        problem: How it is broken; None where it is not.
-        skipped: Why it says nothing of this backend; None where it does.
-    """
-
-    check: str
-    rule: str
-    problem: str | None = None
-    skipped: str | None = None
-
-    def __str__(self) -> str:
-        if self.problem is not None:
-            return f"BROKEN  {self.rule} ({self.check}: {self.problem})"
-        return f"skipped {self.rule} ({self.skipped})" if self.skipped is not None else f"kept    {self.rule}"
-
-
-def _test_of(name: str, check: object) -> Callable[[ChatBackendContract], None]:
-    def test(self: ChatBackendContract) -> None:
-        try:
-            asyncio.run(self.check(name))
-        except NotApplicable as reason:
-            skipped = str(reason)
-        else:
-            return
-        raise SkipTest(skipped)
-
-    test.__doc__ = check.__doc__
-    marks = getattr(check, "pytestmark", None)
-    if marks is not None:
-        setattr(test, "pytestmark", marks)  # noqa: B010 - functions have no such attribute by their type
-    return test
-
-
-class ChatBackendContract(HouseChecks, FaultChecks, TurnChecks, FeatureChecks):
+class ChatBackendContract(HouseChecks, FaultChecks, TurnChecks, FeatureChecks, Contract):
     """
     What types cannot say of a `ChatBackend`, as checks.
 
@@ -99,44 +56,6 @@ class ChatBackendContract(HouseChecks, FaultChecks, TurnChecks, FeatureChecks):
     checks, and override the hooks of `Checks` where its partner answers differently. For each check it has a
     `test_...`, which needs no running event loop.
     """
-
-    def __init_subclass__(cls) -> None:
-        """Make a test of each check."""
-        super().__init_subclass__()
-        for name in cls.checks():
-            test = f"test_{name.removeprefix('check_')}"
-            if test not in vars(cls):
-                setattr(cls, test, _test_of(name, getattr(cls, name)))
-
-    @classmethod
-    def checks(cls) -> tuple[str, ...]:
-        """Name the checks."""
-        names = (name for base in reversed(cls.__mro__) for name in vars(base) if name.startswith("check_"))
-        return tuple(dict.fromkeys(names))
-
-    async def check(self, name: str) -> None:
-        """
-        Try one rule.
-
-        Raises:
-            AssertionError: It is broken.
-            NotApplicable: It has nothing to say of this backend.
-        """
-        await getattr(self, name)()
-
-    async def run(self) -> tuple[Result, ...]:
-        """Run all checks, one after another."""
-        return tuple([await self._run(name) for name in self.checks()])
-
-    async def _run(self, name: str) -> Result:
-        rule = (getattr(self, name).__doc__ or name).strip().splitlines()[0]
-        try:
-            await self.check(name)
-        except AssertionError as broken:
-            return Result(name, rule, problem=str(broken))
-        except NotApplicable as reason:
-            return Result(name, rule, skipped=str(reason))
-        return Result(name, rule)
 
 
 SAY_NOTHING = "Say nothing."
