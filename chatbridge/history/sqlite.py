@@ -7,7 +7,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
@@ -21,8 +21,6 @@ from chatbridge.history.store import Change, Remote, Store, StoredConversation
 from chatbridge.text import quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from chatbridge.errors import StoreKind
 
 __all__ = ["SQLiteStore"]
@@ -134,28 +132,11 @@ class SQLiteStore(Store):
         return await asyncio.wrap_future(self._thread.submit(self._do, job))
 
     def _do(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        with self._told():
-            return job(self._connected())
-
-    @contextmanager
-    def _told(self) -> Generator[None]:
-        """Let nothing out but StoreError, which names the file."""
+        """Do *job*, and let nothing out but StoreError, which names the file."""
         try:
-            yield
-        except StoreError as error:
-            kind, problem = error.kind, str(error)
-        except sqlite3.Error as error:
-            kind, problem = _KINDS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "failed"), str(error)
-        except FileNotFoundError as error:
-            kind, problem = "gone", error.strerror or "no such file"
-        except PermissionError as error:
-            kind, problem = "read_only", error.strerror or "not permitted"
-        except OSError as error:
-            kind, problem = "failed", error.strerror or type(error).__name__
-        except (UnicodeError, OverflowError) as error:
-            kind, problem = "value", f"a value cannot be written: {type(error).__name__}"
-        else:
-            return
+            return job(self._connected())
+        except (StoreError, sqlite3.Error, OSError, ValueError, OverflowError) as error:
+            kind, problem = _explained(error)
         cure = f"; {_CURES[kind]}" if kind in _CURES else ""
         raise StoreError(f"the store {quoted(str(self.path))}: {problem}{cure}", kind=kind)
 
@@ -200,6 +181,18 @@ class SQLiteStore(Store):
         if connection is not None:
             with suppress(sqlite3.Error):  # Everything is committed.
                 connection.close()
+
+
+def _explained(error: Exception) -> tuple[StoreKind, str]:
+    if isinstance(error, StoreError):
+        return error.kind, str(error)
+    if isinstance(error, sqlite3.Error):
+        return _KINDS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "failed"), str(error)
+    if isinstance(error, OSError):
+        problem = error.strerror or type(error).__name__
+        kinds: dict[type[OSError], StoreKind] = {FileNotFoundError: "gone", PermissionError: "read_only"}
+        return kinds.get(type(error), "failed"), problem
+    return "value", f"a value cannot be written ({type(error).__name__})"
 
 
 def _identity(path: Path) -> tuple[int, int]:

@@ -1,0 +1,503 @@
+"""The store in a file: its mode, its versions, and everything that can be wrong with a file."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncGenerator, Callable
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from chatbridge import Bridge, Conversation, Message, StoreError, Turn, TurnState
+from chatbridge.history import SQLiteStore, schema
+from chatbridge.history.store import Remote
+from chatbridge.testing.fake import FakeBackend
+
+PLACE = Remote("a", "c")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.db"
+
+
+@pytest.fixture
+async def store(path: Path) -> AsyncGenerator[SQLiteStore]:
+    async with SQLiteStore(path) as store:
+        yield store
+
+
+def query(path: Path, *statements: str) -> list[tuple[object, ...]]:
+    """Do something to the file behind the store's back."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for statement in statements:
+            rows = connection.execute(statement).fetchall()
+    return rows
+
+
+def make(path: Path, mode: int, data: bytes = b"") -> None:
+    path.write_bytes(data)
+    path.chmod(mode)
+
+
+def remove(path: Path) -> None:
+    path.rename(f"{path}.old")  # Its number would go to the next file.
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def contents(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+async def kind_of(work: object) -> str:
+    """Say what goes wrong, as a store tells it."""
+    with pytest.raises(StoreError) as caught:
+        await work  # type: ignore[misc]
+    assert caught.value.__cause__ is caught.value.__context__ is None
+    assert "not_sent" == caught.value.outcome
+    return caught.value.kind
+
+
+async def pragma(store: SQLiteStore, statement: str) -> object:
+    return await store._run(lambda connection: connection.execute(f"PRAGMA {statement}").fetchone())
+
+
+# ------------------------------------------------------------------------------------------- files
+
+
+async def test_only_its_owner_may_read_it(store: SQLiteStore, path: Path) -> None:
+    os.umask(os.umask(0))
+    store.WAL = True
+    await store.append(PLACE, [Message.user("Hi")])
+
+    modes = {each.name: oct(mode_of(each)) for each in path.parent.iterdir()}
+    assert {"store.db": "0o600", "store.db-wal": "0o600", "store.db-shm": "0o600"} == modes
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(0o644, 0o600), (0o640, 0o600), (0o444, 0o400), (0o400, 0o400)]
+)
+async def test_a_file_that_others_may_read_is_theirs_no_more(path: Path, before: int, after: int) -> None:
+    make(path, before)
+
+    async with SQLiteStore(path) as store:
+        if os.access(path, os.W_OK):
+            await store.find(PLACE)
+        else:
+            assert "read_only" == await kind_of(store.find(PLACE))
+
+    assert oct(after) == oct(mode_of(path))
+
+
+async def test_no_file_is_made_before_it_is_needed(path: Path) -> None:
+    async with SQLiteStore(path):
+        pass
+
+    assert [] == list(path.parent.iterdir())
+
+
+async def test_what_is_written_is_on_disk_before_it_is_said_to_be(store: SQLiteStore) -> None:
+    assert (2,) == await pragma(store, "synchronous")
+    assert (1,) == await pragma(store, "foreign_keys")
+    assert (5000,) == await pragma(store, "busy_timeout")
+
+
+async def test_there_is_a_log_ahead_only_where_sqlite_is_sound(store: SQLiteStore) -> None:
+    expected = "wal" if sqlite3.sqlite_version_info >= (3, 51, 3) else "delete"
+
+    assert (expected,) == await pragma(store, "journal_mode")
+
+
+async def test_a_log_ahead_that_others_use_stays(path: Path) -> None:
+    async with SQLiteStore(path) as one, SQLiteStore(path) as two:
+        one.WAL, two.WAL = True, False
+        await one.append(PLACE, [Message.user("Hi")])
+        assert 1 == getattr(await two.find(PLACE), "length", None)
+        assert ("wal",) == await pragma(two, "journal_mode")
+
+
+async def test_closing_ends_the_thread(store: SQLiteStore, path: Path) -> None:
+    writing = [asyncio.create_task(store.append(PLACE, [Message.user(f"{each}")])) for each in range(3)]
+    await asyncio.gather(*writing)
+    await store.close()
+
+    assert [] == [each.name for each in threading.enumerate() if each.name.startswith("chatbridge-store")]
+    assert [(3,)] == query(path, "SELECT length FROM conversations")
+    assert ["store.db"] == [each.name for each in path.parent.iterdir()]
+
+
+async def test_loops_of_several_threads_may_share_it(store: SQLiteStore) -> None:
+    def write(number: int) -> None:
+        asyncio.run(one(number))
+
+    async def one(number: int) -> None:
+        await store.append(PLACE, [Message.user(f"{number}")])
+
+    await asyncio.gather(*(asyncio.to_thread(write, number) for number in range(4)))
+
+    assert 4 == getattr(await store.find(PLACE), "length", None)
+
+
+async def test_equal_beginnings_are_kept_once(store: SQLiteStore, path: Path) -> None:
+    said = [Message.user("Hi"), Message.assistant("Ho")]
+    await store.append(PLACE, said)
+    await store.append(Remote("a", "d"), [*said, Message.user("Bye")])
+
+    assert [(3,)] == query(path, "SELECT count(*) FROM messages")
+    assert [(5,)] == query(path, "SELECT count(*) FROM entries")
+    assert [("ok",)] == query(path, "PRAGMA integrity_check")
+
+
+async def test_text_that_has_no_utf8_is_refused_where_it_would_be_a_key(store: SQLiteStore) -> None:
+    assert "value" == await kind_of(store.keep("a", Conversation("\ud800")))
+
+
+# ---------------------------------------------------------------------------------------- versions
+
+
+async def test_an_older_file_is_brought_forward(
+    store: SQLiteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.append(PLACE, [Message.user("Hi")])
+    await store.close()
+    steps = (*schema.STEPS, ("CREATE TABLE notes (text TEXT)", "INSERT INTO notes VALUES ('new')"))
+    monkeypatch.setattr(schema, "STEPS", steps)
+
+    async with SQLiteStore(path) as one, SQLiteStore(path) as two:
+        kept, again = await asyncio.gather(one.find(PLACE), two.find(PLACE))
+
+    assert kept is not None
+    assert kept == again
+    assert 1 == kept.length
+    assert [("new",)] == query(path, "SELECT text FROM notes")
+    assert [(2,)] == query(path, "PRAGMA user_version")
+
+
+async def test_another_process_may_be_faster_to_bring_it_forward(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with SQLiteStore(path) as store:
+        await store.find(PLACE)
+    versions = iter([0, 1])
+    monkeypatch.setattr(schema, "_version", lambda _: next(versions))
+
+    async with SQLiteStore(path) as store:
+        assert None is await store.find(PLACE)
+
+
+async def test_a_step_that_fails_leaves_the_file_as_it_was(
+    store: SQLiteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.append(PLACE, [Message.user("Hi")])
+    await store.close()
+    before = contents(path)
+    monkeypatch.setattr(
+        schema, "STEPS", (*schema.STEPS, ("CREATE TABLE notes (text)", "INSERT INTO nothing"))
+    )
+
+    async with SQLiteStore(path) as later:
+        assert "failed" == await kind_of(later.find(PLACE))
+
+    assert before == contents(path)
+
+
+async def test_a_newer_file_is_refused(store: SQLiteStore, path: Path) -> None:
+    await store.find(PLACE)
+    await store.close()
+    query(path, "PRAGMA user_version = 99")
+
+    async with SQLiteStore(path) as later:
+        with pytest.raises(
+            StoreError, match=r"a later chatbridge wrote the file: its version is 99"
+        ) as caught:
+            await later.find(PLACE)
+
+    assert "newer" == caught.value.kind
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "theirs", ["CREATE TABLE theirs (a)", "PRAGMA user_version = 1", "PRAGMA application_id = 17"]
+)
+async def test_another_programs_database_is_left_alone(store: SQLiteStore, path: Path, theirs: str) -> None:
+    query(path, theirs)
+    before = contents(path)
+
+    with pytest.raises(StoreError, match="another program's database"):
+        await store.append(PLACE, [Message.user("Hi")])
+
+    assert before == contents(path)
+
+
+# ------------------------------------------------------------------------------------------ faults
+
+
+async def _full(store: SQLiteStore, path: Path) -> None:  # noqa: ARG001 - as the others
+    await pragma(store, "max_page_count = 1")  # It cannot be less than there are.
+
+
+async def _read_only(store: SQLiteStore, path: Path) -> None:  # noqa: ARG001
+    await pragma(store, "query_only = 1")
+
+
+async def _locked(store: SQLiteStore, path: Path) -> None:
+    await pragma(store, "busy_timeout = 0")
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    store.other = other  # type: ignore[attr-defined]
+
+
+async def _corrupt(store: SQLiteStore, path: Path) -> None:  # noqa: ARG001
+    with path.open("r+b") as file:
+        file.write(b"garbage!" * 2048)
+
+
+async def _vanished(store: SQLiteStore, path: Path) -> None:  # noqa: ARG001
+    remove(path)
+
+
+async def _replaced(store: SQLiteStore, path: Path) -> None:  # noqa: ARG001
+    remove(path)
+    make(path, 0o600)
+
+
+FAULTS = {
+    "full": _full,
+    "read_only": _read_only,
+    "locked": _locked,
+    "corrupt": _corrupt,
+    "gone": _vanished,
+    "replaced": _replaced,
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_fault_before_the_message_sends_nothing(store: SQLiteStore, path: Path, fault: str) -> None:
+    fake = FakeBackend()
+    async with Bridge(fake, store=store, clock=fake.clock) as bridge:
+        chat = await bridge.create()
+        await FAULTS[fault](store, path)
+
+        with pytest.raises(StoreError) as caught:
+            await chat.send("x" * 100_000)
+        with pytest.raises(StoreError):
+            async with chat.stream("x" * 100_000):
+                pass
+
+        assert {"replaced": "gone"}.get(fault, fault) == caught.value.kind
+        assert ("not_sent", chat.id, "fake") == (
+            caught.value.outcome,
+            caught.value.conversation_id,
+            caught.value.provider,
+        )
+        assert () == fake.sent
+        assert caught.value.__cause__ is caught.value.__context__ is None
+    if fault == "locked":
+        store.other.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_fault_after_the_answer_costs_a_warning(
+    store: SQLiteStore, path: Path, fault: str, *, streamed: bool
+) -> None:
+    fake = FakeBackend(answers=["x" * 100_000, "Yes."])
+    async with Bridge(fake, store=store, clock=fake.clock) as bridge:
+        chat = await bridge.create()
+        _when_sent(fake, lambda: FAULTS[fault](store, path))
+        if streamed:
+            async with chat.stream("Hi") as stream:
+                async for _ in stream:
+                    pass
+            reply = stream.reply
+        else:
+            reply = await chat.send("Hi")
+
+        assert "x" * 100_000 == reply.text
+        (warning,) = reply.warnings
+        assert warning.startswith(f"the answer is not stored: the store '{path}': ")
+        with pytest.raises(StoreError):
+            await chat.send("And now?")
+        assert ("Hi",) == fake.sent
+    if fault == "locked":
+        store.other.close()  # type: ignore[attr-defined]
+
+
+def _when_sent(fake: FakeBackend, action: Callable[[], object]) -> None:
+    """Do *action* while the next message is answered."""
+    send, stream = fake.send, fake.stream
+
+    async def sending(*given: object) -> object:
+        await action()  # type: ignore[misc]
+        return await send(*given)  # type: ignore[arg-type]
+
+    async def streaming(*given: object) -> AsyncGenerator[object]:
+        await action()  # type: ignore[misc]
+        async for event in stream(*given):  # type: ignore[arg-type]
+            yield event
+
+    fake.send, fake.stream = sending, streaming  # type: ignore[method-assign, assignment]
+
+
+async def test_what_could_not_be_stored_is_stored_before_the_next_message(
+    store: SQLiteStore, path: Path
+) -> None:
+    fake = FakeBackend()
+    async with Bridge(fake, store=store, clock=fake.clock) as bridge:
+        chat = await bridge.create()
+        _when_sent(fake, lambda: _locked(store, path))
+        first = await chat.send("Hi")
+        store.other.close()  # type: ignore[attr-defined]
+        assert ["delivered"] == [turn.state for turn in await chat.turns()]
+        del fake.send, fake.stream
+        second = await chat.send("Ho")
+
+    assert (1, 0) == (len(first.warnings), len(second.warnings))
+    assert [(4,)] == query(path, "SELECT length FROM conversations")
+
+
+async def test_closing_the_bridge_is_the_last_chance_to_store(store: SQLiteStore, path: Path) -> None:
+    fake = FakeBackend()
+    async with Bridge(fake, store=store, clock=fake.clock) as bridge:
+        chat = await bridge.create()
+        _when_sent(fake, lambda: _locked(store, path))
+        await chat.send("Hi")
+        store.other.close()  # type: ignore[attr-defined]
+
+    assert [(2,)] == query(path, "SELECT length FROM conversations")
+
+
+async def test_a_conversation_that_could_not_be_stored_has_a_warning(store: SQLiteStore, path: Path) -> None:
+    fake = FakeBackend()
+    async with Bridge(fake, store=store, clock=fake.clock) as bridge:
+        await store.find(PLACE)
+        await _locked(store, path)
+        chat = await bridge.create(title="Kyoto")
+        store.other.close()  # type: ignore[attr-defined]
+
+    (warning,) = chat.conversation.warnings
+    assert warning.startswith(f"it is not stored: the store '{path}': database is locked")
+
+
+async def test_bytes_that_are_no_database_are_refused(store: SQLiteStore, path: Path) -> None:
+    make(path, 0o600, b"garbage!" * 1000)
+
+    assert "corrupt" == await kind_of(store.find(PLACE))
+
+
+async def test_a_row_that_cannot_be_read_is_no_foreign_error(store: SQLiteStore, path: Path) -> None:
+    turn = Turn("1", "c", Message.user("Hi"), _now(), TurnState.UNKNOWN)
+    await store.ledger("a").record(turn)
+    query(path, "UPDATE turns SET body = '{}'")
+
+    assert "corrupt" == await kind_of(store.ledger("a").find("c", "1"))
+    assert [] == list(await store.ledger("a").turns("d"))
+
+
+async def test_a_place_that_cannot_be_is_told(tmp_path: Path) -> None:
+    async with SQLiteStore(tmp_path / "no" / "store.db") as nowhere:
+        assert "gone" == await kind_of(nowhere.find(PLACE))
+    async with SQLiteStore(tmp_path) as folder:
+        assert "failed" == await kind_of(folder.find(PLACE))
+    async with SQLiteStore(f"{tmp_path}/\0") as impossible:
+        assert "value" == await kind_of(impossible.find(PLACE))
+
+
+async def test_a_file_that_may_not_be_opened_is_told(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+
+    assert "read_only" == await kind_of(store.find(PLACE))
+
+
+async def test_who_is_cancelled_twice_waits_for_what_is_being_written(store: SQLiteStore, path: Path) -> None:
+    await store.find(PLACE)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold(_: sqlite3.Connection) -> None:
+        begun.set()
+        go_on.wait(10)
+
+    holding = asyncio.create_task(store._run(hold))
+    await asyncio.to_thread(begun.wait, 10)
+    turn = Turn("1", "c", Message.user("Hi"), _now())
+    writing = asyncio.create_task(store.ledger("a").record(turn))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        writing.cancel()
+    assert not writing.done()
+    go_on.set()
+    await asyncio.wait([holding, writing])
+
+    assert writing.cancelled()
+    assert [("1",)] == query(path, "SELECT id FROM turns")
+
+
+async def test_who_is_cancelled_is_not_told_of_a_failure(store: SQLiteStore, path: Path) -> None:
+    await store.find(PLACE)
+    await _read_only(store, path)
+    writing = asyncio.create_task(store.append(PLACE, [Message.user("Hi")]))
+    await asyncio.sleep(0)
+    writing.cancel()
+    await asyncio.wait([writing])
+
+    assert writing.cancelled()
+
+
+# ------------------------------------------------------------------------------- several processes
+
+WRITER = """
+import asyncio, sys
+from chatbridge import Message
+from chatbridge.history import SQLiteStore
+from chatbridge.history.store import Remote
+
+async def main():
+    async with SQLiteStore(sys.argv[1]) as store:
+        for number in range(10):
+            await store.append(Remote("a", "c"), [Message.user(f"{sys.argv[2]} {number}")])
+
+asyncio.run(main())
+"""
+
+
+def test_processes_write_one_at_a_time(path: Path) -> None:
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, path, name], stderr=subprocess.PIPE) for name in "ab"
+    ]
+
+    assert [b"", b""] == [writer.communicate()[1] for writer in writers]
+    assert sorted(f"{name} {number}" for name in "ab" for number in range(10)) == asyncio.run(said(path))
+
+
+async def said(path: Path) -> list[str]:
+    async with SQLiteStore(path) as store:
+        kept = await store.find(PLACE)
+        assert kept is not None
+        return sorted([message.text async for message in store.messages(kept.id)])
+
+
+def test_importing_the_package_loads_no_database() -> None:
+    code = "import sys; from chatbridge import *; connect('fake:'); print('sqlite3' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+
+    assert "False" == done.stdout.strip()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
