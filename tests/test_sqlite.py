@@ -24,19 +24,32 @@ from chatbridge.testing.fake import FakeBackend
 PLACE = Remote("a", "c")
 
 
+class Opened(SQLiteStore):
+    """The store under test, into which a test may reach; *other* is another program with the same file."""
+
+    other: sqlite3.Connection
+
+    async def pragma(self, statement: str) -> object:
+        return await self.do(lambda connection: connection.execute(f"PRAGMA {statement}").fetchone())
+
+    async def do(self, job: Callable[[sqlite3.Connection], object]) -> object:
+        return await self._run(job)
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "store.db"
 
 
 @pytest.fixture
-async def store(path: Path) -> AsyncGenerator[SQLiteStore]:
-    async with SQLiteStore(path) as store:
+async def store(path: Path) -> AsyncGenerator[Opened]:
+    async with Opened(path) as store:
         yield store
 
 
 def query(path: Path, *statements: str) -> list[tuple[object, ...]]:
     """Do something to the file behind the store's back."""
+    rows: list[tuple[object, ...]] = []
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for statement in statements:
             rows = connection.execute(statement).fetchall()
@@ -69,14 +82,10 @@ async def kind_of(work: object) -> str:
     return caught.value.kind
 
 
-async def pragma(store: SQLiteStore, statement: str) -> object:
-    return await store._run(lambda connection: connection.execute(f"PRAGMA {statement}").fetchone())
-
-
 # ------------------------------------------------------------------------------------------- files
 
 
-async def test_only_its_owner_may_read_it(store: SQLiteStore, path: Path) -> None:
+async def test_only_its_owner_may_read_it(store: Opened, path: Path) -> None:
     os.umask(os.umask(0))
     store.WAL = True
     await store.append(PLACE, [Message.user("Hi")])
@@ -107,27 +116,27 @@ async def test_no_file_is_made_before_it_is_needed(path: Path) -> None:
     assert [] == list(path.parent.iterdir())
 
 
-async def test_what_is_written_is_on_disk_before_it_is_said_to_be(store: SQLiteStore) -> None:
-    assert (2,) == await pragma(store, "synchronous")
-    assert (1,) == await pragma(store, "foreign_keys")
-    assert (5000,) == await pragma(store, "busy_timeout")
+async def test_what_is_written_is_on_disk_before_it_is_said_to_be(store: Opened) -> None:
+    assert (2,) == await store.pragma("synchronous")
+    assert (1,) == await store.pragma("foreign_keys")
+    assert (5000,) == await store.pragma("busy_timeout")
 
 
-async def test_there_is_a_log_ahead_only_where_sqlite_is_sound(store: SQLiteStore) -> None:
+async def test_there_is_a_log_ahead_only_where_sqlite_is_sound(store: Opened) -> None:
     expected = "wal" if sqlite3.sqlite_version_info >= (3, 51, 3) else "delete"
 
-    assert (expected,) == await pragma(store, "journal_mode")
+    assert (expected,) == await store.pragma("journal_mode")
 
 
 async def test_a_log_ahead_that_others_use_stays(path: Path) -> None:
-    async with SQLiteStore(path) as one, SQLiteStore(path) as two:
+    async with SQLiteStore(path) as one, Opened(path) as two:
         one.WAL, two.WAL = True, False
         await one.append(PLACE, [Message.user("Hi")])
         assert 1 == getattr(await two.find(PLACE), "length", None)
-        assert ("wal",) == await pragma(two, "journal_mode")
+        assert ("wal",) == await two.pragma("journal_mode")
 
 
-async def test_closing_ends_the_thread(store: SQLiteStore, path: Path) -> None:
+async def test_closing_ends_the_thread(store: Opened, path: Path) -> None:
     writing = [asyncio.create_task(store.append(PLACE, [Message.user(f"{each}")])) for each in range(3)]
     await asyncio.gather(*writing)
     await store.close()
@@ -137,7 +146,7 @@ async def test_closing_ends_the_thread(store: SQLiteStore, path: Path) -> None:
     assert ["store.db"] == [each.name for each in path.parent.iterdir()]
 
 
-async def test_loops_of_several_threads_may_share_it(store: SQLiteStore) -> None:
+async def test_loops_of_several_threads_may_share_it(store: Opened) -> None:
     def write(number: int) -> None:
         asyncio.run(one(number))
 
@@ -149,7 +158,7 @@ async def test_loops_of_several_threads_may_share_it(store: SQLiteStore) -> None
     assert 4 == getattr(await store.find(PLACE), "length", None)
 
 
-async def test_equal_beginnings_are_kept_once(store: SQLiteStore, path: Path) -> None:
+async def test_equal_beginnings_are_kept_once(store: Opened, path: Path) -> None:
     said = [Message.user("Hi"), Message.assistant("Ho")]
     await store.append(PLACE, said)
     await store.append(Remote("a", "d"), [*said, Message.user("Bye")])
@@ -159,7 +168,7 @@ async def test_equal_beginnings_are_kept_once(store: SQLiteStore, path: Path) ->
     assert [("ok",)] == query(path, "PRAGMA integrity_check")
 
 
-async def test_text_that_has_no_utf8_is_refused_where_it_would_be_a_key(store: SQLiteStore) -> None:
+async def test_text_that_has_no_utf8_is_refused_where_it_would_be_a_key(store: Opened) -> None:
     assert "value" == await kind_of(store.keep("a", Conversation("\ud800")))
 
 
@@ -167,7 +176,7 @@ async def test_text_that_has_no_utf8_is_refused_where_it_would_be_a_key(store: S
 
 
 async def test_an_older_file_is_brought_forward(
-    store: SQLiteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Opened, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.append(PLACE, [Message.user("Hi")])
     await store.close()
@@ -190,14 +199,18 @@ async def test_another_process_may_be_faster_to_bring_it_forward(
     async with SQLiteStore(path) as store:
         await store.find(PLACE)
     versions = iter([0, 1])
-    monkeypatch.setattr(schema, "_version", lambda _: next(versions))
+
+    def version(_: sqlite3.Connection) -> int:
+        return next(versions)
+
+    monkeypatch.setattr(schema, "_version", version)
 
     async with SQLiteStore(path) as store:
         assert None is await store.find(PLACE)
 
 
 async def test_a_step_that_fails_leaves_the_file_as_it_was(
-    store: SQLiteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Opened, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.append(PLACE, [Message.user("Hi")])
     await store.close()
@@ -212,7 +225,7 @@ async def test_a_step_that_fails_leaves_the_file_as_it_was(
     assert before == contents(path)
 
 
-async def test_a_newer_file_is_refused(store: SQLiteStore, path: Path) -> None:
+async def test_a_newer_file_is_refused(store: Opened, path: Path) -> None:
     await store.find(PLACE)
     await store.close()
     query(path, "PRAGMA user_version = 99")
@@ -230,7 +243,7 @@ async def test_a_newer_file_is_refused(store: SQLiteStore, path: Path) -> None:
 @pytest.mark.parametrize(
     "theirs", ["CREATE TABLE theirs (a)", "PRAGMA user_version = 1", "PRAGMA application_id = 17"]
 )
-async def test_another_programs_database_is_left_alone(store: SQLiteStore, path: Path, theirs: str) -> None:
+async def test_another_programs_database_is_left_alone(store: Opened, path: Path, theirs: str) -> None:
     query(path, theirs)
     before = contents(path)
 
@@ -243,31 +256,31 @@ async def test_another_programs_database_is_left_alone(store: SQLiteStore, path:
 # ------------------------------------------------------------------------------------------ faults
 
 
-async def _full(store: SQLiteStore, path: Path) -> None:  # noqa: ARG001 - as the others
-    await pragma(store, "max_page_count = 1")  # It cannot be less than there are.
+async def _full(store: Opened, path: Path) -> None:  # noqa: ARG001 - as the others
+    await store.pragma("max_page_count = 1")  # It cannot be less than there are.
 
 
-async def _read_only(store: SQLiteStore, path: Path) -> None:  # noqa: ARG001
-    await pragma(store, "query_only = 1")
+async def _read_only(store: Opened, path: Path) -> None:  # noqa: ARG001
+    await store.pragma("query_only = 1")
 
 
-async def _locked(store: SQLiteStore, path: Path) -> None:
-    await pragma(store, "busy_timeout = 0")
+async def _locked(store: Opened, path: Path) -> None:
+    await store.pragma("busy_timeout = 0")
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    store.other = other  # type: ignore[attr-defined]
+    store.other = other
 
 
-async def _corrupt(store: SQLiteStore, path: Path) -> None:  # noqa: ARG001
+async def _corrupt(store: Opened, path: Path) -> None:  # noqa: ARG001
     with path.open("r+b") as file:
         file.write(b"garbage!" * 2048)
 
 
-async def _vanished(store: SQLiteStore, path: Path) -> None:  # noqa: ARG001
+async def _vanished(store: Opened, path: Path) -> None:  # noqa: ARG001
     remove(path)
 
 
-async def _replaced(store: SQLiteStore, path: Path) -> None:  # noqa: ARG001
+async def _replaced(store: Opened, path: Path) -> None:  # noqa: ARG001
     remove(path)
     make(path, 0o600)
 
@@ -283,7 +296,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_fault_before_the_message_sends_nothing(store: SQLiteStore, path: Path, fault: str) -> None:
+async def test_a_fault_before_the_message_sends_nothing(store: Opened, path: Path, fault: str) -> None:
     fake = FakeBackend()
     async with Bridge(fake, store=store, clock=fake.clock) as bridge:
         chat = await bridge.create()
@@ -304,13 +317,13 @@ async def test_a_fault_before_the_message_sends_nothing(store: SQLiteStore, path
         assert () == fake.sent
         assert caught.value.__cause__ is caught.value.__context__ is None
     if fault == "locked":
-        store.other.close()  # type: ignore[attr-defined]
+        store.other.close()
 
 
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_fault_after_the_answer_costs_a_warning(
-    store: SQLiteStore, path: Path, fault: str, *, streamed: bool
+    store: Opened, path: Path, fault: str, *, streamed: bool
 ) -> None:
     fake = FakeBackend(answers=["x" * 100_000, "Yes."])
     async with Bridge(fake, store=store, clock=fake.clock) as bridge:
@@ -331,7 +344,7 @@ async def test_a_fault_after_the_answer_costs_a_warning(
             await chat.send("And now?")
         assert ("Hi",) == fake.sent
     if fault == "locked":
-        store.other.close()  # type: ignore[attr-defined]
+        store.other.close()
 
 
 def _when_sent(fake: FakeBackend, action: Callable[[], object]) -> None:
@@ -350,15 +363,13 @@ def _when_sent(fake: FakeBackend, action: Callable[[], object]) -> None:
     fake.send, fake.stream = sending, streaming  # type: ignore[method-assign, assignment]
 
 
-async def test_what_could_not_be_stored_is_stored_before_the_next_message(
-    store: SQLiteStore, path: Path
-) -> None:
+async def test_what_could_not_be_stored_is_stored_before_the_next_message(store: Opened, path: Path) -> None:
     fake = FakeBackend()
     async with Bridge(fake, store=store, clock=fake.clock) as bridge:
         chat = await bridge.create()
         _when_sent(fake, lambda: _locked(store, path))
         first = await chat.send("Hi")
-        store.other.close()  # type: ignore[attr-defined]
+        store.other.close()
         assert ["delivered"] == [turn.state for turn in await chat.turns()]
         del fake.send, fake.stream
         second = await chat.send("Ho")
@@ -367,36 +378,36 @@ async def test_what_could_not_be_stored_is_stored_before_the_next_message(
     assert [(4,)] == query(path, "SELECT length FROM conversations")
 
 
-async def test_closing_the_bridge_is_the_last_chance_to_store(store: SQLiteStore, path: Path) -> None:
+async def test_closing_the_bridge_is_the_last_chance_to_store(store: Opened, path: Path) -> None:
     fake = FakeBackend()
     async with Bridge(fake, store=store, clock=fake.clock) as bridge:
         chat = await bridge.create()
         _when_sent(fake, lambda: _locked(store, path))
         await chat.send("Hi")
-        store.other.close()  # type: ignore[attr-defined]
+        store.other.close()
 
     assert [(2,)] == query(path, "SELECT length FROM conversations")
 
 
-async def test_a_conversation_that_could_not_be_stored_has_a_warning(store: SQLiteStore, path: Path) -> None:
+async def test_a_conversation_that_could_not_be_stored_has_a_warning(store: Opened, path: Path) -> None:
     fake = FakeBackend()
     async with Bridge(fake, store=store, clock=fake.clock) as bridge:
         await store.find(PLACE)
         await _locked(store, path)
         chat = await bridge.create(title="Kyoto")
-        store.other.close()  # type: ignore[attr-defined]
+        store.other.close()
 
     (warning,) = chat.conversation.warnings
     assert warning.startswith(f"it is not stored: the store '{path}': database is locked")
 
 
-async def test_bytes_that_are_no_database_are_refused(store: SQLiteStore, path: Path) -> None:
+async def test_bytes_that_are_no_database_are_refused(store: Opened, path: Path) -> None:
     make(path, 0o600, b"garbage!" * 1000)
 
     assert "corrupt" == await kind_of(store.find(PLACE))
 
 
-async def test_a_row_that_cannot_be_read_is_no_foreign_error(store: SQLiteStore, path: Path) -> None:
+async def test_a_row_that_cannot_be_read_is_no_foreign_error(store: Opened, path: Path) -> None:
     turn = Turn("1", "c", Message.user("Hi"), _now(), TurnState.UNKNOWN)
     await store.ledger("a").record(turn)
     query(path, "UPDATE turns SET body = '{}'")
@@ -414,9 +425,7 @@ async def test_a_place_that_cannot_be_is_told(tmp_path: Path) -> None:
         assert "value" == await kind_of(impossible.find(PLACE))
 
 
-async def test_a_file_that_may_not_be_opened_is_told(
-    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_file_that_may_not_be_opened_is_told(store: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> int:
         raise PermissionError(13, "Permission denied")
 
@@ -425,7 +434,7 @@ async def test_a_file_that_may_not_be_opened_is_told(
     assert "read_only" == await kind_of(store.find(PLACE))
 
 
-async def test_who_is_cancelled_twice_waits_for_what_is_being_written(store: SQLiteStore, path: Path) -> None:
+async def test_who_is_cancelled_twice_waits_for_what_is_being_written(store: Opened, path: Path) -> None:
     await store.find(PLACE)
     begun, go_on = threading.Event(), threading.Event()
 
@@ -433,7 +442,7 @@ async def test_who_is_cancelled_twice_waits_for_what_is_being_written(store: SQL
         begun.set()
         go_on.wait(10)
 
-    holding = asyncio.create_task(store._run(hold))
+    holding = asyncio.create_task(store.do(hold))
     await asyncio.to_thread(begun.wait, 10)
     turn = Turn("1", "c", Message.user("Hi"), _now())
     writing = asyncio.create_task(store.ledger("a").record(turn))
@@ -448,7 +457,7 @@ async def test_who_is_cancelled_twice_waits_for_what_is_being_written(store: SQL
     assert [("1",)] == query(path, "SELECT id FROM turns")
 
 
-async def test_who_is_cancelled_is_not_told_of_a_failure(store: SQLiteStore, path: Path) -> None:
+async def test_who_is_cancelled_is_not_told_of_a_failure(store: Opened, path: Path) -> None:
     await store.find(PLACE)
     await _read_only(store, path)
     writing = asyncio.create_task(store.append(PLACE, [Message.user("Hi")]))
