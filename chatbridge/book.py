@@ -12,10 +12,11 @@ from attrs import evolve, frozen
 from chatbridge.clock import Clock
 from chatbridge.domain import Reply
 from chatbridge.errors import StoreError
+from chatbridge.history.ledger import Ledger
 from chatbridge.observe import run_hook
 from chatbridge.text import printable
 from chatbridge.trails import Trails
-from chatbridge.turns import Ledger, Turn, TurnEvent, TurnState
+from chatbridge.turns import Turn, TurnEvent, TurnState
 
 __all__ = ["OVER", "Book", "OnTurn"]
 
@@ -40,7 +41,7 @@ class _Late:
 
     turn: Turn
     answer: Reply | None
-    problem: str
+    problem: StoreError
 
 
 class Book:
@@ -72,9 +73,19 @@ class Book:
         return self._ends.setdefault(turn.id, self._clock.now())
 
     async def change(
-        self, turn: Turn, state: TurnState, answer: Reply | None = None, **changes: Unpack[_Changes]
+        self,
+        turn: Turn,
+        state: TurnState,
+        answer: Reply | None = None,
+        *,
+        last: bool = False,
+        **changes: Unpack[_Changes],
     ) -> Turn:
-        """Note that *turn* is in *state*, by its *answer*; one sent again in vain is as it was before."""
+        """
+        Note that *turn* is in *state*, by its *answer*; one sent again in vain is as it was before.
+
+        With the *last* word on it, its conversation is released.
+        """
         before = turn
         if state in OVER and turn.earlier is not None:
             # This time it did not arrive; what was known of the times before is known still.
@@ -86,8 +97,7 @@ class Book:
                 self._ends.popitem(last=False)
         else:
             self._ends.pop(turn.id, None)
-        turn = await self.waived(evolve(turn, state=state, **changes))
-        return await self.note(turn, before, answer)
+        return await self.note(evolve(turn, state=state, **changes), before, answer, last=last)
 
     async def waived(self, turn: Turn) -> Turn:
         """Take in that the caller has waived *turn* meanwhile."""
@@ -105,16 +115,17 @@ class Book:
             StoreError: The ledger cannot take it.
         """
         self.trails.record(turn, before)
-        await self.ledger.record(turn)
-        return self._told(turn, before)
+        return self._told(await self.ledger.record(turn), before)
 
-    async def note(self, turn: Turn, before: Turn, answer: Reply | None = None) -> Turn:
+    async def note(
+        self, turn: Turn, before: Turn, answer: Reply | None = None, *, last: bool = False
+    ) -> Turn:
         """Record what became of a message; what the ledger does not take now is recorded by `catch_up`."""
         self.trails.record(turn, before)
         try:
-            await self.ledger.record(turn, answer)
+            turn = await self.ledger.record(turn, answer, last=last)
         except StoreError as error:
-            self._late[turn.id] = _Late(turn, answer, str(error))
+            self._late[turn.id] = _Late(turn, answer, error)
             _log.warning(
                 "%s: message %s is %s, which could not be stored: %s",
                 self._provider,
@@ -126,7 +137,7 @@ class Book:
             self._late.pop(turn.id, None)
         return self._told(turn, before)
 
-    def problem(self, turn: Turn) -> str | None:
+    def problem(self, turn: Turn) -> StoreError | None:
         """Say why *turn* is not recorded as it is; None if it is."""
         late = self._late.get(turn.id)
         return None if late is None else late.problem
@@ -140,7 +151,7 @@ class Book:
         """
         for late in tuple(self._late.values()):
             if conversation_id in {None, late.turn.conversation_id}:
-                await self.ledger.record(await self.waived(late.turn), late.answer)
+                await self.ledger.record(late.turn, late.answer, last=True)
                 self._late.pop(late.turn.id, None)
 
     def _told(self, turn: Turn, before: Turn | None) -> Turn:

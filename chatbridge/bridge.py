@@ -35,6 +35,8 @@ from chatbridge.errors import (
     UsageError,
 )
 from chatbridge.guard import check_reachable
+from chatbridge.history.ledger import Ledger
+from chatbridge.history.strings import open_store
 from chatbridge.options import CommonOptions, check_hook
 from chatbridge.order import Order
 from chatbridge.registry import InProcess, Target, resolve
@@ -44,7 +46,7 @@ from chatbridge.sending import check_include, check_text
 if TYPE_CHECKING:
     import asyncio
 
-    from chatbridge.history import Store
+    from chatbridge.history.store import Store
     from chatbridge.http import Transport
     from chatbridge.observe import OnAttempt
 
@@ -59,6 +61,7 @@ def connect(
     on_attempt: OnAttempt | None = None,
     on_turn: OnTurn | None = None,
     store: str | Store | None = None,
+    account: str | None = None,
     **options: object,
 ) -> Bridge:
     """
@@ -71,8 +74,10 @@ def connect(
         on_attempt: Called with an `AttemptEvent` after every attempt to call the API.
         on_turn: Called with a `TurnEvent` whenever more is known of a message. What either raises is logged.
         store: Keeps turns, conversations and messages: `sqlite:///FILE`, or what `chatbridge.history` has.
-            One named by a string is closed with the bridge. By default nothing is written anywhere, and the
-            turns are gone with the bridge.
+            One named by a string is closed with the bridge. By default nothing is written anywhere: what was
+            used last is kept in memory, and gone with the bridge.
+        account: Tells in the store whose conversations these are; by default the server's address, with the
+            options that name a tenant.
         options: Options of the backend, and `record`, a file to record the exchange in; they win over those
             in *url*, and None counts as not given. Here a secret may be given itself.
 
@@ -104,6 +109,7 @@ def connect(
         clock=clock,
         on_turn=on_turn,
         store=store,
+        account=target.account if account is None else account,
     )
     check_include(bridge.profile, options_in_use)
     return bridge
@@ -134,7 +140,7 @@ class Bridge:
     Attributes:
         backend: The backend itself, for what only its API has.
         profile: What can be done here, where what the bridge fills in is `emulated`.
-        store: What keeps its turns, conversations and messages; None where nothing does.
+        store: What keeps its turns, conversations and messages.
     """
 
     def __init__(
@@ -146,10 +152,11 @@ class Bridge:
         clock: Clock | None = None,
         on_turn: OnTurn | None = None,
         store: str | Store | None = None,
+        account: str | None = None,
     ) -> None:
         check_hook("on_turn", on_turn)
-        self.store = None if store is None else _open(store)
-        self._owns_store = self.store is not store
+        self.store = open_store("memory:" if store is None else store)
+        self._owns_store = isinstance(store, str)
         self.backend = backend
         self.options = CommonOptions() if options is None else options
         self.profile = with_emulations(backend.profile, self.options)
@@ -169,13 +176,14 @@ class Bridge:
             self.order,
             self.clock,
             settle_timeout=self.options.settle_timeout,
-            ledger=None if self.store is None else self.store.ledger(self.profile.name),
+            ledger=Ledger(self.store, self.profile.name, account),
             on_turn=on_turn,
         )
         self._transport = transport
 
     async def __aenter__(self) -> Self:
         self.bounds.check_open()
+        await self.store.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -196,7 +204,7 @@ class Bridge:
                     await self._transport.close()
                 await self.bounds.end()
             finally:
-                if self.store is not None and self._owns_store:
+                if self._owns_store:
                     await self.store.close()
 
     @property
@@ -227,6 +235,7 @@ class Bridge:
         Raises:
             UnsupportedFeature: The backend has no place for one of them; nothing was created.
             UsageError: One of them cannot be sent; nothing was created.
+            StoreError: The store cannot be used; nothing was created.
             ChatbridgeError: With `conversation_id` set, the conversation exists, and a later step failed.
         """
         self.require(Feature.CREATE)
@@ -238,6 +247,7 @@ class Bridge:
                 self.require(feature)
         check_text("the title", title)
         check_text("the system prompt", system)
+        await self.store.open()
         until = self.clock.now() + self.options.timeout
         conversation = await self.bounds.call(
             self.backend.create_conversation(
@@ -256,7 +266,7 @@ class Bridge:
                 provider=self.profile.name,
             )
         self.deliveries.created(conversation.id, history)
-        conversation = await self.keep(conversation, history, system)
+        conversation = await self.keep(conversation, history, system=system, created=True)
         chat = Chat(self, conversation, None if own.can(Feature.SYSTEM) else system or None)
         if title and not own.can(Feature.TITLE):
             renamed = await chat.update(self.backend.rename_conversation(chat.id, title), until=until)
@@ -277,33 +287,39 @@ class Bridge:
         Make a handle on a conversation that the store has, by the store's id of it.
 
         Raises:
-            WrongBackend: Another backend keeps it.
-            UsageError: The store has none of this id, or there is no store.
+            WrongBackend: Another backend keeps it, or it is another account's.
+            UsageError: The store has none of this id.
             StoreError: The store cannot be read.
         """
         self.bounds.check_open()
-        if self.store is None:
-            raise UsageError("there is no store to resume from: connect(..., store=...) has one")
-        kept = await self.store.conversation(conversation_id, self.profile.name)
+        remote = self.deliveries.ledger.remote("")
+        kept = await self.store.conversation(conversation_id, remote.backend, remote.account)
         with_each = "system" in self.profile.options and not self.backend.profile.can(Feature.SYSTEM)
         return Chat(self, kept.conversation, kept.conversation.system if with_each else None)
 
     async def keep(
-        self, conversation: Conversation, history: Sequence[Message] = (), system: str | None = None
+        self,
+        conversation: Conversation,
+        history: Sequence[Message] = (),
+        *,
+        system: str | None = None,
+        created: bool = False,
+        deleted: bool = False,
     ) -> Conversation:
         """
-        Take *conversation* into the store, if there is one, and give it: with a warning, where that fails.
+        Take *conversation* into the store, and give it: with a warning, where that fails.
 
         Args:
             conversation: As the backend told of it.
             history: What was said in it so far.
             system: The system prompt, where the backend does not tell it.
+            created: Whether it was just made.
+            deleted: Whether it was just deleted.
         """
-        if self.store is None:
-            return conversation
         told = evolve(conversation, system=conversation.system or system)
+        remote = self.deliveries.ledger.remote(conversation.id)
         try:
-            await self.store.keep(self.profile.name, told, history)
+            await self.store.keep(remote, told, history, created=created, deleted=deleted)
         except StoreError as error:
             return evolve(conversation, warnings=(*conversation.warnings, f"it is not stored: {error}"))
         return conversation
@@ -368,12 +384,6 @@ class Bridge:
         self.bounds.check_open()
         if not self.profile.can(feature):
             raise self.profile.unsupported(feature)
-
-
-def _open(store: str | Store) -> Store:
-    from chatbridge.history import open_store  # noqa: PLC0415 - cattrs and sqlite3 take time to import
-
-    return open_store(store)
 
 
 def with_emulations(profile: Profile, options: CommonOptions) -> Profile:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from chatbridge.backend import Feature
 from chatbridge.domain import Conversation, Message, Reply
-from chatbridge.errors import ChatbridgeError, UsageError
+from chatbridge.errors import ChatbridgeError, StoreError, UsageError
 from chatbridge.sending import OptionChanges, Outgoing, check_text, prepare
 from chatbridge.streaming import ReplyStream
 from chatbridge.turns import Turn
@@ -65,7 +65,8 @@ class Chat:
             DeliveryUnknown: Perhaps it arrived; it blocks the next until `settle` or `waive`.
             AnswerLost: It arrived, and the answer is lost or partial.
             UnsettledTurn: An earlier message is in doubt.
-            StoreError: The store does not take it, so it was not sent.
+            StoreError: The store does not take the message, which was not sent; or not the answer, which then
+                is `StoreError.reply`.
             UsageError: It cannot be sent, or was sent before.
         """
         self.bridge.require(Feature.SEND)
@@ -80,6 +81,8 @@ class Chat:
             finally:
                 self.bridge.order.give_back(self.id)
         except ChatbridgeError as error:
+            if isinstance(error, StoreError) and error.reply is not None:
+                error.reply = outgoing.warned(error.reply)
             raise error.because(
                 provider=error.provider or self.bridge.profile.name,
                 conversation_id=self.id,
@@ -110,8 +113,7 @@ class Chat:
         """
         Give the messages that went to the conversation, and what became of each.
 
-        A store has all; without one, a bridge keeps those of its own that block, and of the others the last
-        thousand.
+        By default a store in memory keeps those that block, and of the others the last thousand.
         """
         return await self.bridge.deliveries.turns(self.id)
 
@@ -178,6 +180,7 @@ class Chat:
         try:
             await self.bridge.bounds.call(self.bridge.backend.delete_conversation(self.id))
             await self.bridge.deliveries.deleted(self.id)
+            await self.bridge.keep(self.conversation, deleted=True)
         except ChatbridgeError as error:
             raise error.because(conversation_id=self.id)
 

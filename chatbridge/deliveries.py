@@ -18,22 +18,25 @@ from attrs import evolve
 from chatbridge.backend import ChatBackend, Profile
 from chatbridge.book import OVER, Book, OnTurn
 from chatbridge.bounds import Bounds
-from chatbridge.clock import Clock
+from chatbridge.clock import Clock, Pauses
 from chatbridge.delivery import Delivery, delivering
 from chatbridge.domain import Message, Reply, SendOptions
 from chatbridge.errors import (
     AnswerLost,
     ChatbridgeError,
     Outcome,
+    OverloadedTimeout,
+    Phase,
     StoreError,
     UnsettledTurn,
     UnsupportedFeature,
     UsageError,
 )
+from chatbridge.history.ledger import Ledger
 from chatbridge.order import Order
 from chatbridge.search import Search
 from chatbridge.trails import Trails
-from chatbridge.turns import Ledger, MemoryLedger, Turn, TurnState
+from chatbridge.turns import Turn, TurnState
 from chatbridge.verdicts import Look, after_looking, no_less_than
 
 __all__ = ["Deliveries", "OnTurn"]
@@ -56,6 +59,9 @@ class Deliveries:
 
     # Seconds before the deadline at which the last look begins.
     LAST_LOOK = 1.0
+    # Seconds after which it is tried again to hold what another process holds; they double up to the longest.
+    FIRST_PAUSE = 0.05
+    LONGEST_PAUSE = 1.0
 
     def __init__(
         self,
@@ -66,16 +72,17 @@ class Deliveries:
         clock: Clock,
         *,
         settle_timeout: float,
-        ledger: Ledger | None = None,
+        ledger: Ledger,
         on_turn: OnTurn | None = None,
     ) -> None:
-        self.ledger: Ledger = MemoryLedger() if ledger is None else ledger
+        self.ledger = ledger
         self._backend = backend
         self._profile = profile
         self._bounds = bounds
         self._order = order
         self._clock = clock
         self._settle_timeout = settle_timeout
+        self._pauses = Pauses(clock)
         self._book = Book(profile.name, self.ledger, Trails(order.is_held), clock, on_turn)
         self._search = Search(backend, profile, bounds, clock, self._book)
         self._recording: set[asyncio.Task[None]] = set()
@@ -118,7 +125,44 @@ class Deliveries:
             UsageError: The message was sent before, and *resend* does not say to send it again.
             StoreError: The turn cannot be recorded.
         """
-        await self._book.catch_up(conversation_id)
+        await self._hold(conversation_id, until)
+        try:
+            return await self._begin(conversation_id, message, until, resend=resend)
+        except BaseException:
+            await self._release(conversation_id)
+            raise
+
+    async def _hold(self, conversation_id: str, until: float) -> None:
+        """
+        Hold the conversation, of which no other process that has the store may then make use.
+
+        Raises:
+            OverloadedTimeout: Another one does until then.
+        """
+        pause = self.FIRST_PAUSE
+        while True:
+            await self._book.catch_up(conversation_id)
+            before = await self.ledger.hold(conversation_id)
+            if before is not None:
+                if before.holder not in {None, self.ledger.holder}:
+                    self._book.trails.forget(conversation_id)  # It may know less by now than is there.
+                return
+            now = self._clock.now()
+            if now >= until:
+                raise OverloadedTimeout(
+                    "another process has been sending to the conversation until the deadline",
+                    phase=Phase.QUEUE,
+                    conversation_id=conversation_id,
+                )
+            await self._pauses.wait(min(pause, until - now))
+            self._bounds.check_open()
+            pause = min(2 * pause, self.LONGEST_PAUSE)
+
+    async def _release(self, conversation_id: str) -> None:
+        with suppress(StoreError):  # Then it is free once the time is over for which it was held.
+            await self.ledger.release(conversation_id)
+
+    async def _begin(self, conversation_id: str, message: Message, until: float, *, resend: bool) -> Turn:
         doubtful = [turn for turn in await self.ledger.unsettled(conversation_id) if turn.blocks]
         if resend:
             same = next((turn for turn in doubtful if message.same_content(turn.message)), None)
@@ -189,11 +233,30 @@ class Deliveries:
         return await self.recover(turn, failed, delivery, until)
 
     async def delivered(self, turn: Turn, reply: Reply) -> Reply:
-        """Record that the answer is here, and give it: with a warning, where it cannot be recorded."""
-        problem = self._book.problem(await self._book.change(turn, TurnState.DELIVERED, reply))
+        """
+        Record that the answer is here, and give it.
+
+        Raises:
+            StoreError: It cannot be recorded; the answer is in it.
+        """
+        return self._stored(await self._book.change(turn, TurnState.DELIVERED, reply, last=True), reply)
+
+    def _stored(self, turn: Turn, reply: Reply) -> Reply:
+        problem = self._book.problem(turn)
         if problem is None:
             return reply
-        return evolve(reply, warnings=(*reply.warnings, f"the answer is not stored: {problem}"))
+        raise StoreError(
+            f"the answer is here, and could not be stored: {problem}",
+            kind=problem.kind,
+            reply=reply,
+            provider=self._profile.name,
+            turn=turn,
+        )
+
+    async def progress(self, turn: Turn, partial: str) -> None:
+        """Keep what is here of an answer that is still coming, in a store that outlasts the process."""
+        with suppress(StoreError):  # Which will be told at its end.
+            await self.ledger.record(evolve(turn, state=TurnState.ACCEPTED, partial=partial))
 
     async def stopped(self, turn: Turn, delivery: Delivery, partial: str | None = None) -> Turn:
         """
@@ -202,8 +265,8 @@ class Deliveries:
         Of a delivery that nobody told of, anything may be true.
         """
         if partial is not None:
-            return await self._book.change(turn, TurnState.ACCEPTED, partial=partial)
-        turn = await self._book.change(turn, _STATES[delivery.outcome or Outcome.UNKNOWN])
+            return await self._book.change(turn, TurnState.ACCEPTED, partial=partial, last=True)
+        turn = await self._book.change(turn, _STATES[delivery.outcome or Outcome.UNKNOWN], last=True)
         self._book.warn(turn, "nobody waited for the answer")
         return turn
 
@@ -236,15 +299,23 @@ class Deliveries:
                 loop.call_soon_threadsafe(begin)
 
     async def close(self) -> None:
-        """End the pauses between looks, and wait until everything is recorded."""
+        """End all pauses, and wait until everything is recorded."""
         self._search.close()
+        self._pauses.close()
         if self._recording:
             await asyncio.wait(self._recording)
         with suppress(StoreError):
             await self._book.catch_up()
+        await self.ledger.close()
 
     async def failed(
-        self, turn: Turn, error: ChatbridgeError, delivery: Delivery, partial: str | None = None
+        self,
+        turn: Turn,
+        error: ChatbridgeError,
+        delivery: Delivery,
+        partial: str | None = None,
+        *,
+        last: bool = True,
     ) -> ChatbridgeError:
         """
         Record what *error* says of the turn, and give it with the turn in it.
@@ -256,7 +327,7 @@ class Deliveries:
         if state in OVER and (partial is not None or delivery.outcome is Outcome.ACCEPTED):
             state = TurnState.ACCEPTED
         told = error.partial if isinstance(error, AnswerLost) else partial
-        turn = await self._book.change(turn, state, partial=told or "", from_api=error.from_api)
+        turn = await self._book.change(turn, state, partial=told or "", from_api=error.from_api, last=last)
         error = no_less_than(turn, error)
         return error.because(turn=turn, client_id=turn.id, conversation_id=turn.conversation_id)
 
@@ -267,8 +338,14 @@ class Deliveries:
         Raises:
             ChatbridgeError: *error*, or what is known better by now.
         """
+        try:
+            return await self._recover(turn, error, delivery, until)
+        finally:
+            await self._release(turn.conversation_id)
+
+    async def _recover(self, turn: Turn, error: ChatbridgeError, delivery: Delivery, until: float) -> Reply:
         looks = self._looks_after(error)
-        error = await self.failed(turn, error, delivery)
+        error = await self.failed(turn, error, delivery, last=False)
         look = Look(cast(Turn, error.turn))
         if looks and look.turn.unsettled:
             last = until - self.LAST_LOOK
@@ -276,7 +353,7 @@ class Deliveries:
             with suppress(StoreError):  # What is known of the message by now is told.
                 (look,) = await self._search.watch([look.turn], give_up, last, until)
         if look.turn.reply is not None:
-            return look.turn.reply
+            return self._stored(look.turn, look.turn.reply)
         error = after_looking(error, look).because(turn=look.turn)
         self.warn_of(error)
         raise error
@@ -302,11 +379,14 @@ class Deliveries:
         give_up = self._clock.now() + (self._settle_timeout if wait is None else wait)
         await self._order.take(conversation_id, give_up)
         try:
-            await self._book.catch_up(conversation_id)
+            await self._hold(conversation_id, give_up)
             turns = await self.ledger.unsettled(conversation_id)
             looks = await self._search.watch(turns, give_up, give_up, give_up + self._bounds.timeout)
         finally:
-            self._order.give_back(conversation_id)
+            try:
+                await self._release(conversation_id)
+            finally:
+                self._order.give_back(conversation_id)
         for look in looks:
             if look.problem is not None:
                 raise look.problem.because(conversation_id=conversation_id, turn=look.turn)

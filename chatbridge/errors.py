@@ -14,7 +14,8 @@ Everything that can go wrong, split by what the caller can do about it.
       DeliveryUnknown                   sends and creations: perhaps processed, perhaps not
       AnswerLost                        sends and creations: processed, the answer is lost
         StreamCut, ProviderFailed
-      StoreError                        a store cannot be read or written, and nothing was sent
+      StoreError                        a store cannot be read or written: nothing was sent, or here is
+                                        the answer that could not be stored
 
 Where a time limit was the cause, the class raised is the `...Timeout` beside the
 one named here, which is a `TimeoutError` too.
@@ -26,7 +27,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
 
-from chatbridge.domain import StreamEvent
+from chatbridge.domain import Reply, StreamEvent
 from chatbridge.facts import Attempt, Facts, Outcome, Phase
 from chatbridge.text import printable, quoted
 
@@ -253,13 +254,13 @@ class LiveBackendForbidden(UsageError):
 class WrongBackend(UsageError):
     """A conversation in a store was to be opened through another backend than the one that keeps it."""
 
-    def __init__(self, *, conversation: str, backend: str, kept_by: str) -> None:
+    def __init__(self, *, conversation: str, backend: str, kept_by: str, provider: str) -> None:
         self.backend = backend
         self.kept_by = kept_by
         super().__init__(
             f"the conversation {quoted(conversation)} is kept by {kept_by}, and cannot be opened "
             f"through {backend}; connect to {kept_by} for it",
-            provider=backend,
+            provider=provider,
         )
 
 
@@ -433,14 +434,27 @@ StoreKind = Literal["full", "read_only", "locked", "corrupt", "gone", "newer", "
 
 class StoreError(ChatbridgeError):
     """
-    A store could not be read or written, and for that reason no message left.
+    A store could not be read or written.
 
-    What cannot be stored of a message after it left is no error: its answer comes with a warning.
-    `kind` says what happened: full, read_only, locked, corrupt, gone (there is no such file, or no longer),
-    newer (written by a later version), value (nothing that can be stored), closed, or failed.
+    Before a message leaves: then it does not, and `outcome` is `not_sent`. Afterwards: then `reply` is the
+    answer, which is here and could not be stored, and `outcome` is `ok`.
+
+    Attributes:
+        kind: What happened: full, read_only, locked, corrupt, gone (it cannot be reached, or no longer),
+            newer (written by a later version), value (nothing that can be stored), closed, or failed.
+        reply: The answer, if there is one.
     """
 
-    def __init__(self, message: str, *, kind: StoreKind = "failed", **facts: Unpack[Facts]) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: StoreKind = "failed",
+        reply: Reply | None = None,
+        **facts: Unpack[Facts],
+    ) -> None:
         super().__init__(message, **facts)
         self.kind: StoreKind = kind
-        self.retryable = kind == "locked"
+        self.reply = reply
+        self.retryable = kind == "locked" and reply is None
+        self.outcome = Outcome.NOT_SENT if reply is None else Outcome.OK

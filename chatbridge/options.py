@@ -34,6 +34,7 @@ def option(
     default: Any = NOTHING,  # noqa: ANN401 - whatever the field's type is
     validator: Any = None,  # noqa: ANN401 - attrs' own type for it is not public
     empty: bool = False,
+    account: bool = False,
 ) -> Any:  # noqa: ANN401 - like attrs' own `field`, whose type is the annotation's
     """
     Make a field of an options class.
@@ -43,8 +44,10 @@ def option(
         default: Without one the option is required.
         validator: As attrs has them.
         empty: Whether a text may be empty.
+        account: Whether it says whose conversations are seen, so that stores keep them apart.
     """
-    return field(default=default, validator=validator, metadata={"doc": doc, "empty": empty})
+    metadata = {"doc": doc, "empty": empty, "account": account}
+    return field(default=default, validator=validator, metadata=metadata)
 
 
 def _finite(_: object, __: object, value: float) -> None:

@@ -14,8 +14,9 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
-from attrs import Factory, evolve, field, frozen
+from attrs import Factory, evolve, field, fields, frozen
 
 from chatbridge.backend import ChatBackend, CompletionBackend, Profile
 from chatbridge.clock import Clock, SystemClock
@@ -136,6 +137,19 @@ class Target:
     options: CommonOptions
     base_url: str | None
     record: Path | None = None
+
+    @property
+    def account(self) -> str | None:
+        """Say on which server, and whose, the conversations are; None where there is no server."""
+        if self.base_url is None:
+            return None
+        given = {
+            attribute.name: getattr(self.options, attribute.name)
+            for attribute in fields(type(self.options))
+            if attribute.metadata.get("account")
+        }
+        place = self.base_url.partition("://")[2].rstrip("/")
+        return f"{place}?{urlencode(given)}" if given else place
 
 
 def _installed() -> dict[str, list[EntryPoint]]:

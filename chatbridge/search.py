@@ -144,8 +144,7 @@ class Search:
             turn = await self._book.change(turn, TurnState.DELIVERED, reply=found.reply, partial="")
             _log.info("%s: message %s was found with its answer", self._profile.name, printable(turn.id))
         elif seen in THERE and turn.state is not TurnState.ACCEPTED:
-            there = await self._book.waived(evolve(turn, state=TurnState.ACCEPTED))
-            turn = await self._book.note(there, turn)
+            turn = await self._book.note(evolve(turn, state=TurnState.ACCEPTED), turn)
         elif seen is Seen.ABSENT and proof is not None and proof <= begun:
             if not turn.from_api:
                 turn = evolve(turn, earlier=None)  # It would show, whichever of its sendings had arrived.

@@ -25,6 +25,7 @@ from chatbridge.domain import (
     Started,
     StreamEvent,
     Text,
+    TextDelta,
 )
 from chatbridge.errors import AnswerLost, ChatbridgeError, StreamCut, StreamCutTimeout, UsageError
 from chatbridge.events import GAP, paragraph, shown_text, text_of
@@ -47,6 +48,10 @@ class ReplyStream:
     text alone.
     """
 
+    # Of an answer that is coming, no more than this is kept in memory alone, where the store outlasts the process.
+    UNKEPT_CHARACTERS = 4096
+    UNKEPT_SECONDS = 1.0
+
     def __init__(
         self, bridge: Bridge, conversation_id: str, outgoing: Outgoing, *, resend: bool = False
     ) -> None:
@@ -68,6 +73,8 @@ class ReplyStream:
         # There once the stream is left while a task reads it; set when that task has closed it.
         self._let_go: asyncio.Event | None = None
         self._begun = False
+        self._unkept = self.UNKEPT_CHARACTERS
+        self._kept_at = 0.0
         # Seconds of waiting that are left; what the reader takes between two events is not counted.
         self._budget = 0.0
 
@@ -123,7 +130,17 @@ class ReplyStream:
                 await self._close()
             event = Finished(self._reply)
         self._seen.append(event)
+        if self._bridge.store.durable and self._turn is not None:
+            await self._keep(event, self._turn)
         return event
+
+    async def _keep(self, event: StreamEvent, turn: Turn) -> None:
+        """Keep what is here of the answer, from time to time."""
+        now = self._bridge.clock.now()
+        self._unkept += len(event.text) if isinstance(event, TextDelta) else 0
+        if self._unkept >= self.UNKEPT_CHARACTERS or now - self._kept_at >= self.UNKEPT_SECONDS:
+            self._unkept, self._kept_at = 0, now
+            await self._bridge.deliveries.progress(turn, self.partial)
 
     async def text(self) -> AsyncIterator[str]:
         """

@@ -1,23 +1,20 @@
 """
 Turns: each message to a conversation, and what is known of its delivery.
 
-A turn is recorded before anything of it leaves, and again whenever more is known. What keeps them is a
-`Ledger`; the one here forgets them with the bridge.
+A turn is recorded before anything of it leaves, and again whenever more is known, in a store
+(`chatbridge.history`).
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
 
 from attrs import frozen
 
 from chatbridge.domain import Message, Reply
 
-__all__ = ["Ledger", "MemoryLedger", "Turn", "TurnEvent", "TurnState"]
+__all__ = ["Turn", "TurnEvent", "TurnState"]
 
 
 class TurnState(StrEnum):
@@ -97,73 +94,3 @@ class TurnEvent:
     provider: str
     turn: Turn
     before: TurnState | None
-
-
-class Ledger(Protocol):
-    """What keeps turns."""
-
-    async def record(self, turn: Turn, answer: Reply | None = None) -> None:
-        """Keep *turn*, in place of what is kept under its id, and where histories are kept its *answer*."""
-        ...
-
-    async def find(self, conversation_id: str, turn_id: str) -> Turn | None:
-        """Give a turn; None where it is not known."""
-        ...
-
-    async def turns(self, conversation_id: str) -> Sequence[Turn]:
-        """Give the turns of a conversation, oldest first."""
-        ...
-
-    async def unsettled(self, conversation_id: str) -> Sequence[Turn]:
-        """Give those of them that are pending, unknown or accepted, oldest first."""
-        ...
-
-
-class MemoryLedger:
-    """
-    Keeps turns for as long as the program runs.
-
-    Of those that block nothing it keeps the last thousand, over all conversations.
-    """
-
-    KEPT = 1000
-
-    def __init__(self) -> None:
-        self._turns: dict[str, dict[str, Turn]] = {}
-        self._unsettled: dict[str, dict[str, Turn]] = {}
-        self._may_go: OrderedDict[tuple[str, str], None] = OrderedDict()
-
-    async def record(self, turn: Turn, answer: Reply | None = None) -> None:  # noqa: ARG002 - no histories here
-        """Keep *turn*, in place of what is kept under its id."""
-        self._turns.setdefault(turn.conversation_id, {})[turn.id] = turn
-        if turn.unsettled:
-            self._unsettled.setdefault(turn.conversation_id, {})[turn.id] = turn
-        else:
-            _remove(self._unsettled, turn.conversation_id, turn.id)
-        place = turn.conversation_id, turn.id
-        if turn.blocks:
-            self._may_go.pop(place, None)
-            return
-        self._may_go[place] = None
-        if len(self._may_go) > self.KEPT:
-            oldest, _ = self._may_go.popitem(last=False)
-            _remove(self._turns, *oldest)
-            _remove(self._unsettled, *oldest)
-
-    async def find(self, conversation_id: str, turn_id: str) -> Turn | None:
-        """Give a turn; None where it is not known."""
-        return self._turns.get(conversation_id, {}).get(turn_id)
-
-    async def turns(self, conversation_id: str) -> Sequence[Turn]:
-        """Give the turns of a conversation, oldest first."""
-        return tuple(self._turns.get(conversation_id, {}).values())
-
-    async def unsettled(self, conversation_id: str) -> Sequence[Turn]:
-        """Give those of them that are pending, unknown or accepted, oldest first."""
-        return tuple(self._unsettled.get(conversation_id, {}).values())
-
-
-def _remove(turns: dict[str, dict[str, Turn]], conversation_id: str, turn_id: str) -> None:
-    kept = turns.get(conversation_id)
-    if kept is not None and kept.pop(turn_id, None) is not None and not kept:
-        del turns[conversation_id]

@@ -32,11 +32,11 @@ from chatbridge.backend import SettleBy
 from chatbridge.domain import Reply
 from chatbridge.errors import BadOption, ConnectFailed, NotFound, OverloadedTimeout, RateLimited, Unavailable
 from chatbridge.http import Transport
+from chatbridge.history import MemoryStore
 from chatbridge.options import CommonOptions
 from chatbridge.testing.clock import ManualClock
 from chatbridge.testing.memory import MemoryBackend
 from chatbridge.trails import Trails
-from chatbridge.turns import MemoryLedger
 from doubles import Double, turns_of_the_loop
 
 LOST = DeliveryUnknown("lost", kind="lost")
@@ -399,16 +399,15 @@ async def test_what_is_not_a_turn_cannot_be_waived() -> None:
             await chat.waive(turn)  # type: ignore[arg-type]
 
 
-async def test_doubts_of_deleted_conversations_are_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MemoryLedger, "KEPT", 5)
-    backend = Shown()
-    bridge = Bridge(backend, clock=ManualClock(), options=CommonOptions(settle_timeout=0))
-    ledger = bridge.deliveries.ledger
+async def test_doubts_of_deleted_conversations_are_not_kept_for_ever() -> None:
+    backend, store = Shown(), MemoryStore(turns=5)
+    options = CommonOptions(settle_timeout=0)
+    bridge = Bridge(backend, clock=ManualClock(), options=options, store=store)
     for _ in range(20):
         chat = await bridge.create()
         await in_doubt(chat, backend)
         await chat.delete()
-    assert 5 == sum(map(len, vars(ledger)["_turns"].values()))
+    assert 5 == len(await store.turns())
 
 
 async def test_a_conversation_in_use_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,8 +29,10 @@ from chatbridge import (
     UsageError,
 )
 from chatbridge.errors import NotSent, RateLimited
+from chatbridge.history import MemoryStore
+from chatbridge.history.ledger import Ledger
 from chatbridge.testing.clock import ManualClock
-from chatbridge.turns import MemoryLedger, TurnEvent
+from chatbridge.turns import TurnEvent
 from doubles import Double, assert_nothing_left, turns_of_the_loop
 
 LOST = DeliveryUnknown("the connection was lost", kind="lost")
@@ -368,16 +370,14 @@ async def test_a_hook_that_fails_costs_no_message(double: Double, caplog: pytest
 
 
 async def test_the_ledger_forgets_the_oldest_of_what_blocks_nothing() -> None:
-    class Small(MemoryLedger):
-        KEPT = 3
-
     def turn(number: int, state: TurnState) -> Turn:
         return Turn(str(number), f"c{number % 2}", Message.user("Hi"), STARTED_AT, state)
 
-    ledger = Small()
+    ledger = Ledger(MemoryStore(turns=3), "double")
     states = [TurnState.UNKNOWN, TurnState.ACCEPTED, *[TurnState.DELIVERED] * 4]
     turns = [turn(number, state) for number, state in enumerate(states)]
     for each in turns:
+        await ledger.hold(each.conversation_id)
         await ledger.record(evolve(each, state=TurnState.PENDING))
         await ledger.record(each)
 

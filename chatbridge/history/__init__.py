@@ -9,9 +9,23 @@ Stores: where conversations, their messages and turns are kept beyond one bridge
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from chatbridge.history.memory import MemoryStore
-from chatbridge.history.sqlite import SQLiteStore
-from chatbridge.history.store import Store, StoredConversation
+from chatbridge.history.rows import Hit, Remote, StoredConversation
+from chatbridge.history.store import Store
 from chatbridge.history.strings import open_store
 
-__all__ = ["MemoryStore", "SQLiteStore", "Store", "StoredConversation", "open_store"]
+if TYPE_CHECKING:
+    from chatbridge.history.sqlite import SQLiteStore
+
+__all__ = ["Hit", "MemoryStore", "Remote", "SQLiteStore", "Store", "StoredConversation", "open_store"]
+
+
+def __getattr__(name: str) -> object:
+    """Import what takes time when it is first used."""
+    if name == "SQLiteStore":
+        from chatbridge.history.sqlite import SQLiteStore  # noqa: PLC0415 - the same
+
+        return SQLiteStore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

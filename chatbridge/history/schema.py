@@ -24,41 +24,64 @@ STEPS: Final = (
             length INTEGER NOT NULL,
             head TEXT,
             revision INTEGER NOT NULL,
+            holder TEXT,
+            held_until INTEGER NOT NULL,
+            used_at INTEGER NOT NULL,
+            created INTEGER NOT NULL,
+            used INTEGER NOT NULL,
+            deleted INTEGER NOT NULL,
             UNIQUE (backend, account, remote)
         ) WITHOUT ROWID
         """,
-        "CREATE INDEX conversations_of ON conversations (backend, id)",
+        "CREATE INDEX conversations_by_use ON conversations (used_at, id)",
+        "CREATE INDEX conversations_of ON conversations (backend, used_at, id)",
         # Shared by all conversations that begin alike.
         """
         CREATE TABLE messages (
-            hash TEXT PRIMARY KEY,
-            parent TEXT REFERENCES messages,
-            content TEXT NOT NULL
+            number INTEGER PRIMARY KEY,
+            hash TEXT NOT NULL UNIQUE,
+            parent TEXT,
+            content TEXT NOT NULL,
+            text TEXT NOT NULL
         )
         """,
         """
+        CREATE VIRTUAL TABLE words USING fts5 (
+            text, content = 'messages', content_rowid = 'number', tokenize = 'unicode61 remove_diacritics 0'
+        )
+        """,
+        """
+        CREATE TRIGGER message_added AFTER INSERT ON messages BEGIN
+            INSERT INTO words (rowid, text) VALUES (new.number, new.text);
+        END
+        """,
+        """
+        CREATE TRIGGER message_removed AFTER DELETE ON messages BEGIN
+            INSERT INTO words (words, rowid, text) VALUES ('delete', old.number, old.text);
+        END
+        """,
+        """
         CREATE TABLE entries (
-            conversation TEXT NOT NULL REFERENCES conversations,
+            conversation TEXT NOT NULL REFERENCES conversations ON DELETE CASCADE,
             number INTEGER NOT NULL,
-            hash TEXT NOT NULL REFERENCES messages,
+            message INTEGER NOT NULL REFERENCES messages,
             details TEXT NOT NULL,
             PRIMARY KEY (conversation, number)
         ) WITHOUT ROWID
         """,
+        "CREATE INDEX entries_of ON entries (message)",
         """
         CREATE TABLE turns (
             number INTEGER PRIMARY KEY,
-            backend TEXT NOT NULL,
-            account TEXT NOT NULL,
-            remote TEXT NOT NULL,
+            conversation TEXT NOT NULL REFERENCES conversations ON DELETE CASCADE,
             id TEXT NOT NULL,
             unsettled INTEGER NOT NULL,
             body TEXT NOT NULL,
-            UNIQUE (backend, account, remote, id)
+            UNIQUE (conversation, id)
         )
         """,
-        "CREATE INDEX turns_of ON turns (backend, account, remote, number)",
-        "CREATE INDEX turns_unsettled ON turns (backend, account, remote, number) WHERE unsettled",
+        "CREATE INDEX turns_of ON turns (conversation, number)",
+        "CREATE INDEX turns_unsettled ON turns (conversation, number) WHERE unsettled",
     ),
 )
 """By version, beginning with the first: what makes it of the one before."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
@@ -16,9 +18,11 @@ from chatbridge.domain import Conversation
 from chatbridge.errors import StoreError
 from chatbridge.history.chain import Entry
 from chatbridge.history.codec import dump, load
+from chatbridge.history.rows import Change, Hit, Remote, StoredConversation, TurnRow
 from chatbridge.history.schema import migrate
-from chatbridge.history.store import Change, Remote, Store, StoredConversation
+from chatbridge.history.store import Store
 from chatbridge.text import quoted
+from chatbridge.turns import Turn
 
 if TYPE_CHECKING:
     from chatbridge.errors import StoreKind
@@ -46,7 +50,12 @@ _CURES: Final[dict[StoreKind, str]] = {
     "gone": "put it, or its directory, back",
 }
 
-_CONVERSATION: Final = "SELECT id, backend, account, remote, body, length, head, revision FROM conversations"
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+_COLUMNS: Final = (
+    "conversations.id, backend, account, remote, body, length, head, revision, holder, held_until, used_at, "
+    "created, used, deleted"
+)
 
 
 class SQLiteStore(Store):
@@ -79,45 +88,85 @@ class SQLiteStore(Store):
             await asyncio.wrap_future(self._thread.submit(self._disconnect))
             self._thread.shutdown()
 
+    async def open(self) -> None:
+        """
+        Open the file, made if there is none, and bring it to this version.
+
+        Raises:
+            StoreError: It cannot be read, or a later version wrote it.
+        """
+        await self._run(lambda _: None)
+
     async def _find(self, which: str | Remote) -> StoredConversation | None:
         if isinstance(which, Remote):
-            where = "backend = ? AND account = ? AND remote = ?"
-            rows = await self._rows(f"{_CONVERSATION} WHERE {where}", *_key(which))
+            where, values = "backend = ? AND account = ? AND remote = ?", _key(which)
         else:
-            rows = await self._rows(f"{_CONVERSATION} WHERE id = ?", which)
+            where, values = "id = ?", (which,)
+        rows = await self._rows(f"SELECT {_COLUMNS} FROM conversations WHERE {where}", *values)
         return _conversation(rows[0]) if rows else None
 
     async def _list(
-        self, backend: str | None, before: str | None, limit: int
+        self, backend: str | None, behind: StoredConversation | None, limit: int
     ) -> Sequence[StoredConversation]:
-        conditions = {"backend = ?": backend, "id < ?": before}
-        given = {condition: value for condition, value in conditions.items() if value is not None}
-        where = f" WHERE {' AND '.join(given)}" if given else ""
-        rows = await self._rows(f"{_CONVERSATION}{where} ORDER BY id DESC LIMIT ?", *given.values(), limit)
+        conditions: list[str] = []
+        values: list[object] = []
+        if backend is not None:
+            conditions.append("backend = ?")
+            values.append(backend)
+        if behind is not None:
+            conditions.append("(used_at, id) < (?, ?)")
+            values += [_micros(behind.used_at), behind.id]
+        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        rows = await self._rows(
+            f"SELECT {_COLUMNS} FROM conversations{where} ORDER BY used_at DESC, id DESC LIMIT ?",
+            *values,
+            limit,
+        )
         return [_conversation(row) for row in rows]
 
     async def _read(self, conversation_id: str, start: int, stop: int) -> Sequence[Entry]:
         rows = await self._rows(
-            "SELECT hash, parent, content, details FROM entries JOIN messages USING (hash) "
-            "WHERE conversation = ? AND number >= ? AND number < ? ORDER BY number",
+            "SELECT hash, parent, content, details FROM entries JOIN messages ON message = messages.number "
+            "WHERE conversation = ? AND entries.number >= ? AND entries.number < ? ORDER BY entries.number",
             conversation_id,
             start,
             stop,
         )
-        return [Entry(*row) for row in rows]
+        return [Entry.load(*row) for row in rows]
 
     async def _turns(
-        self, remote: Remote, turn_id: str | None = None, *, unsettled: bool = False
-    ) -> Sequence[str]:
-        which, more = (" AND id = ?", (turn_id,)) if turn_id is not None else ("", ())
-        if unsettled:
-            which += " AND unsettled"
+        self, remote: Remote | None, turn_id: str | None = None, *, unsettled: bool = False
+    ) -> Sequence[TurnRow]:
+        conditions: list[str] = ["unsettled"] if unsettled else []
+        values: list[object] = []
+        if remote is not None:
+            conditions.append("backend = ? AND account = ? AND remote = ?")
+            values += _key(remote)
+        if turn_id is not None:
+            conditions.append("turns.id = ?")
+            values.append(turn_id)
+        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         rows = await self._rows(
-            f"SELECT body FROM turns WHERE backend = ? AND account = ? AND remote = ?{which} ORDER BY number",  # noqa: S608 - no value is in it
-            *_key(remote),
-            *more,
+            "SELECT backend, account, remote, turns.body FROM turns "
+            f"JOIN conversations ON conversation = conversations.id{where} ORDER BY turns.number",
+            *values,
         )
-        return [body for (body,) in rows]
+        return [TurnRow(_remote(*place), load(body, Turn)) for *place, body in rows]
+
+    async def _search(self, words: Sequence[str], start: int, limit: int) -> Sequence[Hit]:
+        rows = await self._rows(
+            f"SELECT {_COLUMNS}, hash, parent, content, details FROM words "
+            "JOIN entries ON message = words.rowid JOIN messages ON messages.number = message "
+            "JOIN conversations ON conversations.id = conversation "
+            "WHERE words MATCH ? ORDER BY used_at DESC, conversations.id DESC, entries.number LIMIT ? OFFSET ?",
+            " ".join(f'"{word}"*' for word in words),
+            limit,
+            start,
+        )
+        return [Hit(_conversation(row[:-4]), Entry.load(*row[-4:]).message) for row in rows]
+
+    async def _forget(self, conversation_id: str) -> None:
+        await self._run(lambda connection: _remove(connection, conversation_id))
 
     async def _commit(self, change: Change) -> bool:
         return await self._run(lambda connection: _write(connection, change))
@@ -204,55 +253,114 @@ def _key(remote: Remote) -> tuple[str, str, str]:
     return remote.backend, remote.account or "", remote.id
 
 
-def _conversation(row: tuple[Any, ...]) -> StoredConversation:
-    name, backend, account, remote, body, length, head, revision = row
-    place = Remote(backend, remote, account or None)
-    return StoredConversation(name, place, load(body, Conversation), length, head, revision)
+def _remote(backend: str, account: str, remote: str) -> Remote:
+    return Remote(backend, remote, account or None)
 
 
-def _write(connection: sqlite3.Connection, change: Change) -> bool:
+def _micros(moment: datetime | None) -> int:
+    return 0 if moment is None else (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def _conversation(row: Sequence[Any]) -> StoredConversation:
+    name, backend, account, remote, body, length, head, revision, holder, until, used_at, *flags = row
+    created, used, deleted = map(bool, flags)
+    return StoredConversation(
+        id=name,
+        remote=_remote(backend, account, remote),
+        conversation=load(body, Conversation),
+        length=length,
+        tip=head,
+        revision=revision,
+        holder=holder,
+        held_for=until / 1e6 - time.time(),
+        used_at=_EPOCH + timedelta(microseconds=used_at),
+        created=created,
+        used=used,
+        deleted=deleted,
+    )
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if change.conversation is not None and not _put(connection, change.conversation, change.entries):
-            return False
-        if change.turn is not None:
-            turn = change.turn
-            connection.execute(
-                "INSERT INTO turns (backend, account, remote, id, unsettled, body) VALUES (?, ?, ?, ?, ?, ?) "
-                "ON CONFLICT (backend, account, remote, id) "
-                "DO UPDATE SET unsettled = excluded.unsettled, body = excluded.body",
-                (*_key(turn.remote), turn.id, turn.unsettled, turn.body),
-            )
+        yield
         connection.execute("COMMIT")
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+
+
+def _write(connection: sqlite3.Connection, change: Change) -> bool:
+    kept = change.conversation
+    with _transaction(connection):
+        if not _put(connection, kept, change.lease):
+            return False
+        first = kept.length - len(change.entries)
+        if change.start is not None:
+            _cut(connection, kept.id, change.start)
+        for number, entry in enumerate(change.entries, first):
+            connection.execute(
+                "INSERT INTO messages (hash, parent, content, text) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (entry.hash, entry.before, entry.content, entry.text),
+            )
+            connection.execute(
+                "INSERT INTO entries (conversation, number, message, details) "
+                "SELECT ?, ?, number, ? FROM messages WHERE hash = ?",
+                (kept.id, number, entry.details, entry.hash),
+            )
+        for row in change.turns:
+            turn = row.turn
+            connection.execute(
+                "INSERT INTO turns (conversation, id, unsettled, body) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT (conversation, id) "
+                "DO UPDATE SET unsettled = excluded.unsettled, body = excluded.body",
+                (kept.id, turn.id, turn.unsettled, dump(turn, Turn)),
+            )
     return True
 
 
-def _put(connection: sqlite3.Connection, kept: StoredConversation, entries: Sequence[Entry]) -> bool:
-    body = dump(kept.conversation, Conversation)
+def _put(connection: sqlite3.Connection, kept: StoredConversation, lease: float | None) -> bool:
+    """Write the row of a conversation; False if it has another revision."""
+    now = time.time_ns() // 1000
+    row = {
+        "body": dump(kept.conversation, Conversation),
+        "length": kept.length,
+        "head": kept.head,
+        "holder": kept.holder,
+        "used_at": now,
+        "created": kept.created,
+        "used": kept.used,
+        "deleted": kept.deleted,
+    }
+    if lease is not None:
+        row["held_until"] = now + round(lease * 1e6) if lease else 0
     if kept.revision:
-        done = connection.execute(
-            "UPDATE conversations SET body = ?, length = ?, head = ?, revision = revision + 1 "
-            "WHERE id = ? AND revision = ?",
-            (body, kept.length, kept.head, kept.id, kept.revision),
-        )
+        values = ", ".join(f"{name} = :{name}" for name in row)
+        query = f"UPDATE conversations SET {values}, revision = revision + 1 WHERE id = :id AND revision = :revision"  # noqa: S608 - no value is in it
+        row |= {"id": kept.id, "revision": kept.revision}
     else:
-        done = connection.execute(
-            "INSERT INTO conversations (id, backend, account, remote, body, length, head, revision) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, 1) ON CONFLICT DO NOTHING",
-            (kept.id, *_key(kept.remote), body, kept.length, kept.head),
-        )
-    if not done.rowcount:
-        return False
+        backend, account, remote = _key(kept.remote)
+        row = {"held_until": 0} | row
+        row |= {"id": kept.id, "backend": backend, "account": account, "remote": remote, "revision": 1}
+        values = ", ".join(f":{name}" for name in row)
+        query = f"INSERT INTO conversations ({', '.join(row)}) VALUES ({values}) ON CONFLICT DO NOTHING"  # noqa: S608 - the same
+    return bool(connection.execute(query, row).rowcount)
+
+
+def _cut(connection: sqlite3.Connection, conversation_id: str, start: int) -> None:
+    """Remove all messages of a conversation but the first *start*; those that others share stay theirs."""
+    which = "FROM entries WHERE conversation = ? AND number >= ?"
+    place = (conversation_id, start)
+    messages = connection.execute(f"SELECT message {which}", place).fetchall()
+    connection.execute(f"DELETE {which}", place)
     connection.executemany(
-        "INSERT INTO messages (hash, parent, content) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-        [(entry.hash, entry.parent, entry.content) for entry in entries],
+        "DELETE FROM messages WHERE number = ?1 AND NOT EXISTS (SELECT 1 FROM entries WHERE message = ?1)",
+        messages,
     )
-    first = kept.length - len(entries)
-    connection.executemany(
-        "INSERT INTO entries (conversation, number, hash, details) VALUES (?, ?, ?, ?)",
-        [(kept.id, first + index, entry.hash, entry.details) for index, entry in enumerate(entries)],
-    )
-    return True
+
+
+def _remove(connection: sqlite3.Connection, conversation_id: str) -> None:
+    with _transaction(connection):
+        _cut(connection, conversation_id, 0)
+        connection.execute("DELETE FROM conversations WHERE id = ?", (conversation_id,))

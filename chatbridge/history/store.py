@@ -1,92 +1,35 @@
 """
-What a store is: six primitives over rows, and everything else made of them.
+What a store is: a handful of primitives over rows, and everything else made of them.
 
-A conversation is known by an id of the store's own, and by where it is kept: the backend, and its id there.
-Its messages are a chain (`chatbridge.history.chain`). Its turns are what `chatbridge.turns` says, each
-written before anything of its message leaves.
+A conversation is known by an id of the store's own, and by where it is kept: the backend, the account, and
+its id there. Its messages are a chain (`chatbridge.history.chain`). Its turns are what `chatbridge.turns`
+says, each written before anything of its message leaves. Who sends to a conversation holds it: no other does
+meanwhile, in whatever process.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
+import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from secrets import token_hex
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from chatbridge.domain import Conversation, Message, Reply
-from chatbridge.errors import UsageError, WrongBackend
+from chatbridge.errors import StoreError, UsageError, WrongBackend
 from chatbridge.history.chain import Entry, entries_of
-from chatbridge.history.codec import dump, load
+from chatbridge.history.holders import is_gone
+from chatbridge.history.rows import Change, Hit, Remote, StoredConversation, TurnRow
 from chatbridge.text import quoted
 from chatbridge.turns import Turn, TurnState
 
-__all__ = ["Change", "Remote", "Store", "StoreLedger", "StoredConversation", "TurnRow"]
+__all__ = ["Store"]
 
 T = TypeVar("T")
-
-
-@frozen
-class Remote:
-    """Where a conversation is kept: its backend's name, its id there, and whose it is, if that is told."""
-
-    backend: str
-    id: str
-    account: str | None = None
-
-
-@frozen
-class StoredConversation:
-    """
-    A conversation as a store has it.
-
-    Attributes:
-        id: The store's own id of it; later ones are greater.
-        remote: Where it is kept.
-        conversation: What its backend last told of it.
-        length: How many messages of it the store has.
-        head: The identity of the last of them.
-        revision: How often the row was written; 0 while it is not in the store.
-    """
-
-    __hash__ = None  # type: ignore[assignment]  # nor has a conversation one
-
-    id: str
-    remote: Remote
-    conversation: Conversation
-    length: int = 0
-    head: str | None = None
-    revision: int = 0
-
-
-@frozen
-class TurnRow:
-    """A turn as it is written; *unsettled* is what is asked for most."""
-
-    remote: Remote
-    id: str
-    unsettled: bool
-    body: str
-
-
-@frozen
-class Change:
-    """
-    What is written at once, or not at all.
-
-    Attributes:
-        turn: Replaces the turn of its id; a new one comes behind the others.
-        conversation: As it will be, but for its revision, which is the one that it must have until then.
-        entries: The last of its messages, which are new.
-    """
-
-    turn: TurnRow | None = None
-    conversation: StoredConversation | None = None
-    entries: tuple[Entry, ...] = ()
 
 
 class Store(ABC):
@@ -95,16 +38,28 @@ class Store(ABC):
 
     A subclass has the methods that are abstract here. They raise StoreError and nothing else; what
     `_commit` has written outlasts the process, where the store does.
+
+    Attributes:
+        lease: Seconds for which a conversation is held, unless its holder says again that it is.
+        durable: Whether what it has outlasts the process.
     """
 
     # How many rows are read at once.
     PAGE = 100
 
+    lease = 10.0
+    durable = True
+
     async def __aenter__(self) -> Self:
+        await self.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Make sure that it can be read and written; this happens by itself at the first use."""
 
     @abstractmethod
     async def close(self) -> None:
@@ -116,9 +71,13 @@ class Store(ABC):
 
     @abstractmethod
     async def _list(
-        self, backend: str | None, before: str | None, limit: int
+        self, backend: str | None, behind: StoredConversation | None, limit: int
     ) -> Sequence[StoredConversation]:
-        """Give conversations, the last made first: of *backend* only, and with ids below *before* only."""
+        """
+        Give conversations, the last used first, and of those used at the same time the greatest id.
+
+        Of *backend* only, and only those that come *behind* one.
+        """
 
     @abstractmethod
     async def _read(self, conversation_id: str, start: int, stop: int) -> Sequence[Entry]:
@@ -126,24 +85,43 @@ class Store(ABC):
 
     @abstractmethod
     async def _turns(
-        self, remote: Remote, turn_id: str | None = None, *, unsettled: bool = False
-    ) -> Sequence[str]:
-        """Give the bodies of the turns of a conversation, oldest first: of one id, or the unsettled, only."""
+        self, remote: Remote | None, turn_id: str | None = None, *, unsettled: bool = False
+    ) -> Sequence[TurnRow]:
+        """Give the turns of a conversation, or of all; oldest first: of one id, or the unsettled, only."""
 
     @abstractmethod
     async def _commit(self, change: Change) -> bool:
         """Write *change*; False, and nothing written, where its conversation has another revision."""
 
-    def ledger(self, backend: str) -> StoreLedger:
-        """Give the turns of the conversations that *backend* keeps."""
-        return StoreLedger(self, backend)
+    @abstractmethod
+    async def _forget(self, conversation_id: str) -> None:
+        """Remove a conversation, its turns, and the messages that are in no other."""
 
-    async def conversation(self, conversation_id: str, backend: str) -> StoredConversation:
+    async def _search(self, words: Sequence[str], start: int, limit: int) -> Sequence[Hit]:
+        """
+        Give the messages with words that begin with each of *words*, which are in lower case.
+
+        Those of the conversation last used come first, and of one conversation the first said; *start* are
+        left out. A store that has an index uses it here; this reads everything.
+        """
+        hits: list[Hit] = []
+        async for kept in self.conversations():
+            async for message in self.messages(kept.id):
+                there = words_of(message.text)
+                if all(any(each.startswith(word) for each in there) for word in words):
+                    hits.append(Hit(kept, message))
+                    if len(hits) == start + limit:
+                        return hits[start:]
+        return hits[start:]
+
+    async def conversation(
+        self, conversation_id: str, backend: str, account: str | None = None
+    ) -> StoredConversation:
         """
         Give the conversation with this id of the store's, for use through *backend*.
 
         Raises:
-            WrongBackend: Another backend keeps it.
+            WrongBackend: Another backend keeps it, or it is another account's.
             UsageError: There is none.
         """
         kept = await self._find(conversation_id)
@@ -151,8 +129,11 @@ class Store(ABC):
             raise UsageError(
                 f"the store has no conversation {quoted(conversation_id)}; store.conversations() lists them"
             )
-        if kept.remote.backend != backend:
-            raise WrongBackend(conversation=conversation_id, backend=backend, kept_by=kept.remote.backend)
+        if (kept.remote.backend, kept.remote.account) != (backend, account):
+            asked = Remote(backend, "", account)
+            raise WrongBackend(
+                conversation=conversation_id, provider=backend, backend=str(asked), kept_by=str(kept.remote)
+            )
         return kept
 
     async def find(self, remote: Remote) -> StoredConversation | None:
@@ -160,12 +141,16 @@ class Store(ABC):
         return await self._find(remote)
 
     async def conversations(self, backend: str | None = None) -> AsyncGenerator[StoredConversation, None]:
-        """List the conversations, the last made first, all or those of one *backend*."""
-        before: str | None = None
-        while page := await self._list(backend, before, self.PAGE):
+        """
+        List the conversations, the last used first, all or those of one *backend*.
+
+        One that is used while they are listed may be left out.
+        """
+        behind: StoredConversation | None = None
+        while page := await self._list(backend, behind, self.PAGE):
             for kept in page:
                 yield kept
-            before = page[-1].id
+            behind = page[-1]
 
     async def messages(
         self, conversation_id: str, *, limit: int | None = None, newest_first: bool = False
@@ -185,98 +170,235 @@ class Store(ABC):
             for entry in reversed(page) if newest_first else page:
                 yield entry.message
 
+    async def search(self, text: str) -> AsyncGenerator[Hit, None]:
+        """
+        Give the messages that have every word of *text*, in any case and with any ending.
+
+        Raises:
+            UsageError: There is no word in it.
+        """
+        words = sorted(words_of(text))
+        if not words:
+            raise UsageError(f"there is no word to search for in {quoted(text)}")
+        start = 0
+        while hits := await self._search(words, start, self.PAGE):
+            for hit in hits:
+                yield hit
+            start += len(hits)
+
     async def keep(
-        self, backend: str, told: Conversation, history: Iterable[Message] = ()
-    ) -> StoredConversation:
-        """
-        Take in what *backend* has *told* of a conversation; what it leaves out stays as it was.
-
-        *history* is added to its messages.
-        """
-        work = self._write(Remote(backend, told.id), told=told, messages=tuple(history))
-        return await _to_its_end(work)
-
-    async def append(self, remote: Remote, messages: Iterable[Message]) -> StoredConversation:
-        """Add *messages* to a conversation."""
-        return await _to_its_end(self._write(remote, messages=tuple(messages)))
-
-    async def record(self, remote: Remote, turn: Turn, answer: Reply | None = None) -> None:
-        """Keep *turn*; at once with it, its message and *answer* once it is delivered."""
-        row = TurnRow(remote, turn.id, turn.unsettled, dump(turn, Turn))
-        answer = turn.reply if answer is None else answer
-        if turn.state is TurnState.DELIVERED and answer is not None:
-            await _to_its_end(
-                self._write(remote, turn=turn, row=row, messages=(turn.message, *answer.messages))
-            )
-        else:
-            await _to_its_end(self._commit(Change(row)))
-
-    async def turns(
-        self, remote: Remote, turn_id: str | None = None, *, unsettled: bool = False
-    ) -> tuple[Turn, ...]:
-        """Give the turns of a conversation, oldest first: of one id, or the unsettled, only."""
-        return tuple(load(body, Turn) for body in await self._turns(remote, turn_id, unsettled=unsettled))
-
-    async def _write(
         self,
         remote: Remote,
-        *,
         told: Conversation | None = None,
-        messages: tuple[Message, ...] = (),
-        turn: Turn | None = None,
-        row: TurnRow | None = None,
+        messages: Iterable[Message] = (),
+        *,
+        created: bool = False,
+        deleted: bool = False,
     ) -> StoredConversation:
-        """Change a conversation, made if there is none; begin again when another writer was faster."""
+        """
+        Take in what a backend has *told* of a conversation; what it leaves out stays as it was.
+
+        Args:
+            remote: Where it is kept.
+            told: What its backend tells of it.
+            messages: Are added to its messages.
+            created: Whether chatbridge has just made it there.
+            deleted: Whether chatbridge has just deleted it there.
+        """
+        added = tuple(messages)
+
+        def change(kept: StoredConversation) -> Change:
+            if told is not None:
+                kept = evolve(kept, conversation=_merged(kept.conversation, told))
+            kept = evolve(kept, created=kept.created or created, deleted=kept.deleted or deleted)
+            return _with_messages(Change(kept), added)
+
+        return await self._whole(self._update(remote, change))
+
+    async def replace(
+        self, before: StoredConversation, start: int, messages: Iterable[Message]
+    ) -> StoredConversation | None:
+        """
+        Put *messages* in the place of all but the first *start* of a conversation.
+
+        Returns:
+            It; None, and nothing is changed, if it was written since it was read as *before*.
+        """
+        return await self._whole(self._replace(before, start, tuple(messages)))
+
+    async def _replace(
+        self, before: StoredConversation, start: int, messages: Sequence[Message]
+    ) -> StoredConversation | None:
+        first = await self._read(before.id, start - 1, start) if start else ()
+        entries = tuple(entries_of(messages, first[0] if first else None))
+        tip = entries[-1] if entries else first[0] if first else None
+        kept = evolve(before, length=start + len(entries), tip=tip)
+        done = await self._commit(Change(kept, entries=entries, start=start))
+        return evolve(kept, revision=kept.revision + 1) if done else None
+
+    async def forget(self, conversation_id: str) -> None:
+        """Remove a conversation, its turns, and the messages that are in no other; its backend keeps it."""
+        await self._whole(self._forget(conversation_id))
+
+    async def hold(self, remote: Remote, holder: str) -> StoredConversation | None:
+        """
+        Hold a conversation for *holder*, to send something to it, for `lease` seconds.
+
+        Turns that were pending belong to a process that has died; they become unknown.
+
+        Returns:
+            The conversation as it was before; None where another holds it.
+        """
+        return await self._whole(self._hold(remote, holder))
+
+    async def _hold(self, remote: Remote, holder: str) -> StoredConversation | None:
+        while True:
+            before = await self._known(remote)
+            ours = before.holder == holder
+            if not ours and _is_held(before):
+                return None
+            dead = [] if ours or not before.revision else await self._turns(remote, unsettled=True)
+            turns = tuple(_died(row) for row in dead if row.turn.state is TurnState.PENDING)
+            change = Change(evolve(before, holder=holder), turns, lease=self.lease)
+            if await self._commit(change):
+                return before
+
+    async def release(self, remote: Remote, holder: str, *, lease: float = 0.0) -> bool:
+        """
+        Let others hold a conversation that *holder* has held: in *lease* seconds, by default at once.
+
+        Returns:
+            Whether *holder* held it still.
+        """
+        return await self._whole(self._release(remote, holder, lease))
+
+    async def _release(self, remote: Remote, holder: str, lease: float) -> bool:
         while True:
             kept = await self._find(remote)
-            if kept is None:
-                kept = StoredConversation(
-                    _new_id(), remote, evolve(told or Conversation(remote.id), warnings=())
-                )
-            elif told is not None:
-                kept = evolve(kept, conversation=_merged(kept.conversation, told))
-            written = turn is not None and await self._has(remote, turn)
-            entries = () if written else tuple(entries_of(messages, kept.head))
-            if entries:
-                kept = evolve(kept, length=kept.length + len(entries), head=entries[-1].hash)
-            if await self._commit(Change(row, kept, entries)):
-                return evolve(kept, revision=kept.revision + 1)
+            if kept is None or kept.holder != holder:
+                return False
+            if await self._commit(Change(kept, lease=lease)):
+                return True
 
-    async def _has(self, remote: Remote, turn: Turn) -> bool:
-        """Tell whether the answer to this sending of *turn* is here already: a record may be repeated."""
-        return any(
-            known.state is TurnState.DELIVERED and known.sends == turn.sends
-            for known in await self.turns(remote, turn.id)
+    async def record(
+        self,
+        remote: Remote,
+        turn: Turn,
+        answer: Reply | None = None,
+        *,
+        holder: str | None = None,
+        last: bool = False,
+    ) -> Turn:
+        """
+        Keep *turn* and give it; at once with it, its message and *answer* once it is delivered.
+
+        That a turn was delivered, or waived, is not taken back by one that does not know of it.
+
+        Args:
+            remote: Its conversation.
+            turn: What is known of it.
+            answer: The answer, if it is not in the turn.
+            holder: Who must hold the conversation, if the message is about to leave.
+            last: Whether the conversation is then released, if *holder* held it.
+
+        Raises:
+            StoreError: It cannot be written; of kind "locked" also where another has taken the conversation.
+        """
+        return await self._whole(self._record(TurnRow(remote, turn), answer or turn.reply, holder, last=last))
+
+    async def _record(self, row: TurnRow, answer: Reply | None, holder: str | None, *, last: bool) -> Turn:
+        remote, turn = row.remote, row.turn
+        while True:
+            kept = await self._known(remote)
+            if holder is not None and kept.holder != holder and turn.state is TurnState.PENDING:
+                raise StoreError(
+                    "the conversation was held for too long, and another process has taken it; try again",
+                    kind="locked",
+                )
+            rows = await self._turns(remote, turn.id) if kept.revision else ()
+            known = rows[0].turn if rows else None
+            if known is not None:
+                turn = _no_less_than(known, turn)
+            written = known is not None and known.state is TurnState.DELIVERED and known.sends == turn.sends
+            delivered = turn.state is TurnState.DELIVERED and answer is not None and not written
+            said = (turn.message, *cast(Reply, answer).messages) if delivered else ()
+            change = Change(
+                evolve(kept, used=True),
+                (TurnRow(remote, turn),),
+                lease=0.0 if last and kept.holder == holder else None,
+            )
+            if await self._commit(_with_messages(change, said)):
+                return turn
+
+    async def turns(
+        self, remote: Remote | None = None, turn_id: str | None = None, *, unsettled: bool = False
+    ) -> tuple[TurnRow, ...]:
+        """
+        Give the turns of a conversation, or of all; oldest first: of one id, or the unsettled, only.
+
+        One that is pending though nobody holds its conversation any more is unknown.
+        """
+        rows = await self._turns(remote, turn_id, unsettled=unsettled)
+        return tuple(
+            [
+                _died(row)
+                if row.turn.state is TurnState.PENDING and not await self._is_held(row.remote)
+                else row
+                for row in rows
+            ]
         )
 
+    async def _is_held(self, remote: Remote) -> bool:
+        kept = await self._find(remote)
+        return kept is not None and _is_held(kept)
 
-class StoreLedger:
-    """The turns in a store of the conversations that one backend keeps: a `Ledger`."""
+    async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do *work*; what is begun of it is written, though its task is cancelled."""
+        return await (to_its_end(work) if self.durable else work)
 
-    def __init__(self, store: Store, backend: str) -> None:
-        self._store = store
-        self._backend = backend
+    async def _known(self, remote: Remote) -> StoredConversation:
+        """Give a conversation, a new one if there is none."""
+        kept = await self._find(remote)
+        return StoredConversation(token_hex(8), remote, Conversation(remote.id)) if kept is None else kept
 
-    async def record(self, turn: Turn, answer: Reply | None = None) -> None:
-        """Keep *turn*, in place of what is kept under its id, and with it the *answer* that came."""
-        await self._store.record(Remote(self._backend, turn.conversation_id), turn, answer)
-
-    async def find(self, conversation_id: str, turn_id: str) -> Turn | None:
-        """Give a turn; None where it is not known."""
-        found = await self._store.turns(Remote(self._backend, conversation_id), turn_id)
-        return found[0] if found else None
-
-    async def turns(self, conversation_id: str) -> Sequence[Turn]:
-        """Give the turns of a conversation, oldest first."""
-        return await self._store.turns(Remote(self._backend, conversation_id))
-
-    async def unsettled(self, conversation_id: str) -> Sequence[Turn]:
-        """Give those of them that are pending, unknown or accepted, oldest first."""
-        return await self._store.turns(Remote(self._backend, conversation_id), unsettled=True)
+    async def _update(
+        self, remote: Remote, change: Callable[[StoredConversation], Change]
+    ) -> StoredConversation:
+        """Change a conversation; begin again when another writer was faster."""
+        while True:
+            wanted = change(await self._known(remote))
+            if await self._commit(wanted):
+                return evolve(wanted.conversation, revision=wanted.conversation.revision + 1)
 
 
-def _new_id() -> str:
-    return f"{time.time_ns():016x}{token_hex(6)}"
+def words_of(text: str) -> set[str]:
+    """Give the words of *text*, in lower case."""
+    return set(re.findall(r"[^\W_]+", text.lower()))
+
+
+def _is_held(kept: StoredConversation) -> bool:
+    return kept.holder is not None and kept.held_for > 0 and not is_gone(kept.holder)
+
+
+def _died(row: TurnRow) -> TurnRow:
+    return evolve(row, turn=evolve(row.turn, state=TurnState.UNKNOWN))
+
+
+def _no_less_than(known: Turn, turn: Turn) -> Turn:
+    """Give *turn* with what is *known* already and cannot be otherwise."""
+    if known.state is TurnState.DELIVERED and known.sends == turn.sends:
+        if turn.state is not TurnState.DELIVERED:
+            turn = evolve(known, waived=turn.waived)
+    return evolve(turn, waived=True) if known.waived and not turn.waived else turn
+
+
+def _with_messages(change: Change, messages: Sequence[Message]) -> Change:
+    kept = change.conversation
+    entries = tuple(entries_of(messages, kept.tip))
+    if not entries:
+        return change
+    kept = evolve(kept, length=kept.length + len(entries), tip=entries[-1])
+    return evolve(change, conversation=kept, entries=entries)
 
 
 def _merged(old: Conversation, new: Conversation) -> Conversation:
@@ -290,7 +412,7 @@ def _merged(old: Conversation, new: Conversation) -> Conversation:
     )
 
 
-async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
+async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
     """Await *work*; who is cancelled meanwhile waits for its end first, so that what was begun is written."""
     task = asyncio.ensure_future(work)
     try:

@@ -7,7 +7,6 @@ from typing import cast
 
 from chatbridge.errors import ConfigError
 from chatbridge.history.memory import MemoryStore
-from chatbridge.history.sqlite import SQLiteStore
 from chatbridge.history.store import Store
 
 __all__ = ["open_store"]
@@ -36,6 +35,8 @@ def open_store(which: str | Store) -> Store:
             raise ConfigError(f"nothing comes after 'memory:' ({_KNOWN})")
         return MemoryStore()
     if colon and scheme == "sqlite":
+        from chatbridge.history.sqlite import SQLiteStore  # noqa: PLC0415 - sqlite3 and cattrs take time to import
+
         return SQLiteStore(_path(rest))
     if colon and scheme in {"postgresql", "postgres"}:
         raise ConfigError(f"there is no store on PostgreSQL yet ({_KNOWN})")

@@ -53,7 +53,7 @@ class MtmaiOptions(CommonOptions):
     key: Secret = option(
         "The token; with auth=basic NAME:PASSWORD, with auth=cookie the value of the cookie hatchet."
     )
-    tenant: str = option("Id of the tenant, a UUID.", validator=_check_tenant)
+    tenant: str = option("Id of the tenant, a UUID.", validator=_check_tenant, account=True)
     team: str | None = option("Id of the team that answers; without one nothing can be sent.", default=None)
     auth: Literal["bearer", "basic", "cookie"] = option("How the key is presented.", default="bearer")
 

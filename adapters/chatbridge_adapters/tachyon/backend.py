@@ -56,7 +56,9 @@ class TachyonOptions(CommonOptions):
     """What Tachyon can be told."""
 
     key: Secret = option("The API key, or a token.")
-    operator: str = option("Id of the tenant that the rooms belong to, as in tn_...", validator=_sendable)
+    operator: str = option(
+        "Id of the tenant that the rooms belong to, as in tn_...", validator=_sendable, account=True
+    )
     model: str | None = option("The model, as provider:model, or large, or small.", default=None)
     mode: Literal["completion", "agent"] = option(
         "What answers: a model's completion, or the run of an agent.", default="completion"

@@ -1,0 +1,125 @@
+"""The turns of one bridge in its store, and the conversations that it holds there."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from chatbridge.domain import Reply
+from chatbridge.errors import StoreError
+from chatbridge.history.holders import new_holder
+from chatbridge.history.rows import Remote, StoredConversation
+from chatbridge.history.store import Store
+from chatbridge.turns import Turn
+
+__all__ = ["Ledger"]
+
+Later = Callable[[float, Callable[[], None]], asyncio.TimerHandle]
+
+
+class Ledger:
+    """
+    What one bridge has in a store: the turns of the conversations that its backend keeps.
+
+    Attributes:
+        store: The store.
+        holder: The name under which the bridge holds conversations.
+    """
+
+    # How often it says that it still holds what it holds, within the time for which it does.
+    RENEWALS = 3
+
+    def __init__(self, store: Store, backend: str, account: str | None = None) -> None:
+        self.store = store
+        self.holder = new_holder()
+        self.later: Later | None = None
+        self._backend = backend
+        self._account = account
+        self._held: set[str] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._renewing: asyncio.Task[None] | None = None
+
+    def remote(self, conversation_id: str) -> Remote:
+        """Say where a conversation of the backend is kept."""
+        return Remote(self._backend, conversation_id, self._account)
+
+    async def hold(self, conversation_id: str) -> StoredConversation | None:
+        """Hold a conversation until it is released; give it as it was before, or None if another holds it."""
+        remote = self.remote(conversation_id)
+        try:
+            before = await self.store.hold(remote, self.holder)
+        except BaseException:  # Perhaps it is held all the same.
+            with suppress(StoreError):
+                await self.store.release(remote, self.holder)
+            raise
+        if before is not None:
+            self._held.add(conversation_id)
+            self._plan()
+        return before
+
+    async def release(self, conversation_id: str) -> None:
+        """Let others hold the conversation, if it is still held here."""
+        if conversation_id in self._held:
+            self._held.discard(conversation_id)
+            await self.store.release(self.remote(conversation_id), self.holder)
+
+    async def renew(self) -> None:
+        """Say that all that is held is still held; what cannot be told now is told the next time."""
+        for conversation_id in tuple(self._held):
+            with suppress(StoreError):
+                remote, lease = self.remote(conversation_id), self.store.lease
+                if not await self.store.release(remote, self.holder, lease=lease):
+                    self._held.discard(conversation_id)
+
+    def _plan(self) -> None:
+        if self._timer is None and self._held and math.isfinite(self.store.lease):
+            later = self.later or asyncio.get_running_loop().call_later
+            self._timer = later(self.store.lease / self.RENEWALS, self._begin)
+
+    def _begin(self) -> None:
+        self._renewing = asyncio.ensure_future(self._renew())
+
+    async def _renew(self) -> None:
+        await self.renew()
+        self._timer = None
+        self._plan()
+
+    async def close(self) -> None:
+        """Release everything."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._renewing is not None:
+            await asyncio.wait([self._renewing])
+        for conversation_id in tuple(self._held):
+            with suppress(StoreError):
+                await self.release(conversation_id)
+
+    async def record(self, turn: Turn, answer: Reply | None = None, *, last: bool = False) -> Turn:
+        """
+        Keep *turn*, in place of what is kept under its id, and with it the *answer* that came; give it.
+
+        Args:
+            turn: What is known of the message.
+            answer: The answer, if it is not in the turn.
+            last: Whether the conversation is then released.
+        """
+        remote = self.remote(turn.conversation_id)
+        if last:
+            self._held.discard(turn.conversation_id)
+        return await self.store.record(remote, turn, answer, holder=self.holder, last=last)
+
+    async def find(self, conversation_id: str, turn_id: str) -> Turn | None:
+        """Give a turn; None where it is not known."""
+        found = await self.store.turns(self.remote(conversation_id), turn_id)
+        return found[0].turn if found else None
+
+    async def turns(self, conversation_id: str) -> Sequence[Turn]:
+        """Give the turns of a conversation, oldest first."""
+        return tuple(row.turn for row in await self.store.turns(self.remote(conversation_id)))
+
+    async def unsettled(self, conversation_id: str) -> Sequence[Turn]:
+        """Give those of them that are pending, unknown or accepted, oldest first."""
+        rows = await self.store.turns(self.remote(conversation_id), unsettled=True)
+        return tuple(row.turn for row in rows)

@@ -1,0 +1,110 @@
+"""What a store has rows of."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from attrs import field, frozen
+
+from chatbridge.domain import Conversation, Message
+from chatbridge.history.chain import Entry
+from chatbridge.turns import Turn
+
+__all__ = ["Change", "Hit", "Remote", "StoredConversation", "TurnRow"]
+
+
+@frozen
+class Remote:
+    """
+    Where a conversation is kept.
+
+    Attributes:
+        backend: The backend's name.
+        id: The conversation's id there.
+        account: Which of its servers, and whose conversations; None where there is but one.
+    """
+
+    backend: str
+    id: str
+    account: str | None = None
+
+    def __str__(self) -> str:
+        return self.backend if self.account is None else f"{self.backend} at {self.account}"
+
+
+@frozen
+class StoredConversation:
+    """
+    A conversation as a store has it.
+
+    Attributes:
+        id: The store's own id of it.
+        remote: Where it is kept.
+        conversation: What its backend last told of it.
+        length: How many messages of it the store has.
+        tip: The last of them, or its identity.
+        revision: How often the row was written; 0 while it is not in the store.
+        holder: Who last held it to send something.
+        held_for: Seconds that are left to the holder by the store's clock; 0 or less once it is free.
+        used_at: When it was last written, by the store's clock.
+        created: Whether chatbridge made it at the backend.
+        used: Whether a message was to be sent to it.
+        deleted: Whether chatbridge has deleted it at the backend.
+    """
+
+    __hash__ = None  # type: ignore[assignment]  # nor has a conversation one
+
+    id: str
+    remote: Remote
+    conversation: Conversation
+    length: int = 0
+    tip: Entry | str | None = field(default=None, eq=False, repr=False)
+    revision: int = 0
+    holder: str | None = None
+    held_for: float = field(default=0.0, eq=False)
+    used_at: datetime | None = field(default=None, eq=False)
+    created: bool = False
+    used: bool = False
+    deleted: bool = False
+
+    @property
+    def head(self) -> str | None:
+        """The identity of the last message: equal heads are equal histories."""
+        return self.tip.hash if isinstance(self.tip, Entry) else self.tip
+
+
+@frozen
+class TurnRow:
+    """A turn, and where its conversation is kept."""
+
+    remote: Remote
+    turn: Turn
+
+
+@frozen
+class Change:
+    """
+    What is written at once, or not at all.
+
+    Attributes:
+        conversation: As it will be, but for its revision, which is the one that it must have until then, and
+            for its times, which are the store's.
+        turns: Each replaces the turn of its id; a new one comes behind the others.
+        entries: The last of its messages, which are new.
+        start: How many of its older messages stay before them; those behind are removed. None for all.
+        lease: Seconds for which its holder has it from now on; None for as long as until now.
+    """
+
+    conversation: StoredConversation
+    turns: tuple[TurnRow, ...] = ()
+    entries: tuple[Entry, ...] = ()
+    start: int | None = None
+    lease: float | None = None
+
+
+@frozen
+class Hit:
+    """A message that was searched for, and the conversation that it is in."""
+
+    conversation: StoredConversation
+    message: Message
