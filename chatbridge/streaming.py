@@ -48,7 +48,7 @@ class ReplyStream:
     text alone.
     """
 
-    # Of an answer that is coming, no more than this is kept in memory alone, where the store outlasts the process.
+    # No more of an answer that is coming is in memory alone, where the store outlasts the process.
     UNKEPT_CHARACTERS = 4096
     UNKEPT_SECONDS = 1.0
 

@@ -31,8 +31,8 @@ from chatbridge import (
 from chatbridge.backend import SettleBy
 from chatbridge.domain import Reply
 from chatbridge.errors import BadOption, ConnectFailed, NotFound, OverloadedTimeout, RateLimited, Unavailable
-from chatbridge.http import Transport
 from chatbridge.history import MemoryStore
+from chatbridge.http import Transport
 from chatbridge.options import CommonOptions
 from chatbridge.testing.clock import ManualClock
 from chatbridge.testing.memory import MemoryBackend

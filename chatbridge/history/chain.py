@@ -95,7 +95,7 @@ class Entry:
             entry = entry.parent
         parent = entry._hash if isinstance(entry, Entry) else entry  # noqa: SLF001 - the same
         for each in reversed(waiting):
-            parent = each._hash = identify(each.content, parent)
+            parent = each._hash = identify(each.content, parent)  # noqa: SLF001 - the same
         return self._hash or ""
 
 

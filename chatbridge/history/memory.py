@@ -44,7 +44,7 @@ class MemoryStore(Store):
 
     Args:
         keeps: How many conversations and messages together: beyond that, the conversations that were used
-            longest ago are forgotten, and the first messages of one that is longer. Nothing that is in doubt is.
+            longest ago are forgotten, and the first messages of one that is longer; nothing in doubt is.
         turns: How many turns that block nothing, of all conversations.
     """
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -158,7 +158,8 @@ class SQLiteStore(Store):
             f"SELECT {_COLUMNS}, hash, parent, content, details FROM words "
             "JOIN entries ON message = words.rowid JOIN messages ON messages.number = message "
             "JOIN conversations ON conversations.id = conversation "
-            "WHERE words MATCH ? ORDER BY used_at DESC, conversations.id DESC, entries.number LIMIT ? OFFSET ?",
+            "WHERE words MATCH ? "
+            "ORDER BY used_at DESC, conversations.id DESC, entries.number LIMIT ? OFFSET ?",
             " ".join(f'"{word}"*' for word in words),
             limit,
             start,
@@ -281,7 +282,7 @@ def _conversation(row: Sequence[Any]) -> StoredConversation:
 
 
 @contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+def _transaction(connection: sqlite3.Connection) -> Generator[None]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -301,7 +302,8 @@ def _write(connection: sqlite3.Connection, change: Change) -> bool:
             _cut(connection, kept.id, change.start)
         for number, entry in enumerate(change.entries, first):
             connection.execute(
-                "INSERT INTO messages (hash, parent, content, text) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                "INSERT INTO messages (hash, parent, content, text) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT DO NOTHING",
                 (entry.hash, entry.before, entry.content, entry.text),
             )
             connection.execute(
@@ -337,14 +339,17 @@ def _put(connection: sqlite3.Connection, kept: StoredConversation, lease: float 
         row["held_until"] = now + round(lease * 1e6) if lease else 0
     if kept.revision:
         values = ", ".join(f"{name} = :{name}" for name in row)
-        query = f"UPDATE conversations SET {values}, revision = revision + 1 WHERE id = :id AND revision = :revision"  # noqa: S608 - no value is in it
+        query = (
+            f"UPDATE conversations SET {values}, revision = revision + 1 "
+            "WHERE id = :id AND revision = :revision"
+        )
         row |= {"id": kept.id, "revision": kept.revision}
     else:
         backend, account, remote = _key(kept.remote)
         row = {"held_until": 0} | row
         row |= {"id": kept.id, "backend": backend, "account": account, "remote": remote, "revision": 1}
         values = ", ".join(f":{name}" for name in row)
-        query = f"INSERT INTO conversations ({', '.join(row)}) VALUES ({values}) ON CONFLICT DO NOTHING"  # noqa: S608 - the same
+        query = f"INSERT INTO conversations ({', '.join(row)}) VALUES ({values}) ON CONFLICT DO NOTHING"
     return bool(connection.execute(query, row).rowcount)
 
 

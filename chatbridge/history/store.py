@@ -257,7 +257,7 @@ class Store(ABC):
             ours = before.holder == holder
             if not ours and _is_held(before):
                 return None
-            dead = [] if ours or not before.revision else await self._turns(remote, unsettled=True)
+            dead = () if ours or not before.revision else await self._turns(remote, unsettled=True)
             turns = tuple(_died(row) for row in dead if row.turn.state is TurnState.PENDING)
             change = Change(evolve(before, holder=holder), turns, lease=self.lease)
             if await self._commit(change):
@@ -386,9 +386,8 @@ def _died(row: TurnRow) -> TurnRow:
 
 def _no_less_than(known: Turn, turn: Turn) -> Turn:
     """Give *turn* with what is *known* already and cannot be otherwise."""
-    if known.state is TurnState.DELIVERED and known.sends == turn.sends:
-        if turn.state is not TurnState.DELIVERED:
-            turn = evolve(known, waived=turn.waived)
+    if known.state is TurnState.DELIVERED is not turn.state and known.sends == turn.sends:
+        turn = evolve(known, waived=turn.waived)
     return evolve(turn, waived=True) if known.waived and not turn.waived else turn
 
 
