@@ -33,6 +33,7 @@ from chatbridge.errors import (
     UsageError,
 )
 from chatbridge.history.ledger import Ledger
+from chatbridge.history.rows import Hold
 from chatbridge.order import Order
 from chatbridge.search import Search
 from chatbridge.trails import Trails
@@ -142,10 +143,10 @@ class Deliveries:
         pause = self.FIRST_PAUSE
         while True:
             await self._book.catch_up(conversation_id)
-            before = await self.ledger.hold(conversation_id)
-            if before is not None:
-                if before.holder not in {None, self.ledger.holder}:
-                    self._book.trails.forget(conversation_id)  # It may know less by now than is there.
+            hold = await self.ledger.hold(conversation_id)
+            if hold is Hold.AFTER_ANOTHER:
+                self._book.trails.forget(conversation_id)  # It may know less by now than is there.
+            if hold is not Hold.BUSY:
                 return
             now = self._clock.now()
             if now >= until:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from chatbridge.domain import Reply
 from chatbridge.errors import StoreError
 from chatbridge.history.holders import new_holder
-from chatbridge.history.rows import Remote, StoredConversation
+from chatbridge.history.rows import Hold, Remote
 from chatbridge.history.store import Store
 from chatbridge.turns import Turn
 
@@ -45,19 +45,19 @@ class Ledger:
         """Say where a conversation of the backend is kept."""
         return Remote(self._backend, conversation_id, self._account)
 
-    async def hold(self, conversation_id: str) -> StoredConversation | None:
-        """Hold a conversation until it is released; give it as it was before, or None if another holds it."""
+    async def hold(self, conversation_id: str) -> Hold:
+        """Try to hold a conversation until it is released."""
         remote = self.remote(conversation_id)
         try:
-            before = await self.store.hold(remote, self.holder)
+            hold = await self.store.hold(remote, self.holder)
         except BaseException:  # Perhaps it is held all the same.
             with suppress(StoreError):
                 await self.store.release(remote, self.holder)
             raise
-        if before is not None:
+        if hold is not Hold.BUSY:
             self._held.add(conversation_id)
             self._plan()
-        return before
+        return hold
 
     async def release(self, conversation_id: str) -> None:
         """Let others hold the conversation, if it is still held here."""

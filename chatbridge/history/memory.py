@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from secrets import token_hex
 
-from attrs import define, evolve, field
+from attrs import define, field
 
+from chatbridge.domain import Conversation, Reply
 from chatbridge.errors import StoreError
-from chatbridge.history.chain import Entry
-from chatbridge.history.rows import Change, Remote, StoredConversation, TurnRow
-from chatbridge.history.store import Store
+from chatbridge.history.chain import Entry, entries_of
+from chatbridge.history.rows import Change, Hold, Remote, StoredConversation, TurnRow
+from chatbridge.history.store import Store, check_holder, died, settled
+from chatbridge.turns import Turn, TurnState
 
 __all__ = ["MemoryStore"]
 
@@ -25,22 +28,57 @@ _TICK = timedelta(microseconds=1)
 class _Shelf:
     """What there is of one conversation."""
 
-    kept: StoredConversation
+    id: str
+    remote: Remote
+    conversation: Conversation
+    used_at: datetime
     entries: list[Entry] = field(factory=list[Entry])
     # How many of its first messages are no longer there.
     gone: int = 0
     turns: dict[str, TurnRow] = field(factory=dict[str, TurnRow])
     unsettled: dict[str, TurnRow] = field(factory=dict[str, TurnRow])
+    revision: int = 0
+    holder: str | None = None
     until: float = 0.0
+    created: bool = False
+    used: bool = False
+    deleted: bool = False
+
+    @property
+    def is_held(self) -> bool:
+        return self.until > 0 and self.until > time.monotonic()
 
     @property
     def may_go(self) -> bool:
-        return self.until <= time.monotonic() and not any(row.turn.blocks for row in self.unsettled.values())
+        return not self.is_held and not any(row.turn.blocks for row in self.unsettled.values())
+
+    @property
+    def tip(self) -> Entry | None:
+        return self.entries[-1] if self.entries else None
+
+    @property
+    def kept(self) -> StoredConversation:
+        return StoredConversation(
+            id=self.id,
+            remote=self.remote,
+            conversation=self.conversation,
+            length=self.gone + len(self.entries),
+            tip=self.tip,
+            revision=self.revision,
+            holder=self.holder,
+            held_for=self.until - time.monotonic(),
+            used_at=self.used_at,
+            created=self.created,
+            used=self.used,
+            deleted=self.deleted,
+        )
 
 
 class MemoryStore(Store):
     """
     Keeps what was used last for as long as the program runs.
+
+    Nobody else has it, so who holds a conversation holds it until it is released.
 
     Args:
         keeps: How many conversations and messages together: beyond that, the conversations that were used
@@ -71,31 +109,23 @@ class MemoryStore(Store):
         self._closed = True
 
     async def _find(self, which: str | Remote) -> StoredConversation | None:
-        self._check_open()
         shelf = self._shelf(which)
-        if shelf is None:
-            return None
-        if shelf.until in {0.0, math.inf}:
-            return shelf.kept
-        return evolve(shelf.kept, held_for=shelf.until - time.monotonic())
+        return None if shelf is None else shelf.kept
 
     async def _list(
         self, backend: str | None, behind: StoredConversation | None, limit: int
     ) -> Sequence[StoredConversation]:
         self._check_open()
         last = None if behind is None else behind.used_at
-        rows = (shelf.kept for shelf in reversed(self._shelves.values()))
         found = (
-            kept
-            for kept in rows
-            if backend in {None, kept.remote.backend}
-            and (last is None or (kept.used_at is not None and kept.used_at < last))
+            shelf.kept
+            for shelf in reversed(self._shelves.values())
+            if backend in {None, shelf.remote.backend} and (last is None or shelf.used_at < last)
         )
         return list(islice(found, limit))
 
     async def _read(self, conversation_id: str, start: int, stop: int) -> Sequence[Entry]:
-        self._check_open()
-        shelf = self._shelves.get(conversation_id)
+        shelf = self._shelf(conversation_id)
         return [] if shelf is None else shelf.entries[max(start - shelf.gone, 0) : max(stop - shelf.gone, 0)]
 
     async def _turns(
@@ -110,46 +140,97 @@ class MemoryStore(Store):
         return [row for each in rows for row in each.values()]
 
     async def _commit(self, change: Change) -> bool:
-        self._check_open()
         kept = change.conversation
         shelf = self._shelf(kept.remote)
-        if kept.revision != (0 if shelf is None else shelf.kept.revision):
+        if kept.revision != (0 if shelf is None else shelf.revision):
             return False
-        if shelf is None:
-            shelf = self._shelves[kept.id] = _Shelf(kept)
-            self._ids[kept.remote] = kept.id
-            self._size += 1
+        shelf = self._at(kept)
+        shelf.conversation, shelf.holder = kept.conversation, kept.holder
+        shelf.created, shelf.used, shelf.deleted = kept.created, kept.used, kept.deleted
         if change.lease is not None:
             shelf.until = time.monotonic() + change.lease if change.lease else 0.0
-        self._now = max(datetime.now(UTC), self._now + _TICK)
-        shelf.kept = evolve(
-            kept,
-            revision=kept.revision + 1,
-            used_at=self._now,
-            held_for=math.inf if shelf.until == math.inf else 0.0,
-        )
-        self._shelves.move_to_end(kept.id)
-        self._put(shelf, change)
-        return True
-
-    def _put(self, shelf: _Shelf, change: Change) -> None:
         if change.start is not None:
             stays = max(change.start - shelf.gone, 0)
             self._size -= len(shelf.entries) - stays
             del shelf.entries[stays:]
-        shelf.entries.extend(change.entries)
-        self._size += len(change.entries)
-        for row in change.turns:
+        self._put(shelf, change.entries, change.turns)
+        return True
+
+    # The next three do in one step, and without a copy of the row, what they do in every store.
+
+    async def hold(self, remote: Remote, holder: str) -> Hold:
+        """Try to hold a conversation for *holder*, to send something to it."""
+        shelf = self._at(remote)
+        before = shelf.holder
+        if before not in {holder, None}:
+            if shelf.is_held:
+                return Hold.BUSY
+            dead = [row for row in shelf.unsettled.values() if row.turn.state is TurnState.PENDING]
+            self._put(shelf, turns=map(died, dead))
+        shelf.holder, shelf.until = holder, time.monotonic() + self.lease
+        self._put(shelf)
+        return Hold.OURS if before in {holder, None} else Hold.AFTER_ANOTHER
+
+    async def release(self, remote: Remote, holder: str, *, lease: float = 0.0) -> bool:
+        """Let others hold a conversation that *holder* has held."""
+        shelf = self._shelf(remote)
+        if shelf is None or shelf.holder != holder:
+            return False
+        shelf.until = time.monotonic() + lease if lease else 0.0
+        self._put(shelf)
+        return True
+
+    async def record(
+        self,
+        remote: Remote,
+        turn: Turn,
+        answer: Reply | None = None,
+        *,
+        holder: str | None = None,
+        last: bool = False,
+    ) -> Turn:
+        """Keep *turn* and give it; with it, its message and *answer* once it is delivered."""
+        shelf = self._at(remote)
+        check_holder(turn, shelf.holder, holder)
+        known = shelf.turns.get(turn.id)
+        turn, said = settled(None if known is None else known.turn, turn, answer)
+        shelf.used = True
+        if last and shelf.holder == holder:
+            shelf.until = 0.0
+        self._put(shelf, entries_of(said, shelf.tip), (TurnRow(remote, turn),))
+        return turn
+
+    def _at(self, place: Remote | StoredConversation) -> _Shelf:
+        """Give the shelf of a conversation, a new one if there is none."""
+        remote = place if isinstance(place, Remote) else place.remote
+        shelf = self._shelf(remote)
+        if shelf is None:
+            name = token_hex(8) if isinstance(place, Remote) else place.id
+            shelf = _Shelf(name, remote, Conversation(remote.id), self._now)
+            self._shelves[name], self._ids[remote] = shelf, name
+            self._size += 1
+        return shelf
+
+    def _put(self, shelf: _Shelf, entries: Iterable[Entry] = (), turns: Iterable[TurnRow] = ()) -> None:
+        """Add to a conversation, which is the last used then."""
+        self._now = shelf.used_at = max(datetime.now(UTC), self._now + _TICK)
+        self._shelves.move_to_end(shelf.id)
+        shelf.revision += 1
+        before = len(shelf.entries)
+        shelf.entries.extend(entries)
+        self._size += len(shelf.entries) - before
+        for row in turns:
             shelf.turns[row.turn.id] = row
             if row.turn.unsettled:
                 shelf.unsettled[row.turn.id] = row
             else:
                 shelf.unsettled.pop(row.turn.id, None)
-            place = shelf.kept.id, row.turn.id
+            place = shelf.id, row.turn.id
             self._settled.pop(place, None)
             if not row.turn.blocks:
                 self._settled[place] = None
-        self._make_room(shelf)
+        if self._size > self._keeps or len(self._settled) > self._keeps_turns:
+            self._make_room(shelf)
 
     def _make_room(self, used: _Shelf) -> None:
         while len(self._settled) > self._keeps_turns:
@@ -170,19 +251,19 @@ class MemoryStore(Store):
                 break
 
     async def _forget(self, conversation_id: str) -> None:
-        self._check_open()
-        shelf = self._shelves.get(conversation_id)
+        shelf = self._shelf(conversation_id)
         if shelf is not None:
             self._drop(shelf)
 
     def _drop(self, shelf: _Shelf) -> None:
-        del self._shelves[shelf.kept.id]
-        del self._ids[shelf.kept.remote]
+        del self._shelves[shelf.id]
+        del self._ids[shelf.remote]
         self._size -= 1 + len(shelf.entries)
         for turn_id in shelf.turns:
-            self._settled.pop((shelf.kept.id, turn_id), None)
+            self._settled.pop((shelf.id, turn_id), None)
 
     def _shelf(self, which: str | Remote) -> _Shelf | None:
+        self._check_open()
         return self._shelves.get(self._ids.get(which, "") if isinstance(which, Remote) else which)
 
     def _check_open(self) -> None:

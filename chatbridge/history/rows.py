@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from enum import Enum
 
 from attrs import field, frozen
 
@@ -10,7 +11,15 @@ from chatbridge.domain import Conversation, Message
 from chatbridge.history.chain import Entry
 from chatbridge.turns import Turn
 
-__all__ = ["Change", "Hit", "Remote", "StoredConversation", "TurnRow"]
+__all__ = ["Change", "Hit", "Hold", "Remote", "StoredConversation", "TurnRow"]
+
+
+class Hold(Enum):
+    """What came of trying to hold a conversation: another has it; or it is ours, perhaps after another."""
+
+    BUSY = "busy"
+    OURS = "ours"
+    AFTER_ANOTHER = "after another"
 
 
 @frozen

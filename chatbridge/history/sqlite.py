@@ -99,7 +99,7 @@ class SQLiteStore(Store):
 
     async def _find(self, which: str | Remote) -> StoredConversation | None:
         if isinstance(which, Remote):
-            where, values = "backend = ? AND account = ? AND remote = ?", _key(which)
+            where, values = "backend = ? AND account = ? AND remote = ?", tuple[str, ...](_key(which))
         else:
             where, values = "id = ?", (which,)
         rows = await self._rows(f"SELECT {_COLUMNS} FROM conversations WHERE {where}", *values)

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from secrets import token_hex
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, TypeVar
 
 from attrs import evolve
 
@@ -23,7 +23,7 @@ from chatbridge.domain import Conversation, Message, Reply
 from chatbridge.errors import StoreError, UsageError, WrongBackend
 from chatbridge.history.chain import Entry, entries_of
 from chatbridge.history.holders import is_gone
-from chatbridge.history.rows import Change, Hit, Remote, StoredConversation, TurnRow
+from chatbridge.history.rows import Change, Hit, Hold, Remote, StoredConversation, TurnRow
 from chatbridge.text import quoted
 from chatbridge.turns import Turn, TurnState
 
@@ -209,7 +209,7 @@ class Store(ABC):
 
         def change(kept: StoredConversation) -> Change:
             if told is not None:
-                kept = evolve(kept, conversation=_merged(kept.conversation, told))
+                kept = evolve(kept, conversation=merged(kept.conversation, told))
             kept = evolve(kept, created=kept.created or created, deleted=kept.deleted or deleted)
             return _with_messages(Change(kept), added)
 
@@ -240,28 +240,25 @@ class Store(ABC):
         """Remove a conversation, its turns, and the messages that are in no other; its backend keeps it."""
         await self._whole(self._forget(conversation_id))
 
-    async def hold(self, remote: Remote, holder: str) -> StoredConversation | None:
+    async def hold(self, remote: Remote, holder: str) -> Hold:
         """
-        Hold a conversation for *holder*, to send something to it, for `lease` seconds.
+        Try to hold a conversation for *holder*, to send something to it, for `lease` seconds.
 
         Turns that were pending belong to a process that has died; they become unknown.
-
-        Returns:
-            The conversation as it was before; None where another holds it.
         """
         return await self._whole(self._hold(remote, holder))
 
-    async def _hold(self, remote: Remote, holder: str) -> StoredConversation | None:
+    async def _hold(self, remote: Remote, holder: str) -> Hold:
         while True:
             before = await self._known(remote)
             ours = before.holder == holder
-            if not ours and _is_held(before):
-                return None
+            if not ours and is_held(before):
+                return Hold.BUSY
             dead = () if ours or not before.revision else await self._turns(remote, unsettled=True)
-            turns = tuple(_died(row) for row in dead if row.turn.state is TurnState.PENDING)
+            turns = tuple(died(row) for row in dead if row.turn.state is TurnState.PENDING)
             change = Change(evolve(before, holder=holder), turns, lease=self.lease)
             if await self._commit(change):
-                return before
+                return Hold.OURS if ours or before.holder is None else Hold.AFTER_ANOTHER
 
     async def release(self, remote: Remote, holder: str, *, lease: float = 0.0) -> bool:
         """
@@ -304,24 +301,15 @@ class Store(ABC):
         Raises:
             StoreError: It cannot be written; of kind "locked" also where another has taken the conversation.
         """
-        return await self._whole(self._record(TurnRow(remote, turn), answer or turn.reply, holder, last=last))
+        return await self._whole(self._record(TurnRow(remote, turn), answer, holder, last=last))
 
     async def _record(self, row: TurnRow, answer: Reply | None, holder: str | None, *, last: bool) -> Turn:
         remote, turn = row.remote, row.turn
         while True:
             kept = await self._known(remote)
-            if holder is not None and kept.holder != holder and turn.state is TurnState.PENDING:
-                raise StoreError(
-                    "the conversation was held for too long, and another process has taken it; try again",
-                    kind="locked",
-                )
+            check_holder(turn, kept.holder, holder)
             rows = await self._turns(remote, turn.id) if kept.revision else ()
-            known = rows[0].turn if rows else None
-            if known is not None:
-                turn = _no_less_than(known, turn)
-            written = known is not None and known.state is TurnState.DELIVERED and known.sends == turn.sends
-            delivered = turn.state is TurnState.DELIVERED and answer is not None and not written
-            said = (turn.message, *cast(Reply, answer).messages) if delivered else ()
+            turn, said = settled(rows[0].turn if rows else None, turn, answer)
             change = Change(
                 evolve(kept, used=True),
                 (TurnRow(remote, turn),),
@@ -341,7 +329,7 @@ class Store(ABC):
         rows = await self._turns(remote, turn_id, unsettled=unsettled)
         return tuple(
             [
-                _died(row)
+                died(row)
                 if row.turn.state is TurnState.PENDING and not await self._is_held(row.remote)
                 else row
                 for row in rows
@@ -350,7 +338,7 @@ class Store(ABC):
 
     async def _is_held(self, remote: Remote) -> bool:
         kept = await self._find(remote)
-        return kept is not None and _is_held(kept)
+        return kept is not None and is_held(kept)
 
     async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
         """Do *work*; what is begun of it is written, though its task is cancelled."""
@@ -376,19 +364,35 @@ def words_of(text: str) -> set[str]:
     return set(re.findall(r"[^\W_]+", text.lower()))
 
 
-def _is_held(kept: StoredConversation) -> bool:
+def is_held(kept: StoredConversation) -> bool:
     return kept.holder is not None and kept.held_for > 0 and not is_gone(kept.holder)
 
 
-def _died(row: TurnRow) -> TurnRow:
+def died(row: TurnRow) -> TurnRow:
     return evolve(row, turn=evolve(row.turn, state=TurnState.UNKNOWN))
 
 
-def _no_less_than(known: Turn, turn: Turn) -> Turn:
-    """Give *turn* with what is *known* already and cannot be otherwise."""
-    if known.state is TurnState.DELIVERED is not turn.state and known.sends == turn.sends:
-        turn = evolve(known, waived=turn.waived)
-    return evolve(turn, waived=True) if known.waived and not turn.waived else turn
+def check_holder(turn: Turn, holder: str | None, wanted: str | None) -> None:
+    """Refuse a *turn* that is about to begin where another than who is *wanted* is the holder."""
+    if wanted is not None and holder != wanted and turn.state is TurnState.PENDING:
+        raise StoreError(
+            "the conversation was held for too long, and another process has taken it; try again",
+            kind="locked",
+        )
+
+
+def settled(known: Turn | None, turn: Turn, answer: Reply | None) -> tuple[Turn, tuple[Message, ...]]:
+    """Join what is *known* of a turn and cannot be otherwise to what is told now; and give what is new."""
+    written = known is not None and known.state is TurnState.DELIVERED and known.sends == turn.sends
+    if known is not None:
+        if written and turn.state is not TurnState.DELIVERED:
+            turn = evolve(known, waived=turn.waived)
+        if known.waived and not turn.waived:
+            turn = evolve(turn, waived=True)
+    answer = turn.reply if answer is None else answer
+    if written or answer is None or turn.state is not TurnState.DELIVERED:
+        return turn, ()
+    return turn, (turn.message, *answer.messages)
 
 
 def _with_messages(change: Change, messages: Sequence[Message]) -> Change:
@@ -400,7 +404,7 @@ def _with_messages(change: Change, messages: Sequence[Message]) -> Change:
     return evolve(change, conversation=kept, entries=entries)
 
 
-def _merged(old: Conversation, new: Conversation) -> Conversation:
+def merged(old: Conversation, new: Conversation) -> Conversation:
     return evolve(
         new,
         title=old.title if new.title is None else new.title,

@@ -35,7 +35,7 @@ from chatbridge.domain import (
     Usage,
 )
 from chatbridge.errors import StoreError, UnsettledTurn, UsageError, WrongBackend
-from chatbridge.history.rows import Hit, Remote
+from chatbridge.history.rows import Hit, Hold, Remote
 from chatbridge.history.store import Store
 from chatbridge.testing.checking import NotApplicable, expect, expect_equal, what_raises
 from chatbridge.testing.fake import FakeBackend
@@ -140,22 +140,19 @@ class StoreContract(Contract):
         """Let one holder at a time have a conversation, until it is released or its time is over."""
         async with self.open_store() as store:
             place, (turn,) = _place(), _turns(1)
-            before = await store.hold(place, "one")
-            expect(
-                before is not None and before.holder is None, "the first must get it, and nobody before it"
-            )
-            expect_equal(None, await store.hold(place, "two"), "what another gets meanwhile")
-            expect(await store.hold(place, "one") is not None, "who has it must get it again")
+            expect_equal(Hold.OURS, await store.hold(place, "one"), "what the first gets")
+            expect_equal(Hold.BUSY, await store.hold(place, "two"), "what another gets meanwhile")
+            expect_equal(Hold.OURS, await store.hold(place, "one"), "what the first gets again")
             expect(await store.release(place, "one", lease=1000.0), "who has it must be able to keep it")
-            expect_equal(None, await store.hold(place, "two"), "what another gets then")
+            expect_equal(Hold.BUSY, await store.hold(place, "two"), "what another gets then")
             expect(not await store.release(place, "two"), "another must not release it")
             expect(await store.release(place, "one"), "who has it must be able to release it")
-            before = await store.hold(place, "two")
-            expect_equal("one", before and before.holder, "who had it before")
+            expect_equal(Hold.AFTER_ANOTHER, await store.hold(place, "two"), "what another gets at last")
+            before = await store.find(place)
             await store.release(place, "two", lease=1e-6)
             while (await store.find(place) or before).held_for > 0:  # type: ignore[union-attr]
                 pass
-            expect(await store.hold(place, "three") is not None, "it must be free when the time is over")
+            expect_equal(Hold.AFTER_ANOTHER, await store.hold(place, "three"), "what comes after its time")
             lost = partial(store.record, place, turn, holder="two")
             error = await what_raises(StoreError, "a message of one who no longer has it", lost)
             expect_equal("locked", error.kind, "the kind of the error")
@@ -163,7 +160,9 @@ class StoreContract(Contract):
             await store.record(place, turn, holder="three")
             done = evolve(turn, state=TurnState.REFUSED)
             await store.record(place, done, holder="three", last=True)
-            expect(await store.hold(place, "four") is not None, "the last word must release it")
+            expect_equal(
+                Hold.AFTER_ANOTHER, await store.hold(place, "four"), "what comes after the last word"
+            )
 
     async def check_a_dead_holders_message_is_in_doubt(self) -> None:
         """Call a turn unknown that is pending though nobody holds its conversation."""
@@ -333,7 +332,7 @@ class StoreContract(Contract):
             await self._write_at_once([one, two, one, two])
             (turn,), place = _turns(1), _place()
             await one.hold(place, "one")
-            expect_equal(None, await two.hold(place, "two"), "what another gets meanwhile")
+            expect_equal(Hold.BUSY, await two.hold(place, "two"), "what another gets meanwhile")
             await one.record(place, turn, holder="one")
             expect_equal([turn], await _recorded(two, place), "the turns")
 
