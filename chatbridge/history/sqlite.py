@@ -102,8 +102,9 @@ class SQLiteStore(Store):
             where, values = "backend = ? AND account = ? AND remote = ?", tuple[str, ...](_key(which))
         else:
             where, values = "id = ?", (which,)
-        rows = await self._rows(f"SELECT {_COLUMNS} FROM conversations WHERE {where}", *values)
-        return _conversation(rows[0]) if rows else None
+        query = f"SELECT {_COLUMNS} FROM conversations WHERE {where}"
+        found = await self._rows(_conversation, query, *values)
+        return found[0] if found else None
 
     async def _list(
         self, backend: str | None, behind: StoredConversation | None, limit: int
@@ -117,22 +118,22 @@ class SQLiteStore(Store):
             conditions.append("(used_at, id) < (?, ?)")
             values += [_micros(behind.used_at), behind.id]
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-        rows = await self._rows(
+        return await self._rows(
+            _conversation,
             f"SELECT {_COLUMNS} FROM conversations{where} ORDER BY used_at DESC, id DESC LIMIT ?",
             *values,
             limit,
         )
-        return [_conversation(row) for row in rows]
 
     async def _read(self, conversation_id: str, start: int, stop: int) -> Sequence[Entry]:
-        rows = await self._rows(
+        return await self._rows(
+            _entry,
             "SELECT hash, parent, content, details FROM entries JOIN messages ON message = messages.number "
             "WHERE conversation = ? AND entries.number >= ? AND entries.number < ? ORDER BY entries.number",
             conversation_id,
             start,
             stop,
         )
-        return [Entry.load(*row) for row in rows]
 
     async def _turns(
         self, remote: Remote | None, turn_id: str | None = None, *, unsettled: bool = False
@@ -146,15 +147,16 @@ class SQLiteStore(Store):
             conditions.append("turns.id = ?")
             values.append(turn_id)
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-        rows = await self._rows(
+        return await self._rows(
+            _turn,
             "SELECT backend, account, remote, turns.body FROM turns "
             f"JOIN conversations ON conversation = conversations.id{where} ORDER BY turns.number",
             *values,
         )
-        return [TurnRow(_remote(*place), load(body, Turn)) for *place, body in rows]
 
     async def _search(self, words: Sequence[str], start: int, limit: int) -> Sequence[Hit]:
-        rows = await self._rows(
+        return await self._rows(
+            _hit,
             f"SELECT {_COLUMNS}, hash, parent, content, details FROM words "
             "JOIN entries ON message = words.rowid JOIN messages ON messages.number = message "
             "JOIN conversations ON conversations.id = conversation "
@@ -164,7 +166,6 @@ class SQLiteStore(Store):
             limit,
             start,
         )
-        return [Hit(_conversation(row[:-4]), Entry.load(*row[-4:]).message) for row in rows]
 
     async def _forget(self, conversation_id: str) -> None:
         await self._run(lambda connection: _remove(connection, conversation_id))
@@ -172,8 +173,9 @@ class SQLiteStore(Store):
     async def _commit(self, change: Change) -> bool:
         return await self._run(lambda connection: _write(connection, change))
 
-    async def _rows(self, query: str, *values: object) -> list[Any]:
-        return await self._run(lambda connection: connection.execute(query, values).fetchall())
+    async def _rows(self, make: Callable[[Sequence[Any]], T], query: str, *values: object) -> list[T]:
+        """Make something of each row, all in the thread."""
+        return await self._run(lambda connection: list(map(make, connection.execute(query, values))))
 
     async def _run(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """Do *job* in the thread."""
@@ -256,6 +258,19 @@ def _key(remote: Remote) -> tuple[str, str, str]:
 
 def _remote(backend: str, account: str, remote: str) -> Remote:
     return Remote(backend, remote, account or None)
+
+
+def _entry(row: Sequence[Any]) -> Entry:
+    return Entry.load(*row)
+
+
+def _turn(row: Sequence[Any]) -> TurnRow:
+    *place, body = row
+    return TurnRow(_remote(*place), load(body, Turn))
+
+
+def _hit(row: Sequence[Any]) -> Hit:
+    return Hit(_conversation(row[:-4]), _entry(row[-4:]).message)
 
 
 def _micros(moment: datetime | None) -> int:
