@@ -12,7 +12,7 @@ from secrets import token_hex
 
 from attrs import define, field
 
-from chatbridge.domain import Conversation, Reply
+from chatbridge.domain import Attachment, Conversation, Part, Reasoning, Reply, Text
 from chatbridge.errors import StoreError
 from chatbridge.history.chain import Entry, entries_of
 from chatbridge.history.rows import Change, Hold, Remote, StoredConversation, TurnRow
@@ -81,21 +81,24 @@ class MemoryStore(Store):
     Nobody else has it, so who holds a conversation holds it until it is released.
 
     Args:
-        keeps: How many conversations and messages together: beyond that, the conversations that were used
+        keeps: How many conversations and messages together. Beyond that, the conversations that were used
             longest ago are forgotten, and the first messages of one that is longer; nothing in doubt is.
+        size: How many characters and bytes of content in all messages together, with the same end.
         turns: How many turns that block nothing, of all conversations.
     """
 
     lease = math.inf
     durable = False
 
-    def __init__(self, *, keeps: int = 10_000, turns: int = 1_000) -> None:
+    def __init__(self, *, keeps: int = 2_000, size: int = 64 * 2**20, turns: int = 1_000) -> None:
         self._keeps = keeps
+        self._keeps_size = size
         self._keeps_turns = turns
         # The last used is the last.
         self._shelves: OrderedDict[str, _Shelf] = OrderedDict()
         self._ids: dict[Remote, str] = {}
         self._settled: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._count = 0
         self._size = 0
         self._now = datetime.min.replace(tzinfo=UTC)
         self._closed = False
@@ -151,7 +154,7 @@ class MemoryStore(Store):
             shelf.until = time.monotonic() + change.lease if change.lease else 0.0
         if change.start is not None:
             stays = max(change.start - shelf.gone, 0)
-            self._size -= len(shelf.entries) - stays
+            self._account_for(shelf.entries[stays:], -1)
             del shelf.entries[stays:]
         self._put(shelf, change.entries, change.turns)
         return True
@@ -208,7 +211,7 @@ class MemoryStore(Store):
             name = token_hex(8) if isinstance(place, Remote) else place.id
             shelf = _Shelf(name, remote, Conversation(remote.id), self._now)
             self._shelves[name], self._ids[remote] = shelf, name
-            self._size += 1
+            self._count += 1
         return shelf
 
     def _put(self, shelf: _Shelf, entries: Iterable[Entry] = (), turns: Iterable[TurnRow] = ()) -> None:
@@ -216,9 +219,9 @@ class MemoryStore(Store):
         self._now = shelf.used_at = max(datetime.now(UTC), self._now + _TICK)
         self._shelves.move_to_end(shelf.id)
         shelf.revision += 1
-        before = len(shelf.entries)
-        shelf.entries.extend(entries)
-        self._size += len(shelf.entries) - before
+        new = tuple(entries)
+        shelf.entries += new
+        self._account_for(new)
         for row in turns:
             shelf.turns[row.turn.id] = row
             if row.turn.unsettled:
@@ -229,26 +232,33 @@ class MemoryStore(Store):
             self._settled.pop(place, None)
             if not row.turn.blocks:
                 self._settled[place] = None
-        if self._size > self._keeps or len(self._settled) > self._keeps_turns:
-            self._make_room(shelf)
-
-    def _make_room(self, used: _Shelf) -> None:
         while len(self._settled) > self._keeps_turns:
             (name, turn_id), _ = self._settled.popitem(last=False)
-            self._shelves[name].turns.pop(turn_id, None)
-            self._shelves[name].unsettled.pop(turn_id, None)
-        while self._size > self._keeps:
-            oldest = next((each for each in self._shelves.values() if each is not used and each.may_go), None)
-            if oldest is not None:
-                self._drop(oldest)
-            elif used.entries:
-                first = used.entries.pop(0)
-                if used.entries:
-                    used.entries[0].parent = first.hash
-                used.gone += 1
-                self._size -= 1
-            else:
+            self._drop_turn(name, turn_id)
+        while self._count > self._keeps or self._size > self._keeps_size:
+            if not self._make_room(shelf):
                 break
+
+    def _make_room(self, used: _Shelf) -> bool:
+        """Forget a conversation, or the first message of the one in use; False if there is none."""
+        oldest = next((each for each in self._shelves.values() if each is not used and each.may_go), None)
+        if oldest is not None:
+            self._drop(oldest)
+        elif used.entries:
+            first = used.entries.pop(0)
+            if used.entries:
+                used.entries[0].parent = first.hash
+            used.gone += 1
+            self._account_for((first,), -1)
+            place = used.id, first.message.id or ""  # The id of a message that was sent is that of its turn.
+            if place in self._settled:
+                del self._settled[place]
+                self._drop_turn(*place)
+        return oldest is not None or bool(used.entries)
+
+    def _account_for(self, entries: Sequence[Entry], sign: int = 1) -> None:
+        self._count += sign * len(entries)
+        self._size += sign * sum(_size(part) for entry in entries for part in entry.message.parts)
 
     async def _forget(self, conversation_id: str) -> None:
         shelf = self._shelf(conversation_id)
@@ -258,9 +268,14 @@ class MemoryStore(Store):
     def _drop(self, shelf: _Shelf) -> None:
         del self._shelves[shelf.id]
         del self._ids[shelf.remote]
-        self._size -= 1 + len(shelf.entries)
+        self._count -= 1
+        self._account_for(shelf.entries, -1)
         for turn_id in shelf.turns:
             self._settled.pop((shelf.id, turn_id), None)
+
+    def _drop_turn(self, name: str, turn_id: str) -> None:
+        self._shelves[name].turns.pop(turn_id, None)
+        self._shelves[name].unsettled.pop(turn_id, None)
 
     def _shelf(self, which: str | Remote) -> _Shelf | None:
         self._check_open()
@@ -269,3 +284,10 @@ class MemoryStore(Store):
     def _check_open(self) -> None:
         if self._closed:
             raise StoreError("the store is closed", kind="closed")
+
+
+def _size(part: Part) -> int:
+    """Tell how much of the content of *part* may be large."""
+    if isinstance(part, Text | Reasoning):
+        return len(part.text)
+    return len(part.data) if isinstance(part, Attachment) and part.data else 0

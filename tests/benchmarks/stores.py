@@ -97,9 +97,8 @@ async def whole(store: Store) -> None:
         count += 1
     peak = tracemalloc.get_traced_memory()[1] / 2**20
     tracemalloc.stop()
-    print(
-        f"full read      {count} messages in {time.perf_counter() - begun:.1f} s (traced), peak {peak:.1f} MiB"
-    )
+    seconds = time.perf_counter() - begun
+    print(f"full read      {count} messages in {seconds:.1f} s (traced), peak {peak:.1f} MiB")
 
 
 async def main() -> None:
