@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatbridge import errors
-from chatbridge.domain import Started, TextDelta
+from chatbridge.domain import Message, Reply, Started, TextDelta
 from chatbridge.errors import (
     AnswerLost,
     Attempt,
@@ -96,7 +96,12 @@ OWN: dict[str, dict[str, Any]] = {
     "UnsupportedFeature": {"backend": "kaziro", "feature": "rename", "instead": "nothing"},
     "LiveBackendForbidden": {"host": "example.com", "forbidden_by": "the test"},
     "StoreError": {"kind": "full"},
-    "WrongBackend": {"conversation": "17", "backend": "kaziro", "kept_by": "mtmai"},
+    "WrongBackend": {
+        "conversation": "17",
+        "provider": "kaziro",
+        "backend": "kaziro at example.com",
+        "kept_by": "mtmai",
+    },
 }
 for _name in ROWS:
     if _name.startswith("DeliveryUnknown"):
@@ -309,10 +314,22 @@ def test_only_a_store_that_is_locked_is_worth_another_try() -> None:
     assert "failed" == StoreError("boom").kind
 
 
-def test_a_conversation_of_another_backend_says_whose_it_is() -> None:
-    error = WrongBackend(conversation="17", backend="kaziro", kept_by="mtmai")
+def test_m7_an_answer_that_could_not_be_stored_is_in_the_error() -> None:
+    answer = Reply([Message.assistant("Ho")])
+    error = StoreError("boom", kind="locked", reply=answer)
 
-    assert ("kaziro", "mtmai") == (error.backend, error.kept_by)
+    assert answer is error.reply
+    assert Outcome.OK is error.outcome
+    assert not error.retryable  # The message would be sent again.
+    assert answer == pickle.loads(pickle.dumps(error)).reply
+
+
+def test_a_conversation_of_another_backend_says_whose_it_is() -> None:
+    error = WrongBackend(
+        conversation="17", provider="kaziro", backend="kaziro at example.com", kept_by="mtmai"
+    )
+
+    assert ("kaziro", "kaziro at example.com", "mtmai") == (error.provider, error.backend, error.kept_by)
     assert "the conversation '17' is kept by mtmai" in str(error)
 
 

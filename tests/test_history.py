@@ -34,7 +34,7 @@ from chatbridge import (
     Usage,
 )
 from chatbridge.history import MemoryStore, SQLiteStore, open_store
-from chatbridge.history.chain import canonical, entries_of
+from chatbridge.history.chain import Entry, canonical, entries_of, identify, said_in
 from chatbridge.history.codec import dump, load
 
 texts = st.text(st.characters(exclude_categories=()), max_size=5)
@@ -180,15 +180,17 @@ def test_what_json_lacks_is_named(value: object, problem: str) -> None:
 def test_the_identity_is_the_hash_that_is_written_down(said: list[Message]) -> None:
     parent = ""
     for message, entry in zip(said, entries_of(said, None), strict=True):
-        fields: dict[str, Any] = {"role": str(message.role)}
-        whole_message = json.loads(dump(message, Message))
-        if message.parts:
-            fields["parts"] = whole_message["parts"]
-        fields.setdefault("parts", [])
+        there: list[dict[str, Any]] = []
+        for part in json.loads(dump(message, Message)).get("parts", ()):
+            if part["type"] == "Text" and there and there[-1]["type"] == "Text":
+                there[-1]["text"] += part["text"]
+            elif part["type"] != "Reasoning" and part != {"text": "", "type": "Text"}:
+                there.append(part)
+        fields = {"role": str(message.role), "parts": there}
         content = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         digest = blake2b(f"{parent}\n{content}".encode(), digest_size=32).hexdigest()
         assert f"b2:{digest}" == entry.hash
-        assert (parent or None) == entry.parent
+        assert (parent or None) == entry.before
         assert whole(message) == whole(entry.message)
         parent = entry.hash
 
@@ -199,7 +201,39 @@ def test_two_messages_are_one_if_they_say_the_same(one: Message, two: Message) -
     same = canonical(one) == canonical(two)
 
     # By their looks, as 1 == True.
-    assert (whole(Message(one.role, one.parts)) == whole(Message(two.role, two.parts))) == same
+    assert (whole(said_in(one)) == whole(said_in(two))) == same
+
+
+def test_reasoning_and_the_borders_of_texts_are_not_what_is_said() -> None:
+    one = Message(Role.ASSISTANT, [Reasoning("hm"), Text("Kyo"), Text(""), Reasoning("so"), Text("to")])
+
+    assert canonical(Message.assistant("Kyoto")) == canonical(one)
+
+
+@settings(max_examples=25)
+@given(any_messages)
+def test_an_entry_comes_back_from_its_two_halves(message: Message) -> None:
+    (entry,) = entries_of([message], "b2:1")
+    back = Entry.load(entry.hash, entry.before, entry.content, entry.details)
+
+    assert whole(message) == whole(back.message)
+    assert (entry.hash, "b2:1") == (back.hash, back.before)
+
+
+def test_a_long_history_has_an_identity() -> None:
+    """However deep: what follows from what is not followed by calls within calls."""
+    *_, last = entries_of(map(Message.user, map(str, range(2000))), None)
+
+    assert last.hash == identify(last.content, last.before)
+
+
+@pytest.mark.parametrize(
+    ("text", "searched"), [("half \ud800, none \0.", "half ?, none  ."), ("Kyoto", "Kyoto")]
+)
+def test_the_text_that_is_searched_can_be_written_anywhere(text: str, searched: str) -> None:
+    (entry,) = entries_of([Message.user(text)], None)
+
+    assert searched == entry.text
 
 
 @settings(max_examples=25)
