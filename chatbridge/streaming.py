@@ -49,7 +49,7 @@ class ReplyStream:
     """
 
     # No more of an answer that is coming is in memory alone, where the store outlasts the process.
-    UNKEPT_CHARACTERS = 4096
+    UNKEPT_BYTES = 4096
     UNKEPT_SECONDS = 1.0
 
     def __init__(
@@ -73,7 +73,7 @@ class ReplyStream:
         # There once the stream is left while a task reads it; set when that task has closed it.
         self._let_go: asyncio.Event | None = None
         self._begun = False
-        self._unkept = self.UNKEPT_CHARACTERS
+        self._unkept = self.UNKEPT_BYTES
         self._kept_at = 0.0
         # Seconds of waiting that are left; what the reader takes between two events is not counted.
         self._budget = 0.0
@@ -137,8 +137,8 @@ class ReplyStream:
     async def _keep(self, event: StreamEvent, turn: Turn) -> None:
         """Keep what is here of the answer, from time to time."""
         now = self._bridge.clock.now()
-        self._unkept += len(event.text) if isinstance(event, TextDelta) else 0
-        if self._unkept >= self.UNKEPT_CHARACTERS or now - self._kept_at >= self.UNKEPT_SECONDS:
+        self._unkept += len(event.text.encode(errors="replace")) if isinstance(event, TextDelta) else 0
+        if self._unkept >= self.UNKEPT_BYTES or now - self._kept_at >= self.UNKEPT_SECONDS:
             self._unkept, self._kept_at = 0, now
             await self._bridge.deliveries.progress(turn, self.partial)
 
