@@ -117,6 +117,15 @@ class Book:
         self.trails.record(turn, before)
         return self._told(await self.ledger.record(turn), before)
 
+    async def waive(self, turn: Turn) -> Turn:
+        """
+        Record that the doubt about *turn* may stand, whatever else has become known of it meanwhile.
+
+        Raises:
+            StoreError: The ledger cannot take it.
+        """
+        return self._told(await self.ledger.waive(turn.conversation_id, turn.id) or turn, turn)
+
     async def note(
         self, turn: Turn, before: Turn, answer: Reply | None = None, *, last: bool = False
     ) -> Turn:
@@ -152,7 +161,8 @@ class Book:
         for late in tuple(self._late.values()):
             if conversation_id in {None, late.turn.conversation_id}:
                 await self.ledger.record(late.turn, late.answer, last=True)
-                self._late.pop(late.turn.id, None)
+                if self._late.get(late.turn.id) is late:
+                    del self._late[late.turn.id]
 
     def _told(self, turn: Turn, before: Turn | None) -> Turn:
         if self.on_turn is not None:

@@ -178,7 +178,7 @@ class Deliveries:
         await self._prepare(conversation_id, until)
         for turn in doubtful:
             if turn.id != message.id:
-                await self._book.record(evolve(turn, waived=True), turn)
+                await self._book.waive(turn)
         now = datetime.fromtimestamp(self._clock.wall(), UTC)
         trail = self._book.trails.get(conversation_id)
         baseline = None if trail is None else trail.baseline(message)
@@ -251,6 +251,8 @@ class Deliveries:
             kind=problem.kind,
             reply=reply,
             provider=self._profile.name,
+            conversation_id=turn.conversation_id,
+            client_id=turn.id,
             turn=turn,
         )
 
@@ -408,7 +410,7 @@ class Deliveries:
             raise UsageError(f"the conversation has no turn {turn.id!r}", provider=self._profile.name)
         if not known.blocks:
             return known
-        return await self._book.record(evolve(known, waived=True), known)
+        return await self._book.waive(known)
 
     def _sent_before(self, turn: Turn) -> UsageError:
         return UsageError(

@@ -110,6 +110,10 @@ class Ledger:
             self._held.discard(turn.conversation_id)
         return await self.store.record(remote, turn, answer, holder=self.holder, last=last)
 
+    async def waive(self, conversation_id: str, turn_id: str) -> Turn | None:
+        """Note that the doubt about a turn may stand, and give it as it is now; None where there is none."""
+        return await self.store.waive(self.remote(conversation_id), turn_id)
+
     async def find(self, conversation_id: str, turn_id: str) -> Turn | None:
         """Give a turn; None where it is not known."""
         found = await self.store.turns(self.remote(conversation_id), turn_id)

@@ -177,7 +177,7 @@ class MemoryStore(Store):
     async def release(self, remote: Remote, holder: str, *, lease: float = 0.0) -> bool:
         """Let others hold a conversation that *holder* has held."""
         shelf = self._shelf(remote)
-        if shelf is None or shelf.holder != holder:
+        if shelf is None or shelf.holder != holder or (lease and not shelf.is_held):
             return False
         shelf.until = time.monotonic() + lease if lease else 0.0
         self._put(shelf)

@@ -272,7 +272,8 @@ class Store(ABC):
     async def _release(self, remote: Remote, holder: str, lease: float) -> bool:
         while True:
             kept = await self._find(remote)
-            if kept is None or kept.holder != holder:
+            # What was released while it was to be renewed stays so.
+            if kept is None or kept.holder != holder or (lease and not is_held(kept)):
                 return False
             if await self._commit(Change(kept, lease=lease)):
                 return True
@@ -289,7 +290,8 @@ class Store(ABC):
         """
         Keep *turn* and give it; at once with it, its message and *answer* once it is delivered.
 
-        That a turn was delivered, or waived, is not taken back by one that does not know of it.
+        That a turn was delivered, or waived, is not taken back by one that does not know of it: only one that
+        is sent again is in doubt again.
 
         Args:
             remote: Its conversation.
@@ -317,6 +319,19 @@ class Store(ABC):
             )
             if await self._commit(_with_messages(change, said)):
                 return turn
+
+    async def waive(self, remote: Remote, turn_id: str) -> Turn | None:
+        """Note that the doubt about a turn may stand, and give it as it is now; None where there is none."""
+        return await self._whole(self._waive(remote, turn_id))
+
+    async def _waive(self, remote: Remote, turn_id: str) -> Turn | None:
+        while True:
+            kept, rows = await self._find(remote), await self.turns(remote, turn_id)
+            if kept is None or not rows:
+                return None
+            row = evolve(rows[0], turn=evolve(rows[0].turn, waived=True))
+            if await self._commit(Change(kept, (row,))):
+                return row.turn
 
     async def turns(
         self, remote: Remote | None = None, turn_id: str | None = None, *, unsettled: bool = False
@@ -383,12 +398,14 @@ def check_holder(turn: Turn, holder: str | None, wanted: str | None) -> None:
 
 def settled(known: Turn | None, turn: Turn, answer: Reply | None) -> tuple[Turn, tuple[Message, ...]]:
     """Join what is *known* of a turn and cannot be otherwise to what is told now; and give what is new."""
+    waived = known is not None and known.waived and turn.state is not TurnState.PENDING
+    while known is not None and known.sends > turn.sends:
+        known = known.earlier  # It was sent again, which came to nothing.
     written = known is not None and known.state is TurnState.DELIVERED and known.sends == turn.sends
-    if known is not None:
-        if written and turn.state is not TurnState.DELIVERED:
-            turn = evolve(known, waived=turn.waived)
-        if known.waived and not turn.waived:
-            turn = evolve(turn, waived=True)
+    if known is not None and written and turn.state is not TurnState.DELIVERED:
+        turn = evolve(known, waived=turn.waived)
+    if waived and not turn.waived:
+        turn = evolve(turn, waived=True)
     answer = turn.reply if answer is None else answer
     if written or answer is None or turn.state is not TurnState.DELIVERED:
         return turn, ()
