@@ -10,15 +10,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncGenerator, Callable
-from contextlib import closing
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from chatbridge import Bridge, Conversation, Message, StoreError, Turn, TurnState
+from chatbridge import Bridge, Chat, Message, StoreError, Turn, TurnState
 from chatbridge.history import SQLiteStore, schema
-from chatbridge.history.store import Remote
+from chatbridge.history.rows import Remote
 from chatbridge.testing.fake import FakeBackend
 
 PLACE = Remote("a", "c")
@@ -41,9 +41,19 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "store.db"
 
 
+@asynccontextmanager
+async def unopened(path: Path | str) -> AsyncGenerator[Opened]:
+    """Give a store whose file is opened when it is first used."""
+    store = Opened(path)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
 @pytest.fixture
 async def store(path: Path) -> AsyncGenerator[Opened]:
-    async with Opened(path) as store:
+    async with unopened(path) as store:
         yield store
 
 
@@ -88,7 +98,7 @@ async def kind_of(work: object) -> str:
 async def test_only_its_owner_may_read_it(store: Opened, path: Path) -> None:
     os.umask(os.umask(0))
     store.WAL = True
-    await store.append(PLACE, [Message.user("Hi")])
+    await store.keep(PLACE, messages=[Message.user("Hi")])
 
     modes = {each.name: oct(mode_of(each)) for each in path.parent.iterdir()}
     assert {"store.db": "0o600", "store.db-wal": "0o600", "store.db-shm": "0o600"} == modes
@@ -100,7 +110,7 @@ async def test_only_its_owner_may_read_it(store: Opened, path: Path) -> None:
 async def test_a_file_that_others_may_read_is_theirs_no_more(path: Path, before: int, after: int) -> None:
     make(path, before)
 
-    async with SQLiteStore(path) as store:
+    async with unopened(path) as store:
         if os.access(path, os.W_OK):
             await store.find(PLACE)
         else:
@@ -110,7 +120,7 @@ async def test_a_file_that_others_may_read_is_theirs_no_more(path: Path, before:
 
 
 async def test_no_file_is_made_before_it_is_needed(path: Path) -> None:
-    async with SQLiteStore(path):
+    async with unopened(path):
         pass
 
     assert [] == list(path.parent.iterdir())
@@ -129,15 +139,15 @@ async def test_there_is_a_log_ahead_only_where_sqlite_is_sound(store: Opened) ->
 
 
 async def test_a_log_ahead_that_others_use_stays(path: Path) -> None:
-    async with SQLiteStore(path) as one, Opened(path) as two:
+    async with unopened(path) as one, unopened(path) as two:
         one.WAL, two.WAL = True, False
-        await one.append(PLACE, [Message.user("Hi")])
+        await one.keep(PLACE, messages=[Message.user("Hi")])
         assert 1 == getattr(await two.find(PLACE), "length", None)
         assert ("wal",) == await two.pragma("journal_mode")
 
 
 async def test_closing_ends_the_thread(store: Opened, path: Path) -> None:
-    writing = [asyncio.create_task(store.append(PLACE, [Message.user(f"{each}")])) for each in range(3)]
+    writing = [asyncio.create_task(store.keep(PLACE, messages=[Message.user(f"{each}")])) for each in range(3)]
     await asyncio.gather(*writing)
     await store.close()
 
@@ -151,7 +161,7 @@ async def test_loops_of_several_threads_may_share_it(store: Opened) -> None:
         asyncio.run(one(number))
 
     async def one(number: int) -> None:
-        await store.append(PLACE, [Message.user(f"{number}")])
+        await store.keep(PLACE, messages=[Message.user(f"{number}")])
 
     await asyncio.gather(*(asyncio.to_thread(write, number) for number in range(4)))
 
@@ -160,8 +170,8 @@ async def test_loops_of_several_threads_may_share_it(store: Opened) -> None:
 
 async def test_equal_beginnings_are_kept_once(store: Opened, path: Path) -> None:
     said = [Message.user("Hi"), Message.assistant("Ho")]
-    await store.append(PLACE, said)
-    await store.append(Remote("a", "d"), [*said, Message.user("Bye")])
+    await store.keep(PLACE, messages=said)
+    await store.keep(Remote("a", "d"), messages=[*said, Message.user("Bye")])
 
     assert [(3,)] == query(path, "SELECT count(*) FROM messages")
     assert [(5,)] == query(path, "SELECT count(*) FROM entries")
@@ -169,7 +179,7 @@ async def test_equal_beginnings_are_kept_once(store: Opened, path: Path) -> None
 
 
 async def test_text_that_has_no_utf8_is_refused_where_it_would_be_a_key(store: Opened) -> None:
-    assert "value" == await kind_of(store.keep("a", Conversation("\ud800")))
+    assert "value" == await kind_of(store.keep(Remote("a", "\ud800")))
 
 
 # ---------------------------------------------------------------------------------------- versions
@@ -178,12 +188,12 @@ async def test_text_that_has_no_utf8_is_refused_where_it_would_be_a_key(store: O
 async def test_an_older_file_is_brought_forward(
     store: Opened, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await store.append(PLACE, [Message.user("Hi")])
+    await store.keep(PLACE, messages=[Message.user("Hi")])
     await store.close()
     steps = (*schema.STEPS, ("CREATE TABLE notes (text TEXT)", "INSERT INTO notes VALUES ('new')"))
     monkeypatch.setattr(schema, "STEPS", steps)
 
-    async with SQLiteStore(path) as one, SQLiteStore(path) as two:
+    async with unopened(path) as one, unopened(path) as two:
         kept, again = await asyncio.gather(one.find(PLACE), two.find(PLACE))
 
     assert kept is not None
@@ -196,7 +206,7 @@ async def test_an_older_file_is_brought_forward(
 async def test_another_process_may_be_faster_to_bring_it_forward(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with SQLiteStore(path) as store:
+    async with unopened(path) as store:
         await store.find(PLACE)
     versions = iter([0, 1])
 
@@ -205,24 +215,31 @@ async def test_another_process_may_be_faster_to_bring_it_forward(
 
     monkeypatch.setattr(schema, "_version", version)
 
-    async with SQLiteStore(path) as store:
+    async with unopened(path) as store:
         assert None is await store.find(PLACE)
 
 
 async def test_a_step_that_fails_leaves_the_file_as_it_was(
     store: Opened, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await store.append(PLACE, [Message.user("Hi")])
+    await store.keep(PLACE, messages=[Message.user("Hi")])
     await store.close()
     before = contents(path)
     monkeypatch.setattr(
         schema, "STEPS", (*schema.STEPS, ("CREATE TABLE notes (text)", "INSERT INTO nothing"))
     )
 
-    async with SQLiteStore(path) as later:
+    async with unopened(path) as later:
         assert "failed" == await kind_of(later.find(PLACE))
 
     assert before == contents(path)
+
+
+async def test_a_store_in_use_opens_its_file_at_once(path: Path) -> None:
+    async with SQLiteStore(path) as store:
+        assert path.exists()
+        await store.open()
+    assert "closed" == await kind_of(store.open())
 
 
 async def test_a_newer_file_is_refused(store: Opened, path: Path) -> None:
@@ -230,7 +247,7 @@ async def test_a_newer_file_is_refused(store: Opened, path: Path) -> None:
     await store.close()
     query(path, "PRAGMA user_version = 99")
 
-    async with SQLiteStore(path) as later:
+    async with unopened(path) as later:
         with pytest.raises(
             StoreError, match=r"a later chatbridge wrote the file: its version is 99"
         ) as caught:
@@ -248,7 +265,7 @@ async def test_another_programs_database_is_left_alone(store: Opened, path: Path
     before = contents(path)
 
     with pytest.raises(StoreError, match="another program's database"):
-        await store.append(PLACE, [Message.user("Hi")])
+        await store.keep(PLACE, messages=[Message.user("Hi")])
 
     assert before == contents(path)
 
@@ -322,29 +339,53 @@ async def test_a_fault_before_the_message_sends_nothing(store: Opened, path: Pat
 
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_fault_after_the_answer_costs_a_warning(
+async def test_m7_a_fault_after_the_answer_gives_it_all_the_same(
     store: Opened, path: Path, fault: str, *, streamed: bool
 ) -> None:
     fake = FakeBackend(answers=["x" * 100_000, "Yes."])
     async with Bridge(fake, store=store, clock=fake.clock) as bridge:
         chat = await bridge.create()
         _when_sent(fake, lambda: FAULTS[fault](store, path))
-        if streamed:
-            async with chat.stream("Hi") as stream:
-                async for _ in stream:
-                    pass
-            reply = stream.reply
-        else:
-            reply = await chat.send("Hi")
+        with pytest.raises(StoreError) as caught:
+            await say(chat, "Hi", streamed=streamed)
+        error = caught.value
 
-        assert "x" * 100_000 == reply.text
-        (warning,) = reply.warnings
-        assert warning.startswith(f"the answer is not stored: the store '{path}': ")
+        assert error.reply is not None
+        assert "x" * 100_000 == error.reply.text
+        assert str(error).startswith(f"the answer is here, and could not be stored: the store '{path}': ")
+        assert ({"replaced": "gone"}.get(fault, fault), "ok") == (error.kind, error.outcome)
+        assert not error.retryable
+        assert ("fake", chat.id) == (error.provider, error.conversation_id)
+        assert error.turn is not None
+        assert (error.client_id, TurnState.DELIVERED) == (error.turn.id, error.turn.state)
+        assert error.__cause__ is error.__context__ is None
         with pytest.raises(StoreError):
             await chat.send("And now?")
         assert ("Hi",) == fake.sent
     if fault == "locked":
         store.other.close()
+
+
+async def test_m7_a_stream_has_its_answer_though_it_could_not_be_stored(store: Opened, path: Path) -> None:
+    fake = FakeBackend(answers=["Yes."])
+    async with Bridge(fake, store=store, clock=fake.clock) as bridge:
+        chat = await bridge.create()
+        _when_sent(fake, lambda: _read_only(store, path))
+        async with chat.stream("Hi") as stream:
+            with pytest.raises(StoreError):
+                async for _ in stream:
+                    pass
+
+            assert ("Yes.", "Yes.") == (stream.reply.text, stream.partial)
+
+
+async def say(chat: Chat, text: str, *, streamed: bool) -> None:
+    if not streamed:
+        await chat.send(text)
+        return
+    async with chat.stream(text) as stream:
+        async for _ in stream:
+            pass
 
 
 def _when_sent(fake: FakeBackend, action: Callable[[], object]) -> None:
@@ -368,13 +409,13 @@ async def test_what_could_not_be_stored_is_stored_before_the_next_message(store:
     async with Bridge(fake, store=store, clock=fake.clock) as bridge:
         chat = await bridge.create()
         _when_sent(fake, lambda: _locked(store, path))
-        first = await chat.send("Hi")
+        with pytest.raises(StoreError):
+            await chat.send("Hi")
         store.other.close()
         assert ["delivered"] == [turn.state for turn in await chat.turns()]
         del fake.send, fake.stream
-        second = await chat.send("Ho")
+        await chat.send("Ho")
 
-    assert (1, 0) == (len(first.warnings), len(second.warnings))
     assert [(4,)] == query(path, "SELECT length FROM conversations")
 
 
@@ -383,7 +424,8 @@ async def test_closing_the_bridge_is_the_last_chance_to_store(store: Opened, pat
     async with Bridge(fake, store=store, clock=fake.clock) as bridge:
         chat = await bridge.create()
         _when_sent(fake, lambda: _locked(store, path))
-        await chat.send("Hi")
+        with pytest.raises(StoreError):
+            await chat.send("Hi")
         store.other.close()
 
     assert [(2,)] == query(path, "SELECT length FROM conversations")
@@ -409,19 +451,19 @@ async def test_bytes_that_are_no_database_are_refused(store: Opened, path: Path)
 
 async def test_a_row_that_cannot_be_read_is_no_foreign_error(store: Opened, path: Path) -> None:
     turn = Turn("1", "c", Message.user("Hi"), _now(), TurnState.UNKNOWN)
-    await store.ledger("a").record(turn)
+    await store.record(PLACE, turn)
     query(path, "UPDATE turns SET body = '{}'")
 
-    assert "corrupt" == await kind_of(store.ledger("a").find("c", "1"))
-    assert [] == list(await store.ledger("a").turns("d"))
+    assert "corrupt" == await kind_of(store.turns(PLACE, "1"))
+    assert () == await store.turns(Remote("a", "d"))
 
 
 async def test_a_place_that_cannot_be_is_told(tmp_path: Path) -> None:
-    async with SQLiteStore(tmp_path / "no" / "store.db") as nowhere:
+    async with unopened(tmp_path / "no" / "store.db") as nowhere:
         assert "gone" == await kind_of(nowhere.find(PLACE))
-    async with SQLiteStore(tmp_path) as folder:
+    async with unopened(tmp_path) as folder:
         assert "failed" == await kind_of(folder.find(PLACE))
-    async with SQLiteStore(f"{tmp_path}/\0") as impossible:
+    async with unopened(f"{tmp_path}/\0") as impossible:
         assert "value" == await kind_of(impossible.find(PLACE))
 
 
@@ -445,7 +487,7 @@ async def test_who_is_cancelled_twice_waits_for_what_is_being_written(store: Ope
     holding = asyncio.create_task(store.do(hold))
     await asyncio.to_thread(begun.wait, 10)
     turn = Turn("1", "c", Message.user("Hi"), _now())
-    writing = asyncio.create_task(store.ledger("a").record(turn))
+    writing = asyncio.create_task(store.record(PLACE, turn))
     for _ in range(3):
         await asyncio.sleep(0)
         writing.cancel()
@@ -460,7 +502,7 @@ async def test_who_is_cancelled_twice_waits_for_what_is_being_written(store: Ope
 async def test_who_is_cancelled_is_not_told_of_a_failure(store: Opened, path: Path) -> None:
     await store.find(PLACE)
     await _read_only(store, path)
-    writing = asyncio.create_task(store.append(PLACE, [Message.user("Hi")]))
+    writing = asyncio.create_task(store.keep(PLACE, messages=[Message.user("Hi")]))
     await asyncio.sleep(0)
     writing.cancel()
     await asyncio.wait([writing])
@@ -474,12 +516,12 @@ WRITER = """
 import asyncio, sys
 from chatbridge import Message
 from chatbridge.history import SQLiteStore
-from chatbridge.history.store import Remote
+from chatbridge.history.rows import Remote
 
 async def main():
     async with SQLiteStore(sys.argv[1]) as store:
         for number in range(10):
-            await store.append(Remote("a", "c"), [Message.user(f"{sys.argv[2]} {number}")])
+            await store.keep(Remote("a", "c"), messages=[Message.user(f"{sys.argv[2]} {number}")])
 
 asyncio.run(main())
 """
