@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from chatbridge import (
 )
 from chatbridge.backend import SettleBy
 from chatbridge.history import MemoryStore, Store
-from chatbridge.history.store import Remote
+from chatbridge.history.rows import Remote, TurnRow
 from chatbridge.options import CommonOptions
 from chatbridge.testing.clock import ManualClock
 from chatbridge.testing.fake import FakeBackend
@@ -69,10 +71,24 @@ class Dead(MemoryStore):
 
     dead = False
 
-    async def record(self, remote: Remote, turn: Turn, answer: Reply | None = None) -> None:
+    async def record(
+        self,
+        remote: Remote,
+        turn: Turn,
+        answer: Reply | None = None,
+        *,
+        holder: str | None = None,
+        last: bool = False,
+    ) -> Turn:
         if self.dead and turn.state is not TurnState.PENDING:
             raise StoreError("it is too late")
-        await super().record(remote, turn, answer)
+        return await super().record(remote, turn, answer, holder=holder, last=last)
+
+    async def bury(self, bridge: Bridge, conversation_id: str) -> None:
+        """Let the process of *bridge* have died, and the time be over for which it held the conversation."""
+        self.dead = False
+        ledger = bridge.deliveries.ledger
+        assert await self.release(ledger.remote(conversation_id), ledger.holder)
 
 
 def bridge_to(backend: Double, store: Store | str | None, **options: Any) -> Bridge:
@@ -98,7 +114,6 @@ async def test_a_conversation_is_kept_with_what_was_said(tmp_path: Path) -> None
         await chat.rename("Nara")
 
     async with connect("fake:", store=where) as bridge:
-        assert bridge.store is not None
         (kept,) = [each async for each in bridge.store.conversations()]
         assert ("fake", chat.id, None) == (kept.remote.backend, kept.remote.id, kept.remote.account)
         assert "Nara" == kept.conversation.title
@@ -171,7 +186,6 @@ async def test_a_store_by_name_is_closed_with_its_bridge() -> None:
         await (await bridge.create()).send("Hi")
         store = bridge.store
 
-    assert store is not None
     with pytest.raises(StoreError, match="closed"):
         await store.conversation("x", "fake")
 
@@ -185,15 +199,51 @@ async def test_a_store_that_was_given_stays_open() -> None:
         assert [] != [each async for each in store.conversations()]
 
 
-async def test_without_a_store_nothing_is_kept_or_resumed() -> None:
-    async with connect("fake:") as bridge:
-        chat = await bridge.create()
-        await chat.send("Hi")
+WATCHED = """
+import asyncio, os, sys
+from chatbridge import Message, connect
 
-        assert None is bridge.store
-        assert 1 == len(await chat.turns())
-        with pytest.raises(UsageError, match="there is no store to resume from"):
-            await bridge.resume("x")
+written = []
+
+def watch(event, args):
+    if event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+        written.append(args[0])
+    elif event.startswith(("os.mkdir", "os.rename", "os.link", "os.symlink", "sqlite3.")):
+        written.append(event)
+
+async def main():
+    async with connect("fake:") as bridge:
+        chat = await bridge.create(history=[Message.user("Hi"), Message.assistant("Ho")])
+        await chat.send("When?")
+        async with chat.stream("Where?") as stream:
+            async for _ in stream:
+                pass
+        (kept,) = [each async for each in bridge.store.conversations()]
+        assert 6 == kept.length
+        assert 2 == len(await (await bridge.resume(kept.id)).turns())
+
+asyncio.run(asyncio.sleep(0))  # What a loop opens is its own.
+sys.addaudithook(watch)
+asyncio.run(main())
+print(written, "sqlite3" in sys.modules)
+"""
+
+
+def test_without_a_chosen_store_it_remembers_and_writes_nothing_anywhere(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", WATCHED], check=True, capture_output=True, text=True, cwd=tmp_path
+    )
+
+    assert "[] False" == done.stdout.strip()
+    assert [] == list(tmp_path.iterdir())
+
+
+async def test_a_bridges_own_memory_ends_with_it() -> None:
+    async with connect("fake:") as one, connect("fake:") as two:
+        await one.create()
+
+        assert isinstance(one.store, MemoryStore)
+        assert [] == [each async for each in two.store.conversations()]
 
 
 def test_a_wrong_store_is_refused_at_once() -> None:
@@ -226,7 +276,8 @@ async def test_a_bridge_to_another_backend_does_not_see_the_turns() -> None:
 
 async def die(backend: Shown, store: Dead, *, arrives: bool, earlier: int = 0) -> Turn:
     """Send "Hi" from a process that dies before it hears more, after sending it *earlier* times in peace."""
-    chat = await bridge_to(backend, store).create()
+    bridge = bridge_to(backend, store)
+    chat = await bridge.create()
     for _ in range(earlier):
         await chat.send("Hi")
     store.dead = True
@@ -236,11 +287,12 @@ async def die(backend: Shown, store: Dead, *, arrives: bool, earlier: int = 0) -
         backend.fails["send"] = Died()
     with pytest.raises(Died):
         await chat.send("Hi")
-    store.dead, backend.after = False, None
+    backend.after = None
     backend.fails.clear()
-    (turn,) = await store.ledger("double").unsettled(chat.id)
-    assert TurnState.PENDING is turn.state
-    return turn
+    (row,) = await store.turns(Remote("double", chat.id), unsettled=True)
+    assert TurnState.PENDING is row.turn.state
+    await store.bury(bridge, chat.id)
+    return row.turn
 
 
 @pytest.mark.parametrize("earlier", [0, 2])
@@ -285,10 +337,12 @@ async def test_m2_what_nobody_can_tell_waits_for_a_word() -> None:
     await chat.send("Hi")
     backend.fails["messages"] = UsageError("not now")
     store.dead, backend.after = True, Died()
+    bridge = bridge_to(backend, store)
     with pytest.raises(Died):
-        await bridge_to(backend, store).open(chat.id).send("Hi")
-    store.dead, backend.after = False, None
+        await bridge.open(chat.id).send("Hi")
+    backend.after = None
     backend.fails.clear()
+    await store.bury(bridge, chat.id)
 
     later = bridge_to(backend, store).open(chat.id)
     (turn,) = await later.settle(wait=100)
@@ -296,7 +350,7 @@ async def test_m2_what_nobody_can_tell_waits_for_a_word() -> None:
     await later.waive(turn)
     await later.send("Hi")
 
-    assert ["pending", "delivered"] == [each.state for each in await later.turns()]
+    assert ["unknown", "delivered"] == [each.state for each in await later.turns()]
 
 
 async def test_m4_only_the_caller_sends_again() -> None:
@@ -332,15 +386,20 @@ class Fragile(MemoryStore):
 
     reading = writing = False
 
-    async def turns(self, *given: Any, **named: Any) -> tuple[Turn, ...]:
+    async def turns(self, *given: Any, **named: Any) -> tuple[TurnRow, ...]:
         if self.reading:
             raise StoreError("it cannot be read")
         return await super().turns(*given, **named)
 
-    async def record(self, remote: Remote, turn: Turn, answer: Reply | None = None) -> None:
-        if self.writing and turn.state is not TurnState.PENDING:
+    async def record(self, *given: Any, **named: Any) -> Turn:
+        if self.writing and given[1].state is not TurnState.PENDING:
             raise StoreError("it cannot be written")
-        await super().record(remote, turn, answer)
+        return await super().record(*given, **named)
+
+    async def waive(self, *given: Any) -> Turn | None:
+        if self.writing:
+            raise StoreError("it cannot be written")
+        return await super().waive(*given)
 
 
 async def test_what_is_known_of_a_message_is_told_though_the_store_fails(
@@ -385,8 +444,8 @@ async def test_a_word_given_meanwhile_is_not_lost() -> None:
     backend.after = LOST
 
     async def waive_elsewhere() -> None:
-        (turn,) = await store.ledger("double").turns(chat.id)
-        await store.ledger("double").record(evolve(turn, waived=True))
+        (turn,) = await chat.turns()
+        await bridge_to(backend, store).open(chat.id).waive(turn)
         store.writing = True
 
     backend.meanwhile = waive_elsewhere
