@@ -147,7 +147,9 @@ async def test_a_log_ahead_that_others_use_stays(path: Path) -> None:
 
 
 async def test_closing_ends_the_thread(store: Opened, path: Path) -> None:
-    writing = [asyncio.create_task(store.keep(PLACE, messages=[Message.user(f"{each}")])) for each in range(3)]
+    writing = [
+        asyncio.create_task(store.keep(PLACE, messages=[Message.user(f"{each}")])) for each in range(3)
+    ]
     await asyncio.gather(*writing)
     await store.close()
 
