@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -263,5 +264,5 @@ async def _unanswered(chat: Chat, turns: Iterable[Turn]) -> int:
     kept = await store.find(ledger.remote(chat.id))
     assert kept is not None
     said = [message async for message in store.messages(kept.id)]
-    answered = {one.text for one, two in zip(said, said[1:], strict=False) if two.role is Role.ASSISTANT}
+    answered = {one.text for one, two in pairwise(said) if two.role is Role.ASSISTANT}
     return sum(turn.state is TurnState.DELIVERED and turn.message.text not in answered for turn in turns)
