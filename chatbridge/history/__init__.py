@@ -17,9 +17,19 @@ from chatbridge.history.store import Store
 from chatbridge.history.strings import open_store
 
 if TYPE_CHECKING:
+    from chatbridge.history.postgres import PostgresStore
     from chatbridge.history.sqlite import SQLiteStore
 
-__all__ = ["Hit", "MemoryStore", "Remote", "SQLiteStore", "Store", "StoredConversation", "open_store"]
+__all__ = [
+    "Hit",
+    "MemoryStore",
+    "PostgresStore",
+    "Remote",
+    "SQLiteStore",
+    "Store",
+    "StoredConversation",
+    "open_store",
+]
 
 
 def __getattr__(name: str) -> object:
@@ -28,4 +38,8 @@ def __getattr__(name: str) -> object:
         from chatbridge.history.sqlite import SQLiteStore  # noqa: PLC0415 - the same
 
         return SQLiteStore
+    if name == "PostgresStore":
+        from chatbridge.history.postgres import PostgresStore  # noqa: PLC0415 - asyncpg, which may be missing
+
+        return PostgresStore
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

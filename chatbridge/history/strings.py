@@ -7,23 +7,29 @@ from typing import cast
 
 from chatbridge.errors import ConfigError
 from chatbridge.history.memory import MemoryStore
+from chatbridge.history.postgres_url import read_url
 from chatbridge.history.store import Store
 
 __all__ = ["open_store"]
 
-_KNOWN = "stores: sqlite:///FILE, with a fourth slash for an absolute path, and memory:"
+_KNOWN = (
+    "stores: sqlite:///FILE, with a fourth slash for an absolute path, "
+    "postgresql://USER@HOST/DATABASE?password=env:NAME, and memory:"
+)
 
 
 def open_store(which: str | Store) -> Store:
     """
-    Give the store that *which* names; a file is opened when it is first needed.
+    Give the store that *which* names; a file is opened when it is first needed, and so is a connection.
 
     Args:
-        which: `sqlite:///chats.db`, `sqlite:////var/lib/bot/chats.db`, `memory:`, or a store, which is given
-            back.
+        which: `sqlite:///chats.db`, `sqlite:////var/lib/bot/chats.db`,
+            `postgresql://bot@db.example/chats?password=env:NAME` with `sslmode` and `schema` as further
+            options, `memory:`, or a store, which is given back.
 
     Raises:
-        ConfigError: It names none. The string is not in the message: it may hold a password.
+        ConfigError: It names none, or what it needs is missing. The string is not in the message: it may
+            hold a password.
     """
     if isinstance(which, Store):
         return which
@@ -39,7 +45,10 @@ def open_store(which: str | Store) -> Store:
 
         return SQLiteStore(_path(rest))
     if colon and scheme in {"postgresql", "postgres"}:
-        raise ConfigError(f"there is no store on PostgreSQL yet ({_KNOWN})")
+        options = read_url(rest)
+        from chatbridge.history.postgres import PostgresStore  # noqa: PLC0415 - asyncpg, which may be missing
+
+        return PostgresStore(**options)
     raise ConfigError(f"the string names no kind of store that there is ({_KNOWN})")
 
 

@@ -1,0 +1,206 @@
+"""Transactions in a PostgreSQL database, by asyncpg."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from importlib import import_module
+from typing import Any, Final, TypeAlias, TypeVar, cast
+
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from chatbridge.errors import ConfigError, StoreError, StoreKind
+from chatbridge.text import quoted
+
+try:
+    asyncpg: Any = import_module("asyncpg")
+except ImportError:
+    raise ConfigError("a store on PostgreSQL needs asyncpg: pip install 'chatbridge[postgres]'") from None
+
+__all__ = ["Connection", "Database"]
+
+T = TypeVar("T")
+
+# asyncpg has no types.
+Connection: TypeAlias = Any
+
+_FOREIGN: Final[tuple[type[Exception], ...]] = (
+    *(asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError),
+    *(OSError, ValueError, OverflowError),
+)
+_FAILURES: Final[tuple[type[Exception], ...]] = (StoreError, *_FOREIGN)
+
+# By SQLSTATE, or its class.
+_KINDS: Final[dict[str, StoreKind]] = {
+    state: kind
+    for kind, states in cast(
+        dict[StoreKind, str],
+        {
+            "gone": "08 28 3D 3F 25P03 42P01 53300 57P01 57P02 57P03 57P05",
+            "full": "53100",
+            "read_only": "25006 42501",
+            "locked": "40 23503 55P03 57014",
+            "corrupt": "42703 XX001 XX002",
+            "value": "22 54",
+        },
+    ).items()
+    for state in states.split()
+}
+
+_CURES: Final[dict[StoreKind, str]] = {
+    "full": "make room for it",
+    "read_only": "let this user write to it",
+    "locked": "another process is writing to it; try again",
+    "corrupt": "restore it, or use another schema",
+    "gone": "see that it is there, and lets this user in",
+}
+
+# The transaction has certainly failed, and may succeed when it is repeated.
+_CONFLICTS: Final = frozenset({"40001", "40P01", "23503", "23505", "42P06", "42P07", "42710"})
+# The connection has ended, and the transaction with it, or after it.
+_ENDS: Final = frozenset({"57P01", "57P02", "57P05", "25P03", "40003"})
+
+
+class Database:
+    """
+    A database that transactions run in, from any event loop.
+
+    Nothing outlasts a transaction, so that what stands between may give each of them another connection.
+
+    Attributes:
+        place: What messages call it.
+        closed: Whether it was closed.
+    """
+
+    # Connections of one event loop.
+    CONNECTIONS = 4
+    # Seconds to connect, for one statement, and for what is under way when it is closed.
+    PATIENCE = 10.0
+
+    def __init__(self, place: str, options: Mapping[str, object]) -> None:
+        self.place = place
+        self.closed = False
+        self._options = options
+        self._pools: dict[asyncio.AbstractEventLoop, Any] = {}
+        self._retrying = AsyncRetrying(
+            retry=retry_if_exception(_may_pass),
+            stop=stop_after_attempt(6),
+            wait=wait_random_exponential(0.02, max=1),
+            reraise=True,
+        )
+
+    async def close(self) -> None:
+        """Finish what is under way, and close the connections, of all event loops that still run."""
+        self.closed = True
+        pools, self._pools = self._pools, {}
+        for loop, pool in pools.items():
+            if loop is asyncio.get_running_loop():
+                await self._close(pool)
+            elif loop.is_running():
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._close(pool), loop))
+
+    async def run(self, job: Callable[[Connection, bool], Awaitable[T]]) -> T:
+        """
+        Do *job* in a transaction; once more where that may pass.
+
+        Args:
+            job: Is given a connection, and whether it may have been done already: by one that was lost while
+                it was committed.
+
+        Raises:
+            StoreError: It failed, whatever the reason, which names the database.
+        """
+        try:
+            return await self._repeat(job)
+        except _FAILURES as error:
+            kind, problem = _explained(error)
+        cure = f"; {_CURES[kind]}" if kind in _CURES else ""
+        raise StoreError(f"the store {quoted(self.place)}: {problem}{cure}", kind=kind)
+
+    async def _repeat(self, job: Callable[[Connection, bool], Awaitable[T]]) -> T:
+        in_doubt = False
+
+        async def once() -> T:
+            nonlocal in_doubt
+            async with self._connected() as connection:
+                try:
+                    async with connection.transaction(isolation="read_committed"):
+                        return await job(connection, in_doubt)
+                except _FOREIGN as error:
+                    in_doubt = in_doubt or _has_ended(error)
+                    raise
+
+        return await self._retrying.copy()(once)
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncGenerator[Connection, None]:
+        if self.closed:
+            raise StoreError("it is closed", kind="closed")
+        loop = asyncio.get_running_loop()
+        if loop not in self._pools:
+            self._pools[loop] = asyncpg.create_pool(
+                **self._options,
+                min_size=0,
+                max_size=self.CONNECTIONS,
+                timeout=self.PATIENCE,
+                command_timeout=self.PATIENCE,
+                statement_cache_size=0,
+                reset=_leave,
+                server_settings={"application_name": "chatbridge"},
+            )
+        pool = self._pools[loop]
+        connection, problem = None, ""
+        try:
+            connection = await (await pool).acquire()
+        except _FOREIGN as error:
+            problem = _explained(error)[1]
+        if connection is None:
+            raise StoreError(f"cannot connect: {problem}", kind="gone")
+        try:
+            yield connection
+        finally:
+            await pool.release(connection)
+
+    async def _close(self, pool: Any) -> None:  # noqa: ANN401 - asyncpg has no types
+        with suppress(*_FOREIGN):  # It then ends all connections at once.
+            await asyncio.wait_for(pool.close(), self.PATIENCE)
+
+
+async def _leave(_: Connection) -> None:
+    """Reset nothing: nothing outlasts a transaction."""
+
+
+def _explained(error: Exception) -> tuple[StoreKind, str]:
+    if isinstance(error, StoreError):
+        return error.kind, str(error)
+    if isinstance(error, asyncpg.PostgresError):
+        state = _state_of(error)
+        kind = _KINDS.get(state) or _KINDS.get(state[:2], "failed")
+        problem = getattr(error, "message", None) or str(error)
+        return kind, f"a value cannot be written ({problem})" if kind == "value" else problem
+    if isinstance(error, TimeoutError):
+        return "gone", "it does not answer"
+    if isinstance(error, OSError):
+        return "gone", error.strerror or str(error) or type(error).__name__
+    if isinstance(error, ValueError | OverflowError):  # asyncpg's own words for one hold the value.
+        return "value", f"a value cannot be written ({type(error).__name__})"
+    return "gone", str(error)
+
+
+def _state_of(error: BaseException) -> str:
+    """Give the SQLSTATE of what the server has told; '' where *error* is not from there."""
+    return getattr(error, "sqlstate", None) or ""
+
+
+def _has_ended(error: BaseException) -> bool:
+    """Tell whether the connection, or the wait for it, ended with *error*, and the outcome is not known."""
+    if state := _state_of(error):
+        return state[:2] == "08" or state in _ENDS
+    return isinstance(error, _FOREIGN) and not isinstance(error, ValueError | OverflowError)
+
+
+def _may_pass(error: BaseException) -> bool:
+    if isinstance(error, TimeoutError):  # It had its time.
+        return False
+    return _state_of(error) in _CONFLICTS or _has_ended(error)
