@@ -1,7 +1,8 @@
-"""A PostgreSQL server of the tests' own."""
+"""A PostgreSQL server of the tests' own, and what may stand before it."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pwd
 import shutil
@@ -10,18 +11,18 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
 from attrs import define, field
 
-__all__ = ["PASSWORD", "Server", "missing", "serving"]
+__all__ = ["PASSWORD", "Between", "Server", "missing", "serving"]
 
 PASSWORD = "p@ss:wörd/1"
 _RULES = """\
-local all postgres trust
+local all postgres,chat trust
 local all all scram-sha-256
 host all all 127.0.0.1/32 scram-sha-256
 """
@@ -65,7 +66,7 @@ class Server:
     """
     A server in a directory, which `stop` and `start` as often as wanted.
 
-    Anyone is let in by its socket as `postgres`, and every other user by `PASSWORD`.
+    By its socket, anyone is let in as `postgres` and as `chat`; elsewhere, and as others, by `PASSWORD`.
     """
 
     folder: Path
@@ -82,9 +83,10 @@ class Server:
 
     def start(self) -> None:
         """Start it, on the port that it had before, and wait until it answers."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", self.port))
-            self.port = free.getsockname()[1]
+        if not self.port:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                self.port = free.getsockname()[1]
         command = [
             self._path("postgres"),
             *("-D", str(self.folder / "data"), "-k", str(self.folder), "-p", str(self.port), "-F"),
@@ -112,6 +114,25 @@ class Server:
         asked = [part for each in statements for part in ("-c", each)]
         done = self._run("psql", *self._reach(), "-U", "postgres", "-d", database, "-XAtq", *asked)
         return done.strip()
+
+    @contextmanager
+    def locked(self, table: str, database: str = "chats") -> Generator[None]:
+        """Lock *table* in another session."""
+        session = subprocess.Popen[bytes](
+            [self._path("psql"), *self._reach(), "-U", "postgres", "-d", database, "-XAtq"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=self.folder,
+        )
+        assert session.stdin is not None
+        assert session.stdout is not None
+        session.stdin.write(f"BEGIN; LOCK TABLE {table}; SELECT 'locked';\n".encode())
+        session.stdin.flush()
+        try:
+            assert session.stdout.readline() == b"locked\n"
+            yield
+        finally:
+            session.communicate()
 
     def _reach(self) -> tuple[str, ...]:
         return "-h", str(self.folder), "-p", str(self.port)
@@ -151,3 +172,95 @@ def serving() -> Generator[Server]:
     finally:
         server.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+# The server is ready, and in no transaction. The client wants to be told of the statement that it described.
+_IDLE = b"Z\0\0\0\x05I"
+_FLUSH = b"H\0\0\0\x04"
+
+
+@define
+class Between:
+    """
+    What stands between a store and the server, as the user `postgres`: a network, or a pooler.
+
+    Attributes:
+        server: The server.
+        pooling: Whether each transaction gets another connection.
+        cut: Whether the next commit of what writes is the last word of its connection, which is lost `before`
+            it arrives, or `after` it.
+        meanwhile: What happens before who was cut off learns of it.
+        port: Its port.
+    """
+
+    server: Server
+    pooling: bool = False
+    cut: Literal["", "before", "after"] = ""
+    meanwhile: Callable[[], Awaitable[object]] | None = None
+    port: int = 0
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncGenerator[Self]:
+        """Serve until the end."""
+        clients: set[asyncio.Task[None]] = set()
+
+        def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            clients.add(asyncio.ensure_future(self._serve(reader, writer)))
+
+        server = await asyncio.start_server(begin, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            server.close()
+            for client in clients:
+                client.cancel()
+            await asyncio.gather(*clients, return_exceptions=True)
+
+    async def _serve(self, client: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        startup, writes = await _packet(client), False
+        upstream, up = await self._connect()
+        try:
+            up.write(startup)
+            answer = await _until(upstream, b"Z")
+            while True:
+                writer.write(answer)
+                if self.pooling and answer.endswith(_IDLE):
+                    up.close()
+                    upstream, up = await self._connect()
+                    up.write(startup)
+                    await _until(upstream, b"Z")
+                request = await _until(client, b"QSHX")
+                writes = b"BEGIN" not in request and (writes or b"SET LOCAL" in request)
+                cut = self.cut if writes and b"COMMIT" in request else ""
+                if cut != "before":
+                    up.write(request)
+                    answer = await _until(upstream, b"TnE" if request.endswith(_FLUSH) else b"Z")
+                if cut:
+                    self.cut = ""
+                    up.close()
+                    if self.meanwhile is not None:
+                        await self.meanwhile()
+                    return
+        except asyncio.IncompleteReadError:
+            pass
+        finally:
+            up.close()
+            writer.close()
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_unix_connection(self.server.folder / f".s.PGSQL.{self.server.port}")
+
+
+async def _until(reader: asyncio.StreamReader, kinds: bytes) -> bytes:
+    """Read messages up to one of *kinds*."""
+    read, kind = b"", b""
+    while not kind or kind not in kinds:
+        kind = await reader.readexactly(1)
+        read += kind + await _packet(reader)
+    return read
+
+
+async def _packet(reader: asyncio.StreamReader) -> bytes:
+    length = await reader.readexactly(4)
+    return length + await reader.readexactly(int.from_bytes(length) - 4)

@@ -189,12 +189,12 @@ class PostgresStore(Store):
             there = await connection.fetchrow(
                 self._sql("SELECT revision, mark FROM @.conversations WHERE id = $1"), kept.id
             )
-            if there is None or there["mark"] == mark:
-                return there is not None
+            if there is None or there["mark"] == mark or not kept.revision:
+                return there is not None  # Nobody else gives a conversation that id.
             if in_doubt and there["revision"] > kept.revision + 1:
                 raise StoreError(
-                    "the connection was lost while it was written to, and others have written to it since, so "
-                    "that nobody can tell whether it was written",
+                    "the connection was lost, and others have written to the conversation since, so that "
+                    "nobody can tell whether it was written",
                     kind="gone",
                 )
             return False
