@@ -284,8 +284,8 @@ def test_a_store_is_given_back() -> None:
 @pytest.mark.parametrize(
     ("which", "problem"),
     [
-        ("postgresql://me:hunter2@db/chats", "no store on PostgreSQL yet"),
-        ("postgres://me:hunter2@db/chats", "no store on PostgreSQL yet"),
+        ("postgresql://me:hunter2@db/chats", "a password must not be in the string"),
+        ("postgres://me:hunter2@db/chats", "a password must not be in the string"),
         ("redis://:hunter2@db", "no kind of store"),
         ("hunter2.db", "no kind of store"),
         ("", "no kind of store"),

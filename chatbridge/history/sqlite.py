@@ -21,7 +21,6 @@ from chatbridge.history.codec import dump, load
 from chatbridge.history.rows import Change, Hit, Remote, StoredConversation, TurnRow
 from chatbridge.history.schema import migrate
 from chatbridge.history.store import Store
-from chatbridge.text import quoted
 from chatbridge.turns import Turn
 
 if TYPE_CHECKING:
@@ -180,7 +179,7 @@ class SQLiteStore(Store):
     async def _run(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """Do *job* in the thread."""
         if self._closed:
-            raise StoreError(f"the store {quoted(str(self.path))} is closed", kind="closed")
+            raise StoreError(f"the store {str(self.path)!r} is closed", kind="closed")
         return await asyncio.wrap_future(self._thread.submit(self._do, job))
 
     def _do(self, job: Callable[[sqlite3.Connection], T]) -> T:
@@ -190,7 +189,7 @@ class SQLiteStore(Store):
         except (StoreError, sqlite3.Error, OSError, ValueError, OverflowError) as error:
             kind, problem = _explained(error)
         cure = f"; {_CURES[kind]}" if kind in _CURES else ""
-        raise StoreError(f"the store {quoted(str(self.path))}: {problem}{cure}", kind=kind)
+        raise StoreError(f"the store {str(self.path)!r}: {problem}{cure}", kind=kind)
 
     def _connected(self) -> sqlite3.Connection:
         """Give the connection, made at the first call, while the file is still the one that was opened."""
