@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from attrs import evolve
 
-from chatbridge.backend import ChatBackend, Feature, Profile, SettleBy, Support
+from chatbridge.backend import ChatBackend, Feature
 from chatbridge.bounds import Bounds
 from chatbridge.chat import Chat
 from chatbridge.clock import Clock, SystemClock
@@ -26,7 +26,6 @@ from chatbridge.deliveries import Deliveries, OnTurn
 from chatbridge.domain import Conversation, Message
 from chatbridge.errors import (
     AnswerLost,
-    BadOption,
     ChatbridgeError,
     ConfigError,
     ConversationKept,
@@ -34,6 +33,7 @@ from chatbridge.errors import (
     StoreError,
     UsageError,
 )
+from chatbridge.filling import Filling, with_emulations
 from chatbridge.guard import check_reachable
 from chatbridge.history.ledger import Ledger
 from chatbridge.history.strings import open_store
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from chatbridge.http import Transport
     from chatbridge.observe import OnAttempt
 
-__all__ = ["Bridge", "connect", "with_emulations"]
+__all__ = ["Bridge", "connect"]
 
 
 def connect(
@@ -169,6 +169,8 @@ class Bridge:
             patience=self.options.idle_timeout,
             trusted=transport is not None,
         )
+        ledger = Ledger(self.store, self.profile.name, account)
+        self.filling = Filling(backend, ledger)
         self.deliveries = Deliveries(
             backend,
             self.profile,
@@ -176,7 +178,7 @@ class Bridge:
             self.order,
             self.clock,
             settle_timeout=self.options.settle_timeout,
-            ledger=Ledger(self.store, self.profile.name, account),
+            ledger=ledger,
             on_turn=on_turn,
         )
         self._transport = transport
@@ -266,9 +268,12 @@ class Bridge:
                 provider=self.profile.name,
             )
         self.deliveries.created(conversation.id, history)
+        titles_kept = Feature.RENAME in self.filling.features
+        if title and titles_kept:
+            conversation = evolve(conversation, title=title)
         conversation = await self.keep(conversation, history, system=system, created=True)
         chat = Chat(self, conversation, None if own.can(Feature.SYSTEM) else system or None)
-        if title and not own.can(Feature.TITLE):
+        if title and not own.can(Feature.TITLE) and not titles_kept:
             renamed = await chat.update(self.backend.rename_conversation(chat.id, title), until=until)
             chat.conversation = evolve(renamed, warnings=(*conversation.warnings, *renamed.warnings))
         return chat
@@ -371,7 +376,7 @@ class Bridge:
     def conversations(self) -> AsyncIterator[Conversation]:
         """List the conversations, page by page as they are asked for."""
         self.require(Feature.LIST)
-        return self.bounds.each(self.backend.list_conversations())
+        return self.bounds.each(self.filling.list_conversations())
 
     def require(self, feature: Feature) -> None:
         """
@@ -384,25 +389,3 @@ class Bridge:
         self.bounds.check_open()
         if not self.profile.can(feature):
             raise self.profile.unsupported(feature)
-
-
-def with_emulations(profile: Profile, options: CommonOptions) -> Profile:
-    """Mark what the bridge makes up for in a backend's *profile* as emulated, and add what the user knows."""
-    filled: dict[Feature, Support] = {}
-
-    def fill(feature: Feature, *, possible: bool) -> None:
-        if possible and not profile.can(feature):
-            filled[feature] = Support.EMULATED
-
-    fill(Feature.TITLE, possible=profile.can(Feature.CREATE) and profile.can(Feature.RENAME))
-    fill(Feature.SYSTEM, possible="system" in profile.options)
-    fill(Feature.STREAM, possible=profile.can(Feature.SEND))
-    if options.absent_after is not None:
-        if SettleBy.READ_BACK not in profile.settle_by:
-            raise BadOption(
-                backend=profile.name,
-                option="absent_after",
-                problem="would have no effect: what arrived in a conversation cannot be read back",
-            )
-        profile = evolve(profile, absent_after=options.absent_after)
-    return profile.with_features(filled)

@@ -158,7 +158,7 @@ class Chat:
         self.bridge.require(Feature.HISTORY)
         if limit is not None and limit < 0:
             raise UsageError(f"a limit of {limit} messages makes no sense")
-        messages = self.bridge.backend.list_messages(
+        messages = self.bridge.filling.list_messages(
             self.id, after=after, limit=limit, newest_first=newest_first
         )
         return self.bridge.bounds.each(messages, conversation_id=self.id)
@@ -167,12 +167,12 @@ class Chat:
         """Give the conversation another title."""
         self.bridge.require(Feature.RENAME)
         check_text("the title", title)
-        return await self.update(self.bridge.backend.rename_conversation(self.id, title))
+        return await self.update(self.bridge.filling.rename_conversation(self.id, title))
 
     async def refresh(self) -> Conversation:
         """Read the conversation from the server."""
         self.bridge.require(Feature.GET)
-        return await self.update(self.bridge.backend.get_conversation(self.id))
+        return await self.update(self.bridge.filling.get_conversation(self.id))
 
     async def delete(self) -> None:
         """Delete the conversation on the server."""

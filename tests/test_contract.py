@@ -469,10 +469,12 @@ def _nameless(reply: Reply) -> Reply:
 
 
 class ModestContract(ChatBackendContract):
-    """Conversations are made elsewhere."""
+    """Conversations are made elsewhere, where the backend makes none."""
 
     async def conversation(self, bridge: Bridge) -> Chat:
         assert isinstance(bridge.backend, FakeBackend)
+        if bridge.profile.can(Feature.CREATE):
+            return await bridge.create()
         return bridge.open(bridge.backend.add().id)
 
 

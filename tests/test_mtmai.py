@@ -86,7 +86,7 @@ async def listed(bridge: Bridge) -> list[Conversation]:
 
 
 async def history(chat: Chat, **how: Any) -> list[Message]:
-    return [each async for each in chat.messages(**how)]
+    return [each async for each in chat.bridge.backend.list_messages(chat.id, **how)]
 
 
 # The profile, options and credentials

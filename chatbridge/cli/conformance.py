@@ -70,10 +70,11 @@ async def _reach(url: BackendURL) -> None:
         ChatbridgeError: It cannot be reached, or does not take the key.
     """
     async with connect(url) as bridge:
-        if bridge.profile.can(Feature.LIST):
+        own = bridge.backend.profile
+        if own.can(Feature.LIST):
             async for _ in bridge.conversations():
                 break
-        elif bridge.profile.can(Feature.GET):
+        elif own.can(Feature.GET):
             with suppress(NotFound):
                 await bridge.open(UNKNOWN).refresh()
 

@@ -294,7 +294,8 @@ class Walk:
 
     async def _history(self) -> str:
         history = [(message.role, message.text) async for message in self.chat.messages()]
-        stored = [] if self.profile.stores is Stores.NEVER else self.said
+        kept = Feature.HISTORY in self.bridge.filling.features
+        stored = [] if self.profile.stores is Stores.NEVER and not kept else self.said
         _expect(history == stored, f"the history is not what was said: {len(history)} messages")
         return (
             f"{len(history)} messages, as they were said" if history else "nothing, as the API stores no turn"

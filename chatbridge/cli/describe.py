@@ -13,10 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from chatbridge.backend import ContextOwner, Feature, Profile, SettleBy, Stores, Support
-from chatbridge.bridge import with_emulations
 from chatbridge.cli.plain import Json, plain
 from chatbridge.config import BackendURL, find_backend
 from chatbridge.errors import ChatbridgeError, ConfigError
+from chatbridge.filling import with_emulations
 from chatbridge.options import OptionInfo, describe_options, structure_options
 from chatbridge.registry import Adapter, backend_names, load_adapter
 from chatbridge.secret import Secret

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 
 from chatbridge.domain import Reply
 from chatbridge.errors import StoreError
 from chatbridge.history.holders import new_holder
-from chatbridge.history.rows import Hold, Remote
+from chatbridge.history.rows import Hold, Remote, StoredConversation
 from chatbridge.history.store import Store
 from chatbridge.turns import Turn
 
@@ -44,6 +44,12 @@ class Ledger:
     def remote(self, conversation_id: str) -> Remote:
         """Say where a conversation of the backend is kept."""
         return Remote(self._backend, conversation_id, self._account)
+
+    async def conversations(self) -> AsyncGenerator[StoredConversation, None]:
+        """List the conversations of the backend and the account, the last used first."""
+        async for kept in self.store.conversations(self._backend):
+            if kept.remote.account == self._account:
+                yield kept
 
     async def hold(self, conversation_id: str) -> Hold:
         """Try to hold a conversation until it is released."""

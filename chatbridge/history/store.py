@@ -160,6 +160,13 @@ class Store(ABC):
 
         Those that are added meanwhile do not come.
         """
+        async for entry in self.entries(conversation_id, limit=limit, newest_first=newest_first):
+            yield entry.message
+
+    async def entries(
+        self, conversation_id: str, *, limit: int | None = None, newest_first: bool = False
+    ) -> AsyncGenerator[Entry, None]:
+        """Read the same with their identities."""
         kept = await self._find(conversation_id)
         length = 0 if kept is None else kept.length
         wanted = length if limit is None else min(limit, length)
@@ -168,7 +175,7 @@ class Store(ABC):
             start, stop = (length - upto, length - done) if newest_first else (done, upto)
             page = await self._read(conversation_id, start, stop)
             for entry in reversed(page) if newest_first else page:
-                yield entry.message
+                yield entry
 
     async def search(self, text: str) -> AsyncGenerator[Hit, None]:
         """

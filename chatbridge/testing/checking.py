@@ -369,10 +369,14 @@ class Checks:
         return bridge.profile.can(feature)
 
     def stored(self, bridge: Bridge, turns: Iterable[tuple[str, Reply]]) -> list[tuple[Role, str]]:
-        """Give the history that *turns* leave: who said what, nothing where the API stores no turn."""
-        if bridge.profile.stores is Stores.NEVER:
+        """Give the history that *turns* leave: who said what, nothing where none is stored."""
+        if not self.remembers(bridge):
             return []
         return [turn for text, reply in turns for turn in ((Role.USER, text), (Role.ASSISTANT, reply.text))]
+
+    def remembers(self, bridge: Bridge) -> bool:
+        """Tell whether a history holds what was said: the API's, or the one that the bridge keeps."""
+        return bridge.profile.stores is not Stores.NEVER or Feature.HISTORY in bridge.filling.features
 
     async def streamed(self, chat: Chat, text: str, options: SendOptions | None = None) -> Reply:
         """Stream the answer to *text*, and check that its events say the same as the reply."""

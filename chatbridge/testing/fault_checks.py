@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Literal
 
-from chatbridge.backend import Feature, SettleBy, Stores
+from chatbridge.backend import Feature, SettleBy
 from chatbridge.chat import Chat
 from chatbridge.domain import Reply, Role
 from chatbridge.errors import (
@@ -164,7 +164,7 @@ class FaultChecks(Checks):
             harmless or not error.retryable, f"{name} may be repeated, though the message may have arrived"
         )
         profile = chat.bridge.profile
-        if harmless and profile.can(Feature.HISTORY) and profile.stores is not Stores.NEVER:
+        if harmless and profile.can(Feature.HISTORY) and self.remembers(chat.bridge):
             held = [each.text async for each in chat.messages() if each.role is Role.USER]
             expect(text not in held, f"{name} says {error.outcome} of a message that is in the conversation")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import astuple
 
-from chatbridge.backend import ContextOwner, Feature, Stores, Support
+from chatbridge.backend import ContextOwner, Feature, Support
 from chatbridge.bridge import Bridge
 from chatbridge.domain import Attachment, Message, Reasoning, Role, SendOptions, Text, ToolCall
 from chatbridge.errors import NotFound, UnsupportedFeature, UsageError
@@ -170,6 +170,9 @@ class FeatureChecks(Checks):
             spoken = self.stored(bridge, list(zip(("one", "two", "three"), replies, strict=True)))
             held = [message async for message in chat.messages()]
             expect_equal(spoken, said(held), "the history")
+            if bridge.backend.profile.can(Feature.HISTORY) and Feature.HISTORY in bridge.filling.features:
+                shown = [message async for message in bridge.backend.list_messages(chat.id)]
+                expect_equal([], said(shown), "the history of an API that stores none")
             first = [message async for message in chat.messages(limit=2)]
             expect_equal(spoken[:2], said(first), "the history up to a limit of 2")
             last = [message async for message in chat.messages(newest_first=True, limit=3)]
@@ -196,7 +199,7 @@ class FeatureChecks(Checks):
                 listed = [conversation.id async for conversation in bridge.conversations()]
                 expect_equal(sorted(made), sorted(set(listed) & set(made)), "the conversations in the list")
                 expect_equal(len(set(listed)), len(listed), "the number of conversations in the list")
-            if can(Feature.HISTORY) and can(Feature.SEND) and bridge.profile.stores is not Stores.NEVER:
+            if can(Feature.HISTORY) and can(Feature.SEND) and self.remembers(bridge):
                 chat = await self.conversation(bridge)
                 texts = [f"number {number}" for number in range(self.MANY // 2)]
                 spoken = self.stored(bridge, [(text, await chat.send(text)) for text in texts])

@@ -59,7 +59,7 @@ class TurnChecks(Checks):
                 _expect_sound(profile)
             for feature in Feature:
                 own, filled = bridge.backend.profile.support(feature), bridge.profile.support(feature)
-                if own is not Support.UNSUPPORTED:
+                if own is not Support.UNSUPPORTED and feature not in bridge.filling.features:
                     expect_equal(own, filled, f"the bridge's support of {feature.value}")
 
     async def check_stream_equals_send(self) -> None:
@@ -102,6 +102,8 @@ class TurnChecks(Checks):
             if bridge.profile.stores is not Stores.NEVER:  # Else a message goes into no conversation.
                 calls[Feature.SEND] = (Refused, lambda: chat.send("Hello"))
                 calls[Feature.STREAM] = (Refused, lambda: self.streamed(chat, "Hello"))
+            if Feature.HISTORY in bridge.filling.features:  # Then nobody is asked.
+                del calls[Feature.HISTORY]
             for feature, (kind, call) in calls.items():
                 if bridge.profile.can(feature):
                     what = f"{feature.value} of an unknown conversation"
@@ -128,7 +130,7 @@ class TurnChecks(Checks):
                 calls.append(lambda: bridge.create(title=HALF))
             if backend.profile.can(Feature.TITLE):
                 calls.append(lambda: backend.create_conversation(title=HALF))
-            if bridge.profile.can(Feature.RENAME):
+            if backend.profile.can(Feature.RENAME):
                 calls.append(lambda: backend.rename_conversation(chat.id, HALF))
             for call in calls:
                 expect_refused(UsageError, "sending half a character", call)
