@@ -26,7 +26,7 @@ from chatbridge.errors import BadOption, ConfigError
 from chatbridge.secret import Veiled
 from chatbridge.text import quoted
 
-__all__ = ["BackendURL", "find_backend", "is_reference", "looks_secret"]
+__all__ = ["BackendURL", "find_backend", "is_reference", "known_backends", "looks_secret"]
 
 _HEAD = re.compile(r"([A-Za-z][A-Za-z0-9_.-]*)(\+[A-Za-z0-9+]*)?:")
 _RECORDED = "record+"
@@ -429,3 +429,19 @@ def find_backend(text: str | None, environ: Mapping[str, str] | None = None) -> 
         f"{quoted(name)} is neither a config string (as {quoted(name + ':')} would be) "
         f"nor a backend named in {str(path)!r} (named there: {', '.join(sorted(urls)) or 'none'})"
     )
+
+
+def known_backends(environ: Mapping[str, str] | None = None) -> tuple[BackendURL, ...]:
+    """
+    Give the backends that the user has named: the default first, then those in the config file by name.
+
+    Raises:
+        ConfigError: Naming the part at fault.
+    """
+    environ = Veiled(os.environ if environ is None else environ)
+    path = _config_file(environ)
+    config = _read_config(path, required=bool(environ.get("CHATBRIDGE_CONFIG")))
+    named = sorted(_named_backends(config, f"the config file {str(path)!r}"))
+    default = environ.get("CHATBRIDGE_BACKEND") or config.get("default")
+    names = named if default is None else [None, *named]
+    return tuple(dict.fromkeys(find_backend(name, environ) for name in names))

@@ -136,9 +136,9 @@ class Store(ABC):
             )
         return kept
 
-    async def find(self, remote: Remote) -> StoredConversation | None:
-        """Give the conversation that is kept there; None where the store has none."""
-        return await self._find(remote)
+    async def find(self, which: str | Remote) -> StoredConversation | None:
+        """Give a conversation by the store's id or by where it is kept; None where the store has none."""
+        return await self._find(which)
 
     async def conversations(self, backend: str | None = None) -> AsyncGenerator[StoredConversation, None]:
         """
