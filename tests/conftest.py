@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -20,6 +20,14 @@ pytest_plugins = ["chatbridge.testing.pytest_plugin", "pytester"]
 # How fast the machine is decides nothing.
 settings.register_profile("chatbridge", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("chatbridge")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_store_of_mine() -> Generator[None]:
+    """Keep the command line, in this process and in those that tests start, from its user's own store."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CHATBRIDGE_STORE", "memory:")
+        yield
 
 
 @pytest.fixture

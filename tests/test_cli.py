@@ -44,6 +44,8 @@ COMMANDS = [
     ["conformance"],
     ["features"],
     ["send"],
+    ["settle"],
+    ["turns"],
 ]
 
 
@@ -229,7 +231,7 @@ def test_the_package_runs_as_a_module_and_does_nothing_when_imported(
     assert "chatbridge " == capsys.readouterr().out[:11]
 
 
-@pytest.mark.parametrize("name", ["click", "rich"])
+@pytest.mark.parametrize("name", ["click", "platformdirs", "rich"])
 def test_without_the_extra_one_line_says_what_to_install(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -226,8 +226,7 @@ def test_the_help_of_a_subcommand_needs_no_backend_that_works() -> None:
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        ([], "Missing argument 'URL'. See 'chatbridge conversations --help'."),
-        (["--json"], "Missing argument 'URL'. See 'chatbridge conversations --help'."),
+        (["--frob"], "No such option '--frob'. See 'chatbridge conversations URL list --help'."),
         (["fake:", "--frob"], "No such option '--frob'. See 'chatbridge conversations URL list --help'."),
         (
             ["fake:", "--raw", "list"],

@@ -27,7 +27,7 @@ DISTRIBUTION = distribution("chatbridge")
 EDITABLE = bool(
     json.loads(DISTRIBUTION.read_text("direct_url.json") or "{}").get("dir_info", {}).get("editable")
 )
-HEAVY = ("aiohttp", "cattrs", "tenacity", "yarl", "click", "rich", "chatbridge_adapters")
+HEAVY = ("aiohttp", "cattrs", "tenacity", "yarl", "click", "platformdirs", "rich", "chatbridge_adapters")
 
 
 def modules_loaded_by(code: str) -> set[str]:

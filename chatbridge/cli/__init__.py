@@ -13,7 +13,7 @@ def main() -> None:
     try:
         from chatbridge.cli.app import app  # noqa: PLC0415 - click and rich may be absent
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in {"click", "rich"}:
+        if (error.name or "").partition(".")[0] not in {"click", "platformdirs", "rich"}:
             raise
         sys.stderr.write(
             f"chatbridge: the command line needs {error.name}, of the extra 'cli': "

@@ -5,89 +5,44 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.table import Table
 from rich.text import Text
 
 from chatbridge.backend import Feature
-from chatbridge.bridge import Bridge, connect
-from chatbridge.cli import conversations as kept
+from chatbridge.bridge import Bridge
+from chatbridge.cli import arguments, history
+from chatbridge.cli.arguments import example, open_bridge, open_last
 from chatbridge.cli.chat import Talk, after, create, created, warn
 from chatbridge.cli.conformance import conform, report
 from chatbridge.cli.describe import describe as describe_backend
-from chatbridge.cli.describe import list_backends, secret_options
+from chatbridge.cli.describe import list_backends
 from chatbridge.cli.emulate import emulate as serve_emulator
 from chatbridge.cli.features import compare
 from chatbridge.cli.keys import Keys
 from chatbridge.cli.output import Output, one_line
 from chatbridge.cli.plain import plain, plain_reply
-from chatbridge.cli.program import FAILED, MISUSED, ListByDefault, Program
+from chatbridge.cli.program import FAILED, MISUSED, Program
 from chatbridge.cli.stage import perform
-from chatbridge.config import find_backend
-from chatbridge.errors import UsageError
-from chatbridge.registry import load_adapter
-from chatbridge.secret import Secret
+from chatbridge.cli.stores import find_chat
+from chatbridge.errors import StoreError, UsageError
 
 __all__ = ["app"]
-
-_BACKEND = "chatbridge.cli.backend"
-
-
-def _example(*lines: str) -> str:
-    return "\b\n" + "\n".join(("Examples:" if len(lines) > 1 else "Example:", *(f"  {x}" for x in lines)))
-
-
-def _set_debug(context: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's
-    if value:
-        context.ensure_object(Output).debug = True
-
-
-def _set_raw(context: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's
-    if value:
-        context.ensure_object(Output).raw = True
-
-
-_debug = click.option(
-    "--debug",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_set_debug,
-    help="Show a traceback with an error.",
-)
-_raw = click.option(
-    "--raw",
-    is_flag=True,
-    expose_value=False,
-    callback=_set_raw,
-    help="Print what is said as it is, not with terminal controls escaped.",
-)
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-_ask_key = click.option(
-    "--ask-key", is_flag=True, help="Ask for the key at the terminal, without showing it."
-)
-_save_key = click.option(
-    "--save-key",
-    metavar="FILE",
-    type=click.Path(dir_okay=False, writable=True, resolve_path=True, path_type=Path),
-    help="Save the key that the server gives out, for key=file:FILE next time.",
-)
 
 
 @click.group(
     cls=Program,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog=_example(
+    epilog=example(
         "chatbridge demo",
         "chatbridge chat h2ogpte://h2ogpte.example.com?llm=auto",
     )
     + "\n\nExit codes: 0 done, 1 the backend failed, 2 usage or configuration, 130 Ctrl-C.",
 )
 @click.version_option(package_name="chatbridge", prog_name="chatbridge", message="%(prog)s %(version)s")
-@_debug
+@arguments.debug
 @click.pass_context
 def app(context: click.Context) -> int:
     """
@@ -95,7 +50,8 @@ def app(context: click.Context) -> int:
 
     A URL is a config string such as h2ogpte://HOST, the name of a backend in the config file, or '-' for
     the default ($CHATBRIDGE_BACKEND, else the config file's). Keys come from the environment, from a file
-    (key=file:PATH) or from --ask-key.
+    (key=file:PATH) or from --ask-key. What goes over chat and send is kept in a store, which conversations,
+    turns and settle read.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)
@@ -103,23 +59,8 @@ def app(context: click.Context) -> int:
     return 0
 
 
-def _bridge(url: str | None, output: Output, *, ask_key: bool, keys: Keys | None = None) -> Bridge:
-    backend = find_backend(None if url in {None, "-"} else url)
-    given: dict[str, Any] = {}
-    if ask_key:
-        if not output.typed:
-            raise UsageError("--ask-key needs a terminal to ask at")
-        for name in secret_options(load_adapter(backend.scheme)):
-            typed: str = click.prompt(f"{backend.scheme} {name}", hide_input=True, err=True)
-            given[name] = Secret(typed)
-    bridge = connect(backend, **given)
-    if keys is not None:
-        keys.watch(bridge, backend)
-    return bridge
-
-
-@app.command(epilog=_example("chatbridge demo"))
-@_debug
+@app.command(epilog=example("chatbridge demo"))
+@arguments.debug
 @click.pass_obj
 def demo(output: Output) -> int:
     """
@@ -132,31 +73,52 @@ def demo(output: Output) -> int:
     return 0 if asyncio.run(perform(output)) else FAILED
 
 
-@app.command(epilog=_example("chatbridge chat fake:", "printf 'Hello\\nAnd now?\\n' | chatbridge chat fake:"))
+@app.command(
+    epilog=example(
+        "chatbridge chat fake:",
+        "chatbridge chat --continue",
+        "printf 'Hello\\nAnd now?\\n' | chatbridge chat fake:",
+    )
+)
 @click.argument("url", required=False)
 @click.option("--conversation", "-c", metavar="ID", help="Go on with this one instead of a new one.")
-@_raw
-@_ask_key
-@_save_key
-@_debug
+@click.option("--continue", "go_on", is_flag=True, help="Go on with the one that was used last.")
+@arguments.stored
+@arguments.raw
+@arguments.ask_key
+@arguments.save_key
+@arguments.debug
 @click.pass_obj
 def chat(
-    output: Output, url: str | None, conversation: str | None, *, ask_key: bool, save_key: Path | None
+    output: Output,
+    url: str | None,
+    conversation: str | None,
+    *,
+    go_on: bool,
+    ask_key: bool,
+    save_key: Path | None,
 ) -> int:
     """
     Talk; the answers are streamed.
 
     Through a pipe, each line of stdin is a message (or a command, /help shows them), answers go to stdout,
-    and the first failure ends it.
+    and the first failure ends it. --continue without URL goes on with whatever backend was used last, if it
+    is the default or in the config file; at a terminal it shows the last lines first. An ID is the
+    backend's, or the store's.
     """
+    if go_on and conversation is not None:
+        raise UsageError("choose one of --continue and --conversation")
     keys = Keys(output, save_key)
-    bridge = _bridge(url, output, ask_key=ask_key, keys=keys)
-    Talk(bridge, output).run(conversation)
+    if go_on and url is None:
+        bridge = open_last(output, ask_key=ask_key, keys=keys)
+    else:
+        bridge = open_bridge(url, output, ask_key=ask_key, keys=keys)
+    Talk(bridge, output).run(conversation, go_on=go_on)
     return FAILED if keys.lost else 0
 
 
 @app.command(
-    epilog=_example(
+    epilog=example(
         'chatbridge send kaziro: "Which markets close today?"',
         "git diff | chatbridge send fake: - --json",
     )
@@ -167,11 +129,12 @@ def chat(
 @click.option(
     "--delete", is_flag=True, help="Delete the conversation after the answer; not if there is none."
 )
-@_json
-@_raw
-@_ask_key
-@_save_key
-@_debug
+@arguments.json
+@arguments.stored
+@arguments.raw
+@arguments.ask_key
+@arguments.save_key
+@arguments.debug
 @click.pass_obj
 def send(  # one argument for each of the command line's
     output: Output,
@@ -187,10 +150,11 @@ def send(  # one argument for each of the command line's
     """
     Send one message and print the answer.
 
-    The conversation's id goes to stderr. TEXT may be '-' for what is on stdin.
+    The conversation's id goes to stderr. TEXT may be '-' for what is on stdin. An answer that cannot be
+    stored is printed all the same, and the exit code is 1.
     """
     keys = Keys(output, save_key)
-    bridge = _bridge(url, output, ask_key=ask_key, keys=keys)
+    bridge = open_bridge(url, output, ask_key=ask_key, keys=keys)
     try:
         asyncio.run(_send(bridge, output, text, conversation, delete=delete, as_json=as_json))
     except KeyboardInterrupt:
@@ -213,18 +177,23 @@ async def _send(
     text = _stdin() if text == "-" else text
     if not text.strip():
         raise UsageError("there is nothing to send")
+    unstored: StoreError | None = None
     async with bridge:
         if delete:
             bridge.require(Feature.DELETE)
         with output.waiting(f"waiting for {bridge.profile.name}"):
-            if conversation is None:
-                talk = await create(bridge, output)
-                with after(created(talk.id)):
+            talk = await (create(bridge, output) if conversation is None else find_chat(bridge, conversation))
+            try:
+                if conversation is None:
+                    with after(created(talk.id)):
+                        reply = await talk.send(text)
+                else:
+                    output.note(f"conversation: {talk.id}")
                     reply = await talk.send(text)
-            else:
-                talk = bridge.open(conversation)
-                output.note(f"conversation: {talk.id}")
-                reply = await talk.send(text)
+            except StoreError as error:
+                if error.reply is None:
+                    raise
+                reply, unstored = error.reply, error
         if as_json:
             output.json(plain_reply(reply, talk.conversation))
         else:
@@ -233,84 +202,13 @@ async def _send(
         if delete:
             with after("the message was answered"):
                 await talk.delete()
+    if unstored is not None:
+        raise unstored
 
 
-@app.group(
-    cls=ListByDefault,
-    no_args_is_help=False,
-    subcommand_metavar="[COMMAND [ARGS]...]",
-    epilog=_example(
-        "chatbridge conversations h2ogpte:",
-        "chatbridge conversations h2ogpte: show 5f0c7d8e --json",
-        'chatbridge conversations h2ogpte: rename 5f0c7d8e "Kyoto, with maples"',
-    ),
-)
-@click.argument("url")
-@_ask_key
-@_debug
-@click.pass_context
-def conversations(context: click.Context, url: str, *, ask_key: bool) -> None:
-    """
-    List, show, rename or delete conversations.
-
-    Without a command, list them.
-    """
-    context.meta[_BACKEND] = url, ask_key
-
-
-def _named(output: Output) -> Bridge:
-    url, ask_key = click.get_current_context().meta[_BACKEND]
-    return _bridge(url, output, ask_key=ask_key)
-
-
-@conversations.command("list", epilog=_example("chatbridge conversations fake: list --json"))
-@_json
-@_debug
-@click.pass_obj
-def list_(output: Output, *, as_json: bool) -> None:
-    """
-    List them.
-
-    Through a pipe: id, time and title, a line each, with tabs between.
-    """
-    asyncio.run(kept.list_all(_named(output), output, as_json=as_json))
-
-
-@conversations.command(epilog=_example("chatbridge conversations h2ogpte: show 5f0c7d8e"))
-@click.argument("conversation_id", metavar="ID")
-@_json
-@_raw
-@_debug
-@click.pass_obj
-def show(output: Output, conversation_id: str, *, as_json: bool) -> None:
-    """Show one, with its messages where the backend shows them."""
-    asyncio.run(kept.show(_named(output), conversation_id, output, as_json=as_json))
-
-
-@conversations.command(epilog=_example('chatbridge conversations h2ogpte: rename 5f0c7d8e "In autumn"'))
-@click.argument("conversation_id", metavar="ID")
-@click.argument("title")
-@_json
-@_debug
-@click.pass_obj
-def rename(output: Output, conversation_id: str, title: str, *, as_json: bool) -> None:
-    """Give one another title."""
-    asyncio.run(kept.rename(_named(output), conversation_id, title, output, as_json=as_json))
-
-
-@conversations.command(epilog=_example("chatbridge conversations h2ogpte: delete 5f0c7d8e"))
-@click.argument("conversation_id", metavar="ID")
-@_json
-@_debug
-@click.pass_obj
-def delete(output: Output, conversation_id: str, *, as_json: bool) -> None:
-    """Delete one on the server; it is not asked for again."""
-    asyncio.run(kept.delete(_named(output), conversation_id, output, as_json=as_json))
-
-
-@app.command(epilog=_example("chatbridge backends"))
-@_json
-@_debug
+@app.command(epilog=example("chatbridge backends"))
+@arguments.json
+@arguments.debug
 @click.pass_obj
 def backends(output: Output, *, as_json: bool) -> None:
     """List the installed backends."""
@@ -327,10 +225,10 @@ def backends(output: Output, *, as_json: bool) -> None:
     return output.draw(table)
 
 
-@app.command(epilog=_example("chatbridge describe h2ogpte", "chatbridge describe fake --json"))
+@app.command(epilog=example("chatbridge describe h2ogpte", "chatbridge describe fake --json"))
 @click.argument("scheme")
-@_json
-@_debug
+@arguments.json
+@arguments.debug
 @click.pass_obj
 def describe(output: Output, scheme: str, *, as_json: bool) -> None:
     """
@@ -346,11 +244,11 @@ def describe(output: Output, scheme: str, *, as_json: bool) -> None:
     return output.draw(*description.shown())
 
 
-@app.command(epilog=_example("chatbridge features", "chatbridge features kaziro h2ogpte --markdown"))
+@app.command(epilog=example("chatbridge features", "chatbridge features kaziro h2ogpte --markdown"))
 @click.argument("urls", nargs=-1, metavar="[URL]...")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print a table of Markdown, as GitHub has it.")
-@_json
-@_debug
+@arguments.json
+@arguments.debug
 @click.pass_obj
 def features(output: Output, urls: tuple[str, ...], *, as_markdown: bool, as_json: bool) -> int:
     """
@@ -365,7 +263,7 @@ def features(output: Output, urls: tuple[str, ...], *, as_markdown: bool, as_jso
 
 
 @app.command(
-    epilog=_example(
+    epilog=example(
         "chatbridge conformance fake:",
         "chatbridge conformance --emulator 'h2ogpte:?collection=maples'",
         "chatbridge conformance --live h2ogpte://h2ogpte.example.com",
@@ -375,8 +273,8 @@ def features(output: Output, urls: tuple[str, ...], *, as_markdown: bool, as_jso
 @click.option("--emulator", "emulated", is_flag=True, help="Use the emulator of the API, and try faults too.")
 @click.option("--live", is_flag=True, help="A model answers: leave out what needs to know its words.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print a table of Markdown, as GitHub has it.")
-@_json
-@_debug
+@arguments.json
+@arguments.debug
 @click.pass_obj
 def conformance(
     output: Output, url: str, *, emulated: bool, live: bool, as_markdown: bool, as_json: bool
@@ -395,7 +293,7 @@ def conformance(
 
 
 @app.command(
-    epilog=_example(
+    epilog=example(
         "chatbridge emulate h2ogpte --port 8101",
         "chatbridge emulate kaziro --json",
         "chatbridge emulate mtmai --key joe:sesame",
@@ -415,7 +313,7 @@ def conformance(
     is_flag=True,
     help='When ready, print one line: {"name", "base_url", "config", "env"}.',
 )
-@_debug
+@arguments.debug
 @click.pass_obj
 def emulate(output: Output, name: str, host: str, port: int, *, key: str | None, as_json: bool) -> None:
     """
@@ -426,3 +324,7 @@ def emulate(output: Output, name: str, host: str, port: int, *, key: str | None,
     is NAME:PASSWORD serves auth=basic too, where the API has that.
     """
     asyncio.run(serve_emulator(name, host, port, output, key=key, as_json=as_json))
+
+
+for command in (history.conversations, history.settle, history.turns):
+    app.add_command(command)

@@ -20,12 +20,13 @@ from chatbridge.backend import Feature, SettleBy
 from chatbridge.bridge import Bridge
 from chatbridge.chat import Chat
 from chatbridge.cli.output import Output, paragraph
-from chatbridge.domain import Conversation, Reply, Role
-from chatbridge.errors import ChatbridgeError, UnsettledTurn, UsageError
+from chatbridge.cli.stores import account_of, find_chat, last_used
+from chatbridge.domain import Conversation, Message, Reply, Role
+from chatbridge.errors import ChatbridgeError, StoreError, UnsettledTurn, UsageError
 from chatbridge.text import quoted
 from chatbridge.turns import Turn, TurnState
 
-__all__ = ["HELP", "Talk", "after", "create", "created", "warn"]
+__all__ = ["HELP", "Talk", "after", "create", "created", "tell", "warn"]
 
 T = TypeVar("T")
 
@@ -33,13 +34,16 @@ HELP = """\
 /help          show this
 /new [TITLE]   begin another conversation
 /list          list the conversations
-/open N|ID     go on with one of them: its number in the list, or its id
+/open N|ID     go on with one of them: its number in the list, or an id
 /title TEXT    give this conversation a title
 /settle        look again for messages and answers that were lost on the way
 /waive         leave in doubt whether it arrived, so that the next message may go
 /quit          leave, as Ctrl-D does; the conversation stays
 //TEXT         send a message that begins with '/'
 Ctrl-C leaves an answer, or at the prompt the program."""
+
+RECALLED = 10
+"""How many lines show how a conversation ended."""
 
 _FOUND = {
     TurnState.ACCEPTED: "arrived, and there is no answer to it",
@@ -86,6 +90,25 @@ def warn(said: Reply | Conversation, output: Output) -> None:
         output.note("warning: the answer has no text")
 
 
+def tell(turn: Turn, output: Output, doubt: str) -> None:
+    """Say what became of a message that was looked for: the answer on stdout, or *doubt* if it blocks."""
+    message = quoted(turn.message.text)
+    if turn.reply is not None:
+        output.note(f"{message} was answered:")
+        output.write(turn.reply.text)
+        warn(turn.reply, output)
+    elif turn.blocks:
+        output.note(doubt)
+    else:
+        output.note(f"{message} {_FOUND.get(turn.state, 'may have arrived')}")
+
+
+def _lines(message: Message) -> list[str]:
+    """Show a message as it is seen in a conversation at a terminal."""
+    lines = message.text.splitlines()
+    return [f"> {line}" for line in lines] if message.role is Role.USER else lines
+
+
 def spoken(reply: Reply) -> str:
     """Give the text as the pieces of a stream add up to it."""
     return "".join(message.text for message in reply.messages if message.role is Role.ASSISTANT)
@@ -107,11 +130,19 @@ class Talk:
     chat: Chat | None = None
     listed: list[Conversation] = field(factory=list[Conversation])
 
-    def run(self, conversation_id: str | None = None) -> None:
-        """Go on with *conversation_id* or begin; read lines until the end, piped until the first failure."""
+    def run(self, conversation_id: str | None = None, *, go_on: bool = False) -> None:
+        """
+        Go on with a conversation or begin; read lines until the end, piped until the first failure.
+
+        Args:
+            conversation_id: The one to go on with.
+            go_on: Go on with the last used; at a terminal, show first how it ended.
+        """
         with asyncio.Runner() as runner:
             try:
-                if conversation_id is not None:
+                if go_on:
+                    runner.run(self._go_on())
+                elif conversation_id is not None:
                     runner.run(self._open(conversation_id))
                 if self.output.interactive:
                     self._greet(runner)
@@ -120,6 +151,16 @@ class Talk:
                         self._do(runner, self._act(line))
             finally:
                 runner.run(self.bridge.close())
+
+    async def _go_on(self) -> None:
+        store = self.bridge.store
+        kept = await last_used(store, account_of(self.bridge))
+        await self._open(kept.id)
+        if self.output.interactive:
+            newest = [each async for each in store.messages(kept.id, limit=RECALLED, newest_first=True)]
+            lines = [line for message in reversed(newest) for line in _lines(message)]
+            for line in lines[-RECALLED:]:
+                self.output.write(line)
 
     def _greet(self, runner: asyncio.Runner) -> None:
         with suppress(ImportError):
@@ -217,7 +258,7 @@ class Talk:
         if not which:
             raise UsageError("say which: /open N or /open ID")
         ids = {str(number): conversation.id for number, conversation in enumerate(self.listed, 1)}
-        chat = self.bridge.open(ids.get(which, which))
+        chat = await find_chat(self.bridge, ids.get(which, which))
         if self.bridge.profile.can(Feature.GET):
             await self._waited(chat.refresh())
         self.chat = chat
@@ -242,15 +283,7 @@ class Talk:
             raise UsageError(f"{name} cannot tell what arrived; /waive lets the next message go all the same")
         turns = await self._waited(self._here().settle())
         for turn in turns:
-            message = quoted(turn.message.text)
-            if turn.reply is not None:
-                self.output.note(f"{message} was answered:")
-                self.output.write(turn.reply.text)
-                warn(turn.reply, self.output)
-            elif turn.blocks:
-                self.output.note(self._doubt(turn))
-            else:
-                self.output.note(f"{message} {_FOUND.get(turn.state, 'may have arrived')}")
+            tell(turn, self.output, self._doubt(turn))
         if not turns:
             self.output.note("there is nothing to look for")
 
@@ -270,7 +303,7 @@ class Talk:
             return await self._answer(self.chat, text)
 
     async def _answer(self, chat: Chat, text: str) -> None:
-        shown = ""
+        shown, unstored = "", None
         with self.output.waiting(f"waiting for {self.bridge.profile.name}") as waiting:
             try:
                 async with chat.stream(text) as stream:
@@ -278,13 +311,19 @@ class Talk:
                         waiting.done()
                         shown += piece
                         self.output.write(piece, end="")
+                reply = stream.reply
+            except StoreError as error:
+                if error.reply is None:
+                    raise
+                reply, unstored = error.reply, error
             finally:
                 if shown:
                     self.output.write("")
-        reply = stream.reply
         warn(reply, self.output)
         if shown != spoken(reply):  # It was taken back, as a warning has said.
             self.output.write(reply.text)
+        if unstored is not None:
+            raise unstored
 
     async def _waited(self, call: Awaitable[T]) -> T:
         with self.output.waiting(f"waiting for {self.bridge.profile.name}"):

@@ -10,17 +10,18 @@ from chatbridge.bridge import Bridge
 from chatbridge.cli.chat import warn
 from chatbridge.cli.output import Output, one_line
 from chatbridge.cli.plain import kind_of, plain, time_text
+from chatbridge.cli.stores import find_chat, first
 from chatbridge.domain import Conversation, Message
 from chatbridge.domain import Text as TextPart
 
 __all__ = ["delete", "list_all", "rename", "show"]
 
 
-async def list_all(bridge: Bridge, output: Output, *, as_json: bool) -> None:
+async def list_all(bridge: Bridge, output: Output, *, limit: int | None = None, as_json: bool) -> None:
     """Show all conversations; a table for people, lines of id, time and title for pipes."""
     async with bridge:
         with output.waiting(f"reading from {bridge.profile.name}"):
-            found = [conversation async for conversation in bridge.conversations()]
+            found = await first(bridge.conversations(), limit)
     if as_json:
         return output.json(plain(found))
     for conversation in found:
@@ -49,7 +50,7 @@ async def show(bridge: Bridge, conversation_id: str, output: Output, *, as_json:
     messages: list[Message] | None = None
     async with bridge:
         with output.waiting(f"reading from {bridge.profile.name}"):
-            chat = bridge.open(conversation_id)
+            chat = await find_chat(bridge, conversation_id)
             if bridge.profile.can(Feature.GET) or not bridge.profile.can(Feature.HISTORY):
                 await chat.refresh()
             if bridge.profile.can(Feature.HISTORY):
@@ -97,7 +98,7 @@ async def rename(bridge: Bridge, conversation_id: str, title: str, output: Outpu
     """Give a conversation another title."""
     async with bridge:
         with output.waiting(f"waiting for {bridge.profile.name}"):
-            conversation = await bridge.open(conversation_id).rename(title)
+            conversation = await (await find_chat(bridge, conversation_id)).rename(title)
     if as_json:
         return output.json(plain(conversation))
     warn(conversation, output)
@@ -108,7 +109,7 @@ async def delete(bridge: Bridge, conversation_id: str, output: Output, *, as_jso
     """Delete a conversation."""
     async with bridge:
         with output.waiting(f"waiting for {bridge.profile.name}"):
-            await bridge.open(conversation_id).delete()
+            await (await find_chat(bridge, conversation_id)).delete()
     if as_json:
         return output.json({"id": conversation_id, "deleted": True})
     return output.note(f"deleted: {conversation_id}")

@@ -14,11 +14,20 @@ from typing import Any, NoReturn, TextIO
 import click
 
 from chatbridge.cli.output import Output, paragraph
-from chatbridge.errors import ChatbridgeError, ChatbridgeWarning, MissingSecret, UsageError
+from chatbridge.errors import (
+    ChatbridgeError,
+    ChatbridgeWarning,
+    MissingSecret,
+    StoreError,
+    UnsettledTurn,
+    UsageError,
+)
 
 __all__ = ["FAILED", "INTERRUPTED", "MISUSED", "ListByDefault", "Program"]
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+
+_UNUSABLE = frozenset({"corrupt", "failed", "full", "gone", "newer", "read_only"})
 
 
 class Program(click.Group):
@@ -38,30 +47,56 @@ class Program(click.Group):
 
 class ListByDefault(click.Group):
     """
-    A group whose commands follow a URL, and of which `list` is meant where none does.
+    A group whose commands follow a URL, and of which `list` is meant where none does; that needs no URL.
 
-    Options, of which none takes a value, may stand anywhere: the group's own are its, others the command's.
+    Options may stand anywhere: the group's own are its, others the command's.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Bring URL, command and options into their order; a command in the URL's place is misplaced."""
-        flags: list[str] = []
+        flags: list[list[str]] = []
         words: list[str] = []
         rest = list(args)
+        valued = self._with_values()
         while rest and len(words) < 2:  # noqa: PLR2004 - URL and command
             word = rest.pop(0)
-            (flags if word.startswith("-") and word != "-" else words).append(word)
+            if word == "-" or not word.startswith("-"):
+                words.append(word)
+            else:
+                flags.append([word, *(rest.pop(0) for _ in rest[:1] if word in valued)])
         own: set[str] = {name for parameter in self.get_params(ctx) for name in parameter.opts}
-        if words and words[0] in self.commands:
-            if set(ctx.help_option_names).isdisjoint(args):
-                right = f"{ctx.command_path} URL {words[0]}"
-                raise click.UsageError(f"the URL comes before {words[0]!r}, as in: {right}", ctx)
-            words, own = ["URL", words[0]], set()
-        elif len(words) == 1:
-            words.append("list")
-        mine = [flag for flag in flags if flag in own]
-        theirs = [flag for flag in flags if words and flag not in own]
-        return super().parse_args(ctx, [*mine, *words, *theirs, *rest])
+        misplaced = words[0] if words and words[0] in self.commands else None
+        named = bool(words) and misplaced is None
+        if misplaced is not None:
+            if not set(ctx.help_option_names).isdisjoint(args):
+                own = set()
+            elif words != ["list"]:
+                right = f"{ctx.command_path} URL {misplaced}"
+                raise click.UsageError(f"the URL comes before {misplaced!r}, as in: {right}", ctx)
+            words = ["URL", misplaced]
+        elif len(words) < 2:  # noqa: PLR2004 - the same
+            words = [*(words or ["URL"]), "list"]
+        mine = [word for flag in flags if flag[0].partition("=")[0] in own for word in flag]
+        theirs = [word for flag in flags if flag[0].partition("=")[0] not in own for word in flag]
+        left = super().parse_args(ctx, [*mine, *words, *theirs, *rest])
+        if not named:
+            ctx.params["url"] = None
+        return left
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """Show that the URL may be left out together with the command."""
+        *options, url, command = super().collect_usage_pieces(ctx)
+        return [*options, f"[{url} {command}]"]
+
+    def _with_values(self) -> set[str]:
+        """Name the options that take a value."""
+        return {
+            name
+            for command in (self, *self.commands.values())
+            for option in command.params
+            if isinstance(option, click.Option) and not option.is_flag
+            for name in option.opts
+        }
 
 
 @contextmanager
@@ -103,8 +138,7 @@ def _explain(error: Exception, output: Output) -> int:
         output.note(f"chatbridge: {error.format_message()}{hint}")
         return error.exit_code
     if isinstance(error, ChatbridgeError):
-        hint = "; or use --ask-key" if isinstance(error, MissingSecret) else ""
-        output.note(f"chatbridge: {paragraph(error)}{hint}")
+        output.note(f"chatbridge: {paragraph(error)}{_hint(error)}")
         return MISUSED if isinstance(error, UsageError) else FAILED
     where = "" if output.debug else " (--debug shows where)"
     # Files and pipes fail so, stdout among them; of a connection's errors none should get here.
@@ -115,6 +149,17 @@ def _explain(error: Exception, output: Output) -> int:
     kind = type(error).__name__
     output.note(f"chatbridge: this is a bug in chatbridge or in a backend's package: {kind}: {error}{where}")
     return FAILED
+
+
+def _hint(error: ChatbridgeError) -> str:
+    """Say what can be done about *error* on the command line."""
+    if isinstance(error, MissingSecret):
+        return "; or use --ask-key"
+    if isinstance(error, UnsettledTurn):
+        return "; here: 'chatbridge settle URL', alone or with --waive TURN"
+    if isinstance(error, StoreError) and error.kind in _UNUSABLE and error.reply is None:
+        return "; or use --store for another one, --no-store for none"
+    return ""
 
 
 def _let_go_of_stdout() -> None:
