@@ -100,9 +100,10 @@ class Choice:
         Raises:
             UsageError: Nothing is to be kept.
         """
+        place = self.to_talk()
         if self.nothing:
             raise UsageError("this reads what a store has: leave out --no-store")
-        return self.to_talk()
+        return place
 
 
 def account_of(bridge: Bridge) -> Remote:
