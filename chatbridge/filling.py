@@ -125,7 +125,8 @@ class Filling:
             return kept.conversation
         provider = self._backend.profile.name
         raise NotFound(
-            f"the store has no conversation {quoted(conversation_id)} of {provider}: it has what went through chatbridge",
+            f"{provider} cannot be asked for the conversation {quoted(conversation_id)}, "
+            "and nothing of it went through chatbridge",
             provider=provider,
         )
 

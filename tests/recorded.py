@@ -47,8 +47,8 @@ class Session:
             return [*pieces, stream.reply]
 
     async def history(self, chat: Chat) -> object:
-        """Read a history, where there is one."""
-        if not self.bridge.profile.can(Feature.HISTORY):
+        """Read a history, where the API shows one."""
+        if Feature.HISTORY in self.bridge.filling.features:
             return None
         return [message async for message in chat.messages()]
 

@@ -361,7 +361,10 @@ def test_where_nothing_can_be_deleted_nothing_is_sent() -> None:
     emulator = KaziroEmulator()
     with served(emulator) as listening:
         line = failure(2, "send", listening.config, "hi", "--delete", env=emulator.env)
-        assert "kaziro does not support delete; instead: leave the thread; it stays on the server" == line
+        assert (
+            "kaziro does not support delete; instead: leave the thread; it stays on the server; chat.forget()"
+            in line
+        )
         assert [] == emulator.calls
 
 
@@ -585,7 +588,7 @@ def test_describe_as_json_has_all_of_it() -> None:
     } == shown["options"][0]
     assert {feature.value for feature in Feature} == set(shown["features"])
     assert ("native", "emulated", "unsupported") == tuple(
-        shown["features"][name] for name in ("send", "stream", "history")
+        shown["features"][name] for name in ("send", "history", "delete")
     )
     assert ("server", "undocumented", [], None) == tuple(
         shown[name] for name in ("context", "stores", "settle_by", "absent_after")

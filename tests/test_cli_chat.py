@@ -327,10 +327,10 @@ def test_a_failure_is_said_and_the_talk_goes_on() -> None:
     with served(emulator) as listening:
         emulator.fail(Fault(status=400, error="no"), operation=COMPLETE)
         result = typed("One", "/list", "/frob", "Two", url=listening.config, env=emulator.env)
-        assert "> > > > Turn 1: you said 'Two'.\n> \n" == result.stdout
-        refused, listed, unknown = result.stderr.splitlines()[2:]
+        (thread_id,) = emulator.threads
+        assert f"> > 1*\t{thread_id}\t\n> > Turn 1: you said 'Two'.\n> \n" == result.stdout
+        refused, unknown = result.stderr.splitlines()[2:]
         assert refused.endswith("the server answered 400: no. Nothing was done.")
-        assert "kaziro does not support list; instead: keep the ids of the threads that you create" == listed
         assert "there is no command /frob" in unknown
 
 

@@ -166,7 +166,7 @@ def test_the_warnings_of_a_renaming_are_noted_or_in_the_json(
     )
 
 
-def test_where_there_is_no_history_the_fields_are_shown_alone() -> None:
+def test_where_the_api_has_no_history_it_is_said_what_is_shown() -> None:
     emulator = KaziroEmulator()
     with served(emulator) as listening:
         run("send", listening.config, "hi", env=emulator.env)
@@ -174,8 +174,11 @@ def test_where_there_is_no_history_the_fields_are_shown_alone() -> None:
         arguments = ("conversations", listening.config, "show", thread_id)
         result = check(0, run(*arguments, env=emulator.env))
         assert f"id: {thread_id}\n" == result.stdout.splitlines(keepends=True)[0]
-        assert "kaziro does not support history" in result.stderr
-        assert None is json.loads(run(*arguments, "--json", env=emulator.env).stdout)["messages"]
+        told = "this is what went through chatbridge, from its store"
+        assert f"kaziro tells no history: {told}\n" == result.stderr
+        assert [] == json.loads(run(*arguments, "--json", env=emulator.env).stdout)["messages"]
+        listed = check(0, run("conversations", listening.config, env=emulator.env))
+        assert f"kaziro tells no list: {told}\n" == listed.stderr
 
 
 @pytest.mark.usefixtures("kept")
@@ -193,10 +196,11 @@ def test_where_nothing_can_be_read_that_is_said(monkeypatch: pytest.MonkeyPatch)
     )
 
 
-@pytest.mark.parametrize("command", [["list"], ["rename", "x", "y"], ["delete", "x"]])
-def test_what_the_backend_cannot_do_is_a_usage_error(command: list[str]) -> None:
-    line = failure(2, "conversations", "kaziro:", *command, env={"KAZIRO_API_KEY": "x"})
-    assert line.startswith(f"kaziro does not support {command[0]}; instead: ")
+def test_what_the_backend_cannot_do_is_a_usage_error() -> None:
+    env = {"KAZIRO_API_KEY": "x", "DATAMONKEY_SESSION_TOKEN": "x"}
+    for backend, *command in (("kaziro", "delete", "x"), ("datamonkey", "rename", "x", "y")):
+        line = failure(2, "conversations", f"{backend}:", *command, env=env)
+        assert line.startswith(f"{backend} does not support {command[0]}; instead: ")
 
 
 def test_rename_and_delete() -> None:

@@ -193,7 +193,7 @@ async def test_it_is_like_another_backend() -> None:
         chat = await bridge.create()
         assert (await chat.send("Hello")).text
         with pytest.raises(UnsupportedFeature, match="kaziro"):
-            chat.messages()
+            await chat.delete()
     assert "kaziro" == FakeBackend(profile="kaziro").profile.name
     assert Support.UNSUPPORTED is connect("fake:?profile=mtmai:").profile.support(Feature.SEND)
     assert {"model"} == connect("fake:?profile=tachyon:?mode%3Dagent").profile.options

@@ -51,5 +51,5 @@ async def test_a_large_message_of_a_history_that_others_wrote_comes_through_whol
     chat = await bridge.create()
     emulator.remember(chat.id, "assistant", ANSWER)  # type: ignore[attr-defined]  # Mtmai's
 
-    (message,) = [message async for message in chat.messages()]
+    (message,) = [message async for message in bridge.backend.list_messages(chat.id)]
     assert ANSWER == message.text

@@ -259,7 +259,7 @@ class Talk:
             raise UsageError("say which: /open N or /open ID")
         ids = {str(number): conversation.id for number, conversation in enumerate(self.listed, 1)}
         chat = await find_chat(self.bridge, ids.get(which, which))
-        if self.bridge.profile.can(Feature.GET):
+        if self.bridge.backend.profile.can(Feature.GET):
             await self._waited(chat.refresh())
         self.chat = chat
         self.output.note(f"conversation: {chat.id} {chat.conversation.title or ''}".rstrip())

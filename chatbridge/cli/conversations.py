@@ -22,6 +22,7 @@ async def list_all(bridge: Bridge, output: Output, *, limit: int | None = None, 
     async with bridge:
         with output.waiting(f"reading from {bridge.profile.name}"):
             found = await first(bridge.conversations(), limit)
+    _note_filled(bridge, Feature.LIST, output)
     if as_json:
         return output.json(plain(found))
     for conversation in found:
@@ -39,6 +40,14 @@ async def list_all(bridge: Bridge, output: Output, *, limit: int | None = None, 
     return output.draw(table if found else Text("There are no conversations."))
 
 
+def _note_filled(bridge: Bridge, feature: Feature, output: Output) -> None:
+    """Say what *feature* holds, where the API does not have it."""
+    if feature in bridge.filling.features:
+        output.note(
+            f"{bridge.profile.name} tells no {feature.value}: this is {bridge.profile.instead[feature]}"
+        )
+
+
 def _cells(conversation: Conversation) -> tuple[str, str, str]:
     moment = conversation.updated_at or conversation.created_at
     when = "" if moment is None else moment.strftime("%Y-%m-%d %H:%M")
@@ -51,7 +60,7 @@ async def show(bridge: Bridge, conversation_id: str, output: Output, *, as_json:
     async with bridge:
         with output.waiting(f"reading from {bridge.profile.name}"):
             chat = await find_chat(bridge, conversation_id)
-            if bridge.profile.can(Feature.GET) or not bridge.profile.can(Feature.HISTORY):
+            if bridge.backend.profile.can(Feature.GET) or not bridge.profile.can(Feature.HISTORY):
                 await chat.refresh()
             if bridge.profile.can(Feature.HISTORY):
                 messages = [message async for message in chat.messages()]
@@ -62,6 +71,7 @@ async def show(bridge: Bridge, conversation_id: str, output: Output, *, as_json:
     warn(chat.conversation, output)
     if messages is None:
         return output.note(str(bridge.profile.unsupported(Feature.HISTORY)))
+    _note_filled(bridge, Feature.HISTORY, output)
     for message in messages:
         _show_message(message, output)
     return None

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from attrs import define, field
 
-from chatbridge.backend import ContextOwner, Feature, Profile, Stores
+from chatbridge.backend import ContextOwner, Feature, Profile
 from chatbridge.bridge import Bridge, connect
 from chatbridge.chat import Chat
 from chatbridge.cli.rules import FEATURES, summary, try_rules
@@ -294,12 +294,8 @@ class Walk:
 
     async def _history(self) -> str:
         history = [(message.role, message.text) async for message in self.chat.messages()]
-        kept = Feature.HISTORY in self.bridge.filling.features
-        stored = [] if self.profile.stores is Stores.NEVER and not kept else self.said
-        _expect(history == stored, f"the history is not what was said: {len(history)} messages")
-        return (
-            f"{len(history)} messages, as they were said" if history else "nothing, as the API stores no turn"
-        )
+        _expect(history == self.said, f"the history is not what was said: {len(history)} messages")
+        return f"{len(history)} messages, as they were said"
 
     async def _rename(self) -> str:
         renamed = await self.chat.rename(LATER_TITLE)
