@@ -204,7 +204,7 @@ def test_who_reads_the_store_needs_one(words: list[str]) -> None:
 def test_a_string_that_names_no_store_is_told_without_being_shown() -> None:
     line = failure(2, "send", "fake:", "hi", "--store", "redis://me:pass@host")
     assert line.startswith("the string names no kind of store that there is")
-    assert "pass" not in line
+    assert "me:pass" not in line
 
 
 # chat --continue
@@ -226,6 +226,12 @@ def test_at_a_terminal_the_last_lines_are_shown_first(kaziro: Home) -> None:
     before, after = result.stdout.split("> ", 2)[1:]
     assert ("One\n", "and a half\nTurn 1: you said 'One\\nand a half'.\n") == (before, after.split("> ")[0])
     assert f"conversation: {chat_id}" == result.stderr.splitlines()[0]
+
+
+def test_what_is_in_doubt_is_told_at_once(h2ogpte: Home) -> None:
+    h2ogpte.lose("One")
+    doubt = "'One' is in doubt: /settle looks for it again, /waive lets the next message go"
+    assert doubt in typed(h2ogpte, h2ogpte.url, "--continue").stderr.splitlines()
 
 
 def test_no_more_than_ten_lines_are_shown(kaziro: Home) -> None:
@@ -565,6 +571,18 @@ def test_a_conversation_that_cannot_be_read_does_not_keep_others_from_being_sett
     assert first.startswith(f"chatbridge: {gone}: ")
     assert "404" in first
     assert f"conversation: {there}" == second
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["conversations", "--ask-key"], "--ask-key is for a backend: name one, with its URL"),
+        (["turns", "--ask-key"], "--ask-key is for a backend: name one, with its URL"),
+        (["settle", "fake:", "--waive", "x", "--wait", "0"], "choose one of --waive and --wait"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(words: list[str], problem: str) -> None:
+    assert problem == failure(2, *words)
 
 
 def test_a_time_to_wait_that_is_none_is_refused(h2ogpte: Home) -> None:

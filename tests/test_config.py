@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatbridge.config import BackendURL, find_backend, is_reference, looks_secret
+from chatbridge.config import BackendURL, find_backend, is_reference, known_backends, looks_secret
 from chatbridge.errors import BadOption, ChatbridgeError, ConfigError
 
 SECRET = "sk-live-0123456789abcdef"
@@ -449,6 +449,32 @@ def test_no_file_in_the_usual_place_is_an_empty_one(tmp_path: Path) -> None:
         ConfigError, match=r"'work' is neither .* \(as 'work:' would be\) .*\(named there: none\)"
     ):
         find_backend("work", {"XDG_CONFIG_HOME": str(tmp_path), "CHATBRIDGE_CONFIG": ""})
+
+
+@pytest.mark.parametrize(
+    ("text", "variable", "known"),
+    [
+        ("", None, []),
+        ('[backends.b]\nurl = "b:"\n[backends.a]\nurl = "a:"', None, ["a:", "b:"]),
+        ('default = "b"\n[backends.b]\nurl = "b:"\n[backends.a]\nurl = "a:"', None, ["b:", "a:"]),
+        ('default = "c:"\n[backends.a]\nurl = "a:"', "", ["c:", "a:"]),
+        ('default = "c:"\n[backends.a]\nurl = "a:"', "d:", ["d:", "a:"]),
+        ('[backends.a]\nurl = "a:"', "a", ["a:"]),
+    ],
+)
+def test_the_backends_that_are_known_are_the_default_and_those_of_the_file(
+    tmp_path: Path, text: str, variable: str | None, known: list[str]
+) -> None:
+    environ = write(tmp_path / "c.toml", text)
+    if variable is not None:
+        environ["CHATBRIDGE_BACKEND"] = variable
+
+    assert known == [str(url) for url in known_backends(environ)]
+
+
+def test_a_mistake_among_those_that_are_known_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="backend 'a': a config string begins with"):
+        known_backends(write(tmp_path / "c.toml", '[backends.a]\nurl = "nothing"'))
 
 
 def test_a_missing_home_directory_is_a_config_error(monkeypatch: pytest.MonkeyPatch) -> None:

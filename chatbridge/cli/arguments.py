@@ -104,8 +104,8 @@ def stored(command: F) -> F:
         metavar="STORE",
         expose_value=False,
         callback=_set_store,
-        help="Where conversations are kept, as sqlite:///FILE; by default $CHATBRIDGE_STORE, else a file "
-        "in your data directory.",
+        help="Where conversations are kept: sqlite:///FILE or postgresql://USER@HOST/DATABASE; by default "
+        "$CHATBRIDGE_STORE, else a file in your data directory.",
     )
     no_store = click.option(
         "--no-store",

@@ -136,7 +136,7 @@ class Talk:
 
         Args:
             conversation_id: The one to go on with.
-            go_on: Go on with the last used; at a terminal, show first how it ended.
+            go_on: Go on with the last used; at a terminal, show first how it ended, and what is in doubt.
         """
         with asyncio.Runner() as runner:
             try:
@@ -161,6 +161,8 @@ class Talk:
             lines = [line for message in reversed(newest) for line in _lines(message)]
             for line in lines[-RECALLED:]:
                 self.output.write(line)
+            for turn in await self._in_doubt():
+                self.output.note(self._doubt(turn))
 
     def _greet(self, runner: asyncio.Runner) -> None:
         with suppress(ImportError):

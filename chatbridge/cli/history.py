@@ -47,6 +47,11 @@ def conversations(context: click.Context, url: str | None, *, ask_key: bool) -> 
     context.meta[_BACKEND] = url, ask_key
 
 
+def _check_asked(url: str | None, *, ask_key: bool) -> None:
+    if url is None and ask_key:
+        raise UsageError("--ask-key is for a backend: name one, with its URL")
+
+
 def _named(output: Output) -> Bridge:
     url, ask_key = click.get_current_context().meta[_BACKEND]
     return open_bridge(url, output, ask_key=ask_key)
@@ -71,6 +76,7 @@ def list_(output: Output, search: str | None, limit: int | None, *, as_json: boo
     time, who said it and what, the words in brackets.
     """
     url, ask_key = click.get_current_context().meta[_BACKEND]
+    _check_asked(url, ask_key=ask_key)
     if url is not None and search is not None:
         raise UsageError("--search looks into the store, over all backends: leave out the URL")
     if url is not None:
@@ -133,6 +139,7 @@ def turns(output: Output, url: str | None, *, everything: bool, as_json: bool, a
     answer that is here (accepted), or are on their way (pending). Through a pipe a line each, with tabs
     between: id, state, time, backend, account, the store's id of the conversation, message.
     """
+    _check_asked(url, ask_key=ask_key)
     place = choice().to_read()
     account = None if url is None else account_of(open_bridge(url, output, ask_key=ask_key))
     asyncio.run(stored.turns(place, account, output, everything=everything, as_json=as_json))
@@ -176,6 +183,8 @@ def settle(  # one argument for each of the command line's
     stdout. A message that stays in doubt blocks the next one to its conversation until it is waived; the
     exit code is then 1, as it is where a conversation cannot be read.
     """
+    if waive is not None and wait is not None:
+        raise UsageError("choose one of --waive and --wait")
     choice().to_read()
     bridge = open_bridge(url, output, ask_key=ask_key)
     if waive is not None:

@@ -227,9 +227,9 @@ def _of(account: Remote, rows: Iterable[TurnRow]) -> tuple[TurnRow, ...]:
 
 
 async def _ids(store: Store, rows: Iterable[TurnRow]) -> dict[Remote, str]:
-    """Give the store's ids of the conversations of *rows*."""
-    found = [await store.find(remote) for remote in dict.fromkeys(row.remote for row in rows)]
-    return {kept.remote: kept.id for kept in found if kept is not None}
+    """Give the store's ids of the conversations of *rows*; none of one that was forgotten meanwhile."""
+    found = {remote: await store.find(remote) for remote in dict.fromkeys(row.remote for row in rows)}
+    return {remote: "" if kept is None else kept.id for remote, kept in found.items()}
 
 
 def _marked(pieces: Iterable[tuple[str, bool]]) -> str:
@@ -272,7 +272,11 @@ def _hit(hit: Hit, text: str) -> Json:
 
 def _turn(row: TurnRow, ids: Mapping[Remote, str]) -> Json:
     turn = plain(row.turn)
-    where = {"backend": row.remote.backend, "account": row.remote.account, "stored_as": ids[row.remote]}
+    where = {
+        "backend": row.remote.backend,
+        "account": row.remote.account,
+        "stored_as": ids[row.remote] or None,
+    }
     return {**where, **cast(dict[str, Json], turn)}
 
 

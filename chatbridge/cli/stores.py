@@ -146,12 +146,9 @@ async def last_used(store: Store, account: Remote | None = None) -> StoredConver
 async def first(found: AsyncIterator[T], limit: int | None) -> list[T]:
     """Give the first *limit* of what is *found*, or all."""
     items: list[T] = []
-    try:
+    async with aclosing(cast(AsyncGenerator[T, None], found)):
         async for item in found:
             items.append(item)
             if len(items) == limit:
                 break
-    finally:
-        if isinstance(found, AsyncGenerator):
-            await cast(AsyncGenerator[T, None], found).aclose()
     return items
