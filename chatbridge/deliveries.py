@@ -354,6 +354,8 @@ class Deliveries:
             last = until - self.LAST_LOOK
             give_up = min(last, self._clock.now() + self._settle_timeout)
             with suppress(StoreError):  # What is known of the message by now is told.
+                if await self.ledger.hold(turn.conversation_id) is not Hold.OURS:
+                    self._book.trails.forget(turn.conversation_id)  # The same, after too long a wait.
                 (look,) = await self._search.watch([look.turn], give_up, last, until)
         if look.turn.reply is not None:
             return self._stored(look.turn, look.turn.reply)
