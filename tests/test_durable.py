@@ -1,0 +1,304 @@
+"""What the file has at each moment of a message, for whoever comes after a crash (M1, M2, M5, M7)."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import evolve
+
+from chatbridge import (
+    Bridge,
+    Chat,
+    DeliveryUnknown,
+    Finished,
+    Message,
+    Reply,
+    Started,
+    StoreError,
+    StreamCut,
+    TextDelta,
+    TurnState,
+)
+from chatbridge.backend import SettleBy
+from chatbridge.config import find_backend
+from chatbridge.history import SQLiteStore
+from chatbridge.history.rows import Remote
+from chatbridge.options import CommonOptions
+from chatbridge.registry import resolve
+from chatbridge.testing.clock import ManualClock
+from chatbridge.testing.emulator import Call, serve
+from chatbridge_adapters.h2ogpte.emulator import H2OGPTeEmulator
+from doubles import Double
+
+
+class File:
+    """The file of a store, as another process sees it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def query(self, statement: str) -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(self.path)) as connection:
+            return connection.execute(statement).fetchall()
+
+    def turns(self) -> list[tuple[str, str]]:
+        """Give the state and the partial text of each turn."""
+        bodies = [json.loads(body) for (body,) in self.query("SELECT body FROM turns ORDER BY number")]
+        return [(body.get("state", "pending"), body.get("partial", "")) for body in bodies]
+
+    def texts(self) -> list[str]:
+        rows = self.query(
+            "SELECT text FROM entries JOIN messages ON message = messages.number ORDER BY entries.number"
+        )
+        return [text for (text,) in rows]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> File:
+    return File(tmp_path / "store.db")
+
+
+@pytest.fixture
+async def store(file: File) -> AsyncGenerator[SQLiteStore]:
+    async with SQLiteStore(file.path) as store:
+        yield store
+
+
+async def begin(store: SQLiteStore, double: Double, clock: ManualClock | None = None, **options: Any) -> Chat:
+    clock = ManualClock() if clock is None else clock
+    return await Bridge(double, clock=clock, store=store, options=CommonOptions(**options)).create()
+
+
+# ------------------------------------------------------------------------------------------- intents
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_m1_the_intent_is_in_the_file_when_the_request_arrives(file: File, *, streamed: bool) -> None:
+    seen: list[Sequence[object]] = []
+
+    class Curious(H2OGPTeEmulator):
+        def admit(self, call: Call) -> None:
+            if call.operation == "get_completion":
+                seen.append((file.query("SELECT unsettled FROM turns"), file.turns(), file.texts()))
+            super().admit(call)
+
+    async with serve(Curious()) as at, at.connect(store=f"sqlite:///{file.path}") as bridge:
+        chat = await bridge.create()
+        if streamed:
+            async with chat.stream("Hi") as stream:
+                async for _ in stream:
+                    pass
+            reply = stream.reply
+        else:
+            reply = await chat.send("Hi")
+
+    assert [([(1,)], [("pending", "")], [])] == seen
+    assert [("delivered", "")] == file.turns()
+    assert ["Hi", reply.text] == file.texts()
+
+
+async def test_m1_an_intent_that_cannot_be_stored_is_not_sent(store: SQLiteStore, file: File) -> None:
+    double = Double()
+    chat = await begin(store, double)
+    with closing(sqlite3.connect(file.path, isolation_level=None)) as other:
+        other.execute("CREATE TRIGGER no BEFORE INSERT ON turns BEGIN SELECT RAISE(ABORT, 'no'); END")
+    with pytest.raises(StoreError, match="no") as caught:
+        await chat.send("Hi")
+
+    assert "not_sent" == caught.value.outcome
+    assert [] == double.sent
+    assert [(0,)] == file.query("SELECT held_until FROM conversations")
+
+
+# ------------------------------------------------------------------------------------------- answers
+
+
+@pytest.mark.parametrize("table", ["messages", "entries", "turns"])
+async def test_m5_an_answer_and_its_turn_are_stored_together_or_not(
+    store: SQLiteStore, file: File, table: str
+) -> None:
+    """Whatever of the transaction fails, nothing of it is there; and all of it once it can be."""
+    double = Double()
+    chat = await begin(store, double)
+    event = f"UPDATE ON {table}" if table == "turns" else f"INSERT ON {table}"
+    with closing(sqlite3.connect(file.path, isolation_level=None)) as other:
+        other.execute(f"CREATE TRIGGER no BEFORE {event} BEGIN SELECT RAISE(ABORT, 'no'); END")
+    with pytest.raises(StoreError) as caught:
+        await chat.send("Hi")
+
+    assert caught.value.reply is not None
+    assert ([("pending", "")], []) == (file.turns(), file.texts())
+    with closing(sqlite3.connect(file.path, isolation_level=None)) as other:
+        other.execute("DROP TRIGGER no")
+    assert [TurnState.DELIVERED] == [turn.state for turn in await chat.turns()]
+    assert ["Hi", caught.value.reply.text] == file.texts()
+    assert 1 == len(double.sent)
+
+
+async def test_m5_an_empty_answer_is_an_answer(store: SQLiteStore, file: File) -> None:
+    double = Double()
+    double.reply = Reply([Message.assistant("")])
+    chat = await begin(store, double)
+
+    await chat.send("Hi")
+
+    assert ([("delivered", "")], ["Hi", ""]) == (file.turns(), file.texts())
+
+
+# ---------------------------------------------------------------------------------------- partial texts
+
+
+@pytest.mark.parametrize(
+    "text", ["x" * 100, "\u3042" * 100, "x" * 5000, "\ud800" * 10], ids=["ascii", "wide", "long", "broken"]
+)
+@pytest.mark.parametrize("pause", [0.0, 0.3])
+async def test_m5_no_more_of_an_answer_is_missing_than_four_kib_or_a_second(
+    store: SQLiteStore, file: File, text: str, pause: float
+) -> None:
+    double, clock, times = Double(), ManualClock(), 4 if len(text) > 4096 else 60
+    reply = Reply([Message.assistant(text * times)])
+    double.script = [Started("m"), *[TextDelta(text)] * times, Finished(reply)]
+    chat = await begin(store, double, clock)
+    moments = list[tuple[float, int]]()
+    async with chat.stream("Hi") as stream:
+        async for event in stream:
+            if isinstance(event, Finished):
+                break
+            moments.append((clock.now(), len(stream.partial)))
+            ((state, partial),) = file.turns()
+            assert "accepted" == state
+            assert stream.partial.startswith(partial)
+            missing = stream.partial[len(partial) :].encode(errors="surrogatepass")
+            assert 4096 > len(missing)
+            assert not any(when <= clock.now() - 1 and length > len(partial) for when, length in moments)
+            clock.advance(pause)
+
+    assert [("delivered", "")] == file.turns()
+
+
+async def test_m5_a_broken_stream_leaves_all_that_came(store: SQLiteStore, file: File) -> None:
+    double = Double()
+    double.script = [Started("m"), TextDelta("Kyo"), TextDelta("to"), StreamCut("cut", kind="cut")]
+    chat = await begin(store, double)
+    async with chat.stream("Hi") as stream:
+        with pytest.raises(StreamCut):
+            async for _ in stream:
+                pass
+
+    assert [("accepted", "Kyoto")] == file.turns()
+    assert [(0,)] == file.query("SELECT held_until FROM conversations")
+
+
+async def test_m7_progress_that_cannot_be_stored_breaks_no_stream(store: SQLiteStore, file: File) -> None:
+    double = Double()
+    reply = Reply([Message.assistant("Kyoto")])
+    double.script = [Started("m"), TextDelta("Kyoto"), Finished(reply)]
+    chat = await begin(store, double)
+    async with chat.stream("Hi") as stream:
+        with closing(sqlite3.connect(file.path, isolation_level=None)) as other:
+            other.execute("CREATE TRIGGER no BEFORE UPDATE ON turns BEGIN SELECT RAISE(ABORT, 'no'); END")
+        assert Started("m") == await anext(stream)
+        assert TextDelta("Kyoto") == await anext(stream)
+        assert [("pending", "")] == file.turns()
+        with closing(sqlite3.connect(file.path, isolation_level=None)) as other:
+            other.execute("DROP TRIGGER no")
+        assert Finished(reply) == await anext(stream)
+
+    assert ([("delivered", "")], ["Hi", "Kyoto"]) == (file.turns(), file.texts())
+
+
+# ---------------------------------------------------------------------------------- answers that are found
+
+
+class Found(Double):
+    """A double whose answer is lost, and found by reading the conversation back; *file* then refuses it."""
+
+    def __init__(self, file: File) -> None:
+        super().__init__()
+        self._profile = evolve(self._profile, settle_by={SettleBy.READ_BACK}, absent_after=60.0)
+        self._file = file
+
+    async def send(self, *given: Any) -> Reply:
+        await super().send(*given)
+        with closing(sqlite3.connect(self._file.path, isolation_level=None)) as other:
+            other.execute("CREATE TRIGGER no BEFORE INSERT ON entries BEGIN SELECT RAISE(ABORT, 'no'); END")
+        raise DeliveryUnknown("lost", kind="lost")
+
+
+async def test_m7_an_answer_that_was_read_back_and_cannot_be_stored_is_in_the_error(
+    store: SQLiteStore, file: File
+) -> None:
+    chat = await begin(store, Found(file))
+
+    with pytest.raises(StoreError, match="the answer is here, and could not be stored") as caught:
+        await chat.send("Hi", resend=True)
+
+    assert caught.value.reply is not None
+    assert caught.value.reply.recovered
+    assert [("unknown", "")] == file.turns()
+
+
+async def test_m7_an_answer_that_settling_finds_and_cannot_store_is_in_the_turn(
+    store: SQLiteStore, file: File, caplog: pytest.LogCaptureFixture
+) -> None:
+    chat = await begin(store, Found(file), settle_timeout=0)
+    with pytest.raises(DeliveryUnknown):
+        await chat.send("Hi")
+
+    (turn,) = await chat.settle(wait=0)
+
+    assert turn.reply is not None
+    assert TurnState.DELIVERED is turn.state
+    assert "is delivered, which could not be stored" in caplog.text
+    assert [("unknown", "")] == file.turns()
+    with pytest.raises(StoreError):
+        await chat.settle(wait=0)
+    with closing(sqlite3.connect(file.path, isolation_level=None)) as other:
+        other.execute("DROP TRIGGER no")
+    assert [turn] == list(await chat.turns())
+    assert ["Hi", turn.reply.text] == file.texts()
+
+
+# ---------------------------------------------------------------------------------------------- accounts
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "account"),
+    [
+        ("fake:", {}, None),
+        ("h2ogpte://h2ogpte.example.com", {"key": "sk-1"}, "h2ogpte.example.com/api/v1"),
+        ("h2ogpte://h2ogpte.example.com", {"key": "sk-2", "llm": "other"}, "h2ogpte.example.com/api/v1"),
+        ("h2ogpte+http://localhost:8080/api/", {"key": "sk-1"}, "localhost:8080/api"),
+    ],
+)
+def test_an_account_is_the_server_and_no_secret(
+    url: str, options: dict[str, Any], account: str | None
+) -> None:
+    assert account == resolve(find_backend(url), options).account
+
+
+def test_an_option_that_names_a_tenant_belongs_to_the_account() -> None:
+    tenant = "00000000-0000-0000-0000-000000000001"
+    target = resolve(find_backend("mtmai://mtmai.example.com"), {"key": "sk-1", "tenant": tenant})
+
+    assert f"mtmai.example.com?tenant={tenant}" == target.account
+
+
+async def test_an_account_may_be_said(store: SQLiteStore, file: File) -> None:
+    async with serve(H2OGPTeEmulator()) as at:
+        async with at.connect(store=store) as bridge:
+            await bridge.create()
+        async with at.connect(store=store, account="me") as bridge:
+            chat = await bridge.create()
+            kept = await store.find(Remote("h2ogpte", chat.id, "me"))
+            assert kept is not None
+            assert chat.id == (await bridge.resume(kept.id)).id
+
+    server = at.base_url.removeprefix("http://")
+    assert {(f"{server}/api/v1",), ("me",)} == set(file.query("SELECT account FROM conversations"))

@@ -1,0 +1,141 @@
+"""The store in memory: what it forgets when there is too much, and what it never does."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from attrs import evolve
+
+from chatbridge import Bridge, DeliveryUnknown, Message, Reply, Turn, TurnState
+from chatbridge.history import MemoryStore
+from chatbridge.history.chain import entries_of
+from chatbridge.history.rows import Hold, Remote
+from chatbridge.testing.clock import ManualClock
+from doubles import Double
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def place(name: str) -> Remote:
+    return Remote("a", name)
+
+
+def turn(name: str, number: int, state: TurnState = TurnState.DELIVERED) -> Turn:
+    return Turn(f"{number}", name, Message.user(f"{number}"), NOW, state)
+
+
+async def names(store: MemoryStore) -> list[str]:
+    return [kept.remote.id async for kept in store.conversations()]
+
+
+async def numbers(store: MemoryStore, name: str) -> list[str]:
+    return [row.turn.id for row in await store.turns(place(name))]
+
+
+async def test_what_was_used_longest_ago_is_forgotten_first() -> None:
+    store = MemoryStore(keeps=4)
+    for name in "abcd":
+        await store.keep(place(name))
+    await store.keep(place("a"))
+    await store.keep(place("e"))
+    assert ["e", "a", "d", "c"] == await names(store)
+
+    await store.keep(place("d"), messages=[Message.user("Hi")])
+
+    assert ["d", "e", "a"] == await names(store)
+    assert None is await store.find(place("c"))
+
+
+async def test_the_first_messages_of_one_that_is_longer_are_forgotten() -> None:
+    store = MemoryStore(keeps=4)
+    said = [Message.user(f"{number}") for number in range(6)]
+    await store.keep(place("other"))
+    for message in said:
+        kept = await store.keep(place("a"), messages=[message])
+
+    assert ["a"] == await names(store)
+    assert ["3", "4", "5"] == [each.text async for each in store.messages(kept.id)]
+    found = await store.find(place("a"))
+    assert found is not None
+    assert (6, [*entries_of(said, None)][-1].hash) == (found.length, found.head)
+    replaced = await store.replace(found, 4, [Message.user("new")])
+    assert replaced is not None
+    assert ["3", "new"] == [each.text async for each in store.messages(kept.id)]
+    assert 5 == replaced.length
+
+
+@pytest.mark.parametrize("state", [TurnState.PENDING, TurnState.UNKNOWN])
+async def test_nothing_in_doubt_is_forgotten(state: TurnState) -> None:
+    store = MemoryStore(keeps=2, turns=1)
+    await store.record(place("a"), turn("a", 0, state))
+    for number in range(1, 5):
+        await store.record(place("a"), turn("a", number))
+        await store.keep(place(f"{number}"))
+
+    assert ["4", "a"] == await names(store)
+    assert ["0", "4"] == await numbers(store, "a")
+    await store.waive(place("a"), "0")
+    await store.record(place("a"), turn("a", 5))
+    assert ["5"] == await numbers(store, "a")
+    await store.keep(place("5"))
+    await store.keep(place("6"))
+    assert ["6", "5"] == await names(store)
+
+
+async def test_nothing_that_is_held_is_forgotten() -> None:
+    store = MemoryStore(keeps=1)
+    assert Hold.OURS is await store.hold(place("a"), "one")
+    await store.keep(place("b"))
+    await store.keep(place("c"))
+    assert ["c", "a"] == await names(store)
+
+    await store.release(place("a"), "one")
+    await store.keep(place("d"))
+
+    assert ["d"] == await names(store)
+
+
+async def test_the_last_turns_of_all_conversations_are_kept() -> None:
+    store = MemoryStore(turns=3)
+    for number in range(4):
+        for name in "ab":
+            await store.record(place(name), turn(name, number))
+
+    assert (["3"], ["2", "3"]) == (await numbers(store, "a"), await numbers(store, "b"))
+    kept = await store.find(place("b"))
+    assert kept is not None
+    await store.forget(kept.id)
+    for number in range(4, 7):
+        await store.record(place("a"), turn("a", number))
+    assert ["4", "5", "6"] == await numbers(store, "a")
+
+
+async def test_an_answer_of_a_turn_that_was_accepted_is_kept_once_found() -> None:
+    store = MemoryStore(turns=1)
+    lost = turn("a", 1, TurnState.ACCEPTED)
+    await store.record(place("a"), lost)
+    assert [lost] == [row.turn for row in await store.turns(place("a"), unsettled=True)]
+
+    found = evolve(lost, state=TurnState.DELIVERED, reply=Reply([Message.assistant("Ho")]))
+    await store.record(place("a"), found)
+
+    assert () == await store.turns(place("a"), unsettled=True)
+    kept = await store.find(place("a"))
+    assert 2 == getattr(kept, "length", None)
+
+
+async def test_what_a_bridge_keeps_by_default_has_a_limit() -> None:
+    double = Double()
+    store = MemoryStore(keeps=6, turns=2)
+    bridge = Bridge(double, clock=ManualClock(), store=store)
+    doubtful = await bridge.create()
+    double.fails["send"] = DeliveryUnknown("lost", kind="lost")
+    with pytest.raises(DeliveryUnknown):
+        await doubtful.send("Hi")
+    double.fails.clear()
+    for _ in range(5):
+        await (await bridge.create()).send("Hi")
+
+    assert [TurnState.UNKNOWN] == [each.state for each in await doubtful.turns()]
+    assert 2 == len([kept async for kept in store.conversations()])
