@@ -378,6 +378,27 @@ class Bridge:
         self.require(Feature.LIST)
         return self.bounds.each(self.filling.list_conversations())
 
+    async def orphans(self, *, older_than: float = 3600.0) -> AsyncIterator[Conversation]:
+        """
+        List the conversations that were made through chatbridge and never used, for the caller to delete.
+
+        They are those of this backend and account in the store, whatever process made them.
+
+        Args:
+            older_than: Seconds for which nothing was written of it: a process that has just made one is about
+                to use it. With 0 all of them.
+        """
+        self.bounds.check_open()
+        if not older_than >= 0:
+            raise UsageError(f"orphans that are older than {older_than} seconds make no sense")
+        now = await self.store.now()
+        async for kept in self.deliveries.ledger.conversations():
+            fresh = (
+                older_than and kept.used_at is not None and (now - kept.used_at).total_seconds() < older_than
+            )
+            if kept.created and not kept.used and not kept.deleted and not fresh:
+                yield kept.conversation
+
     def require(self, feature: Feature) -> None:
         """
         Check that *feature* can be used.

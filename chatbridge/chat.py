@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from chatbridge.backend import Feature
 from chatbridge.domain import Conversation, Message, Reply
+from chatbridge.drift import Drift, pull
 from chatbridge.errors import ChatbridgeError, StoreError, UsageError
 from chatbridge.sending import OptionChanges, Outgoing, check_text, prepare
 from chatbridge.streaming import ReplyStream
@@ -175,7 +176,7 @@ class Chat:
         return await self.update(self.bridge.filling.get_conversation(self.id))
 
     async def delete(self) -> None:
-        """Delete the conversation on the server."""
+        """Delete the conversation on the server; the store keeps what it has of it until `forget`."""
         self.bridge.require(Feature.DELETE)
         try:
             await self.bridge.bounds.call(self.bridge.backend.delete_conversation(self.id))
@@ -183,6 +184,40 @@ class Chat:
             await self.bridge.keep(self.conversation, deleted=True)
         except ChatbridgeError as error:
             raise error.because(conversation_id=self.id)
+
+    async def forget(self) -> None:
+        """
+        Drop what the store has of the conversation: its messages and turns, and every doubt about them.
+
+        The server keeps it, so it can still be talked in.
+
+        Raises:
+            StoreError: The store cannot be written.
+            OverloadedTimeout: Messages to it were under way until the deadline.
+        """
+        bridge = self.bridge
+        bridge.bounds.check_open()
+        async with bridge.deliveries.alone(self.id, bridge.clock.now() + bridge.options.timeout):
+            kept = await bridge.store.find(bridge.deliveries.ledger.remote(self.id))
+            if kept is not None:
+                await bridge.store.forget(kept.id)
+
+    async def pull(self, *, overwrite: bool = False) -> Drift:
+        """
+        Compare what the store has of the conversation with what the API shows, and take over what is new.
+
+        Where the store has messages that the API does not show, nothing is changed. A message in doubt is
+        looked for first.
+
+        Args:
+            overwrite: Take over all that the API shows, whatever the store has.
+
+        Raises:
+            UnsupportedFeature: The API shows no history, or none of what is sent.
+            StoreError: The store cannot be read or written.
+            ChatbridgeError: The conversation cannot be read.
+        """
+        return await pull(self.bridge, self.id, overwrite=overwrite)
 
     async def update(self, call: Awaitable[Conversation], *, until: float | None = None) -> Conversation:
         """Take what *call* of the backend tells of the conversation."""

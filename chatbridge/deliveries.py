@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Final, cast
 
@@ -132,6 +132,25 @@ class Deliveries:
         except BaseException:
             await self._release(conversation_id)
             raise
+
+    @asynccontextmanager
+    async def alone(self, conversation_id: str, until: float) -> AsyncGenerator[None]:
+        """
+        Let nobody else send to the conversation, in whatever process, for the block.
+
+        Raises:
+            OverloadedTimeout: Others did until then.
+            UsageError: This task is reading a stream of it.
+        """
+        await self._order.take(conversation_id, until)
+        try:
+            await self._hold(conversation_id, until)
+            yield
+        finally:
+            try:
+                await self._release(conversation_id)
+            finally:
+                self._order.give_back(conversation_id)
 
     async def _hold(self, conversation_id: str, until: float) -> None:
         """
@@ -382,20 +401,21 @@ class Deliveries:
         if wait is not None and (not math.isfinite(wait) or wait < 0):
             raise UsageError(f"to wait for {wait} seconds makes no sense", provider=self._profile.name)
         give_up = self._clock.now() + (self._settle_timeout if wait is None else wait)
-        await self._order.take(conversation_id, give_up)
-        try:
-            await self._hold(conversation_id, give_up)
-            turns = await self.ledger.unsettled(conversation_id)
-            looks = await self._search.watch(turns, give_up, give_up, give_up + self._bounds.timeout)
-        finally:
-            try:
-                await self._release(conversation_id)
-            finally:
-                self._order.give_back(conversation_id)
+        async with self.alone(conversation_id, give_up):
+            looks = await self._watch(conversation_id, give_up)
         for look in looks:
             if look.problem is not None:
                 raise look.problem.because(conversation_id=conversation_id, turn=look.turn)
         return tuple(look.turn for look in looks)
+
+    async def look(self, conversation_id: str) -> None:
+        """Look once for the messages in doubt, where that can be done; whoever does it is alone there."""
+        if self._search.possible:
+            await self._watch(conversation_id, self._clock.now())
+
+    async def _watch(self, conversation_id: str, give_up: float) -> list[Look]:
+        turns = await self.ledger.unsettled(conversation_id)
+        return await self._search.watch(turns, give_up, give_up, give_up + self._bounds.timeout)
 
     async def waive(self, conversation_id: str, turn: Turn) -> Turn:
         """

@@ -15,6 +15,7 @@ from attrs import define, field
 from chatbridge.domain import Attachment, Conversation, Part, Reasoning, Reply, Text
 from chatbridge.errors import StoreError
 from chatbridge.history.chain import Entry, entries_of
+from chatbridge.history.late import to_be_added
 from chatbridge.history.rows import Change, Hold, Remote, StoredConversation, TurnRow
 from chatbridge.history.store import Store, check_holder, died, settled
 from chatbridge.turns import Turn, TurnState
@@ -63,6 +64,7 @@ class _Shelf:
             remote=self.remote,
             conversation=self.conversation,
             length=self.gone + len(self.entries),
+            gone=self.gone,
             tip=self.tip,
             revision=self.revision,
             holder=self.holder,
@@ -156,6 +158,7 @@ class MemoryStore(Store):
             stays = max(change.start - shelf.gone, 0)
             self._account_for(shelf.entries[stays:], -1)
             del shelf.entries[stays:]
+            shelf.gone = min(shelf.gone, change.start)
         self._put(shelf, change.entries, change.turns)
         return True
 
@@ -197,6 +200,9 @@ class MemoryStore(Store):
         check_holder(turn, shelf.holder, holder)
         known = shelf.turns.get(turn.id)
         turn, said = settled(None if known is None else known.turn, turn, answer)
+        if said and turn.reply is not None:
+            turns = [row.turn for row in shelf.turns.values()]
+            said = to_be_added(said, turn, turns, shelf.entries[-len(said) :])
         shelf.used = True
         if last and shelf.holder == holder:
             shelf.until = 0.0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from functools import partial
 from secrets import token_hex
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 from urllib.parse import quote
 
 from chatbridge.domain import Conversation
@@ -103,6 +104,11 @@ class PostgresStore(Store):
     async def close(self) -> None:
         """Finish what is under way, and close the connections, of all event loops that still run."""
         await self._database.close()
+
+    async def now(self) -> datetime:
+        """Tell the time by the database's clock."""
+        rows = await self._rows("SELECT clock_timestamp() AS now")
+        return cast(datetime, rows[0]["now"])
 
     async def _find(self, which: str | Remote) -> StoredConversation | None:
         if isinstance(which, Remote):

@@ -50,7 +50,8 @@ class StoredConversation:
         id: The store's own id of it.
         remote: Where it is kept.
         conversation: What its backend last told of it.
-        length: How many messages of it the store has.
+        length: How many messages of it the store has, or had.
+        gone: How many of them, the first ones, it has no more.
         tip: The last of them, or its identity.
         revision: How often the row was written; 0 while it is not in the store.
         holder: Who last held it to send something.
@@ -75,6 +76,7 @@ class StoredConversation:
     created: bool = False
     used: bool = False
     deleted: bool = False
+    gone: int = 0
 
     @property
     def head(self) -> str | None:

@@ -14,6 +14,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from secrets import token_hex
 from typing import Any, Self, TypeVar
 
@@ -23,6 +24,7 @@ from chatbridge.domain import Conversation, Message, Reply
 from chatbridge.errors import StoreError, UsageError, WrongBackend
 from chatbridge.history.chain import Entry, entries_of
 from chatbridge.history.holders import is_gone
+from chatbridge.history.late import to_be_added
 from chatbridge.history.rows import Change, Hit, Hold, Remote, StoredConversation, TurnRow
 from chatbridge.text import quoted
 from chatbridge.turns import Turn, TurnState
@@ -136,6 +138,10 @@ class Store(ABC):
             )
         return kept
 
+    async def now(self) -> datetime:
+        """Tell the time by the clock that `StoredConversation.used_at` is of: here the machine's."""
+        return datetime.now(UTC)
+
     async def find(self, which: str | Remote) -> StoredConversation | None:
         """Give a conversation by the store's id or by where it is kept; None where the store has none."""
         return await self._find(which)
@@ -164,16 +170,17 @@ class Store(ABC):
             yield entry.message
 
     async def entries(
-        self, conversation_id: str, *, limit: int | None = None, newest_first: bool = False
+        self, conversation_id: str, *, start: int = 0, limit: int | None = None, newest_first: bool = False
     ) -> AsyncGenerator[Entry, None]:
-        """Read the same with their identities."""
+        """Read the same with their identities, but for the first *start*."""
         kept = await self._find(conversation_id)
         length = 0 if kept is None else kept.length
-        wanted = length if limit is None else min(limit, length)
+        wanted = max(length - start, 0)
+        wanted = wanted if limit is None else min(limit, wanted)
         for done in range(0, wanted, self.PAGE):
             upto = min(done + self.PAGE, wanted)
-            start, stop = (length - upto, length - done) if newest_first else (done, upto)
-            page = await self._read(conversation_id, start, stop)
+            begin, end = (length - upto, length - done) if newest_first else (start + done, start + upto)
+            page = await self._read(conversation_id, begin, end)
             for entry in reversed(page) if newest_first else page:
                 yield entry
 
@@ -319,6 +326,10 @@ class Store(ABC):
             check_holder(turn, kept.holder, holder)
             rows = await self._turns(remote, turn.id) if kept.revision else ()
             turn, said = settled(rows[0].turn if rows else None, turn, answer)
+            if said and turn.reply is not None:
+                turns = [row.turn for row in await self._turns(remote)]
+                end = await self._read(kept.id, max(kept.length - len(said), 0), kept.length)
+                said = to_be_added(said, turn, turns, end)
             change = Change(
                 evolve(kept, used=True),
                 (TurnRow(remote, turn),),
