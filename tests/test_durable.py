@@ -23,6 +23,7 @@ from chatbridge import (
     StoreError,
     StreamCut,
     TextDelta,
+    Turn,
     TurnState,
 )
 from chatbridge.backend import SettleBy
@@ -46,6 +47,17 @@ class File:
     def query(self, statement: str) -> list[tuple[Any, ...]]:
         with closing(sqlite3.connect(self.path)) as connection:
             return connection.execute(statement).fetchall()
+
+    def execute(self, statement: str) -> None:
+        with closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
+            connection.execute(statement)
+
+    def refuse(self, event: str) -> None:
+        """Let *event* fail, until `allow`."""
+        self.execute(f"CREATE TRIGGER no BEFORE {event} BEGIN SELECT RAISE(ABORT, 'no'); END")
+
+    def allow(self) -> None:
+        self.execute("DROP TRIGGER no")
 
     def turns(self) -> list[tuple[str, str]]:
         """Give the state and the partial text of each turn."""
@@ -106,8 +118,7 @@ async def test_m1_the_intent_is_in_the_file_when_the_request_arrives(file: File,
 async def test_m1_an_intent_that_cannot_be_stored_is_not_sent(store: SQLiteStore, file: File) -> None:
     double = Double()
     chat = await begin(store, double)
-    with closing(sqlite3.connect(file.path, isolation_level=None)) as other:
-        other.execute("CREATE TRIGGER no BEFORE INSERT ON turns BEGIN SELECT RAISE(ABORT, 'no'); END")
+    file.refuse("INSERT ON turns")
     with pytest.raises(StoreError, match="no") as caught:
         await chat.send("Hi")
 
@@ -127,15 +138,13 @@ async def test_m5_an_answer_and_its_turn_are_stored_together_or_not(
     double = Double()
     chat = await begin(store, double)
     event = f"UPDATE ON {table}" if table == "turns" else f"INSERT ON {table}"
-    with closing(sqlite3.connect(file.path, isolation_level=None)) as other:
-        other.execute(f"CREATE TRIGGER no BEFORE {event} BEGIN SELECT RAISE(ABORT, 'no'); END")
+    file.refuse(event)
     with pytest.raises(StoreError) as caught:
         await chat.send("Hi")
 
     assert caught.value.reply is not None
     assert ([("pending", "")], []) == (file.turns(), file.texts())
-    with closing(sqlite3.connect(file.path, isolation_level=None)) as other:
-        other.execute("DROP TRIGGER no")
+    file.allow()
     assert [TurnState.DELIVERED] == [turn.state for turn in await chat.turns()]
     assert ["Hi", caught.value.reply.text] == file.texts()
     assert 1 == len(double.sent)
@@ -201,13 +210,11 @@ async def test_m7_progress_that_cannot_be_stored_breaks_no_stream(store: SQLiteS
     double.script = [Started("m"), TextDelta("Kyoto"), Finished(reply)]
     chat = await begin(store, double)
     async with chat.stream("Hi") as stream:
-        with closing(sqlite3.connect(file.path, isolation_level=None)) as other:
-            other.execute("CREATE TRIGGER no BEFORE UPDATE ON turns BEGIN SELECT RAISE(ABORT, 'no'); END")
+        file.refuse("UPDATE ON turns")
         assert Started("m") == await anext(stream)
         assert TextDelta("Kyoto") == await anext(stream)
         assert [("pending", "")] == file.turns()
-        with closing(sqlite3.connect(file.path, isolation_level=None)) as other:
-            other.execute("DROP TRIGGER no")
+        file.allow()
         assert Finished(reply) == await anext(stream)
 
     assert ([("delivered", "")], ["Hi", "Kyoto"]) == (file.turns(), file.texts())
@@ -226,8 +233,7 @@ class Found(Double):
 
     async def send(self, *given: Any) -> Reply:
         await super().send(*given)
-        with closing(sqlite3.connect(self._file.path, isolation_level=None)) as other:
-            other.execute("CREATE TRIGGER no BEFORE INSERT ON entries BEGIN SELECT RAISE(ABORT, 'no'); END")
+        self._file.refuse("INSERT ON entries")
         raise DeliveryUnknown("lost", kind="lost")
 
 
@@ -259,8 +265,7 @@ async def test_m7_an_answer_that_settling_finds_and_cannot_store_is_in_the_turn(
     assert [("unknown", "")] == file.turns()
     with pytest.raises(StoreError):
         await chat.settle(wait=0)
-    with closing(sqlite3.connect(file.path, isolation_level=None)) as other:
-        other.execute("DROP TRIGGER no")
+    file.allow()
     assert [turn] == list(await chat.turns())
     assert ["Hi", turn.reply.text] == file.texts()
 
@@ -302,3 +307,57 @@ async def test_an_account_may_be_said(store: SQLiteStore, file: File) -> None:
 
     server = at.base_url.removeprefix("http://")
     assert {(f"{server}/api/v1",), ("me",)} == set(file.query("SELECT account FROM conversations"))
+
+
+# --------------------------------------------------------------------------------- what comes too late
+
+
+async def test_what_is_late_in_one_conversation_does_not_wait_for_another(
+    store: SQLiteStore, file: File
+) -> None:
+    double = Double()
+    one = await begin(store, double)
+    two = await one.bridge.create()
+    file.refuse("INSERT ON entries")
+    with pytest.raises(StoreError):
+        await one.send("1")
+    assert () == await two.turns()
+    file.allow()
+    await two.send("2")
+
+    assert ["pending", "delivered"] == [state for state, _ in file.turns()]
+    assert [TurnState.DELIVERED] == [turn.state for turn in await one.turns()]
+
+
+async def test_a_later_word_is_not_dropped_with_an_earlier_one(
+    store: SQLiteStore, file: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it is recorded that the message is in doubt, its answer is found, and cannot be stored either."""
+    chat = await begin(store, Found(file), settle_timeout=0)
+    deliveries = chat.bridge.deliveries
+    record = store.record
+
+    async def fail(*_: Any, **__: Any) -> Turn:
+        raise StoreError("no")
+
+    async def find_meanwhile(*given: Any, **named: Any) -> Turn:
+        monkeypatch.setattr(store, "record", fail)
+        (unknown,) = await deliveries.ledger.turns(chat.id)
+        book = vars(deliveries)["_book"]
+        await book.change(unknown, TurnState.DELIVERED, reply=Reply([Message.assistant("Ho")]))
+        monkeypatch.setattr(store, "record", record)
+        return await record(*given, **named)
+
+    async def only_pending(*given: Any, **named: Any) -> Turn:
+        return await (record if given[1].state is TurnState.PENDING else fail)(*given, **named)
+
+    monkeypatch.setattr(store, "record", only_pending)
+    with pytest.raises(DeliveryUnknown):
+        await chat.send("Hi")
+    file.allow()
+    monkeypatch.setattr(store, "record", find_meanwhile)
+    await chat.turns()
+
+    (turn,) = await chat.turns()
+    assert TurnState.DELIVERED is turn.state
+    assert ["Hi", "Ho"] == file.texts()
