@@ -39,7 +39,7 @@ async def run(code: str, **names: Any) -> dict[str, Any]:
 
 
 def test_the_blocks_are_found() -> None:
-    assert (5, 3, 3) == (len(PROGRAMS), len(TESTS), len(SPECIAL))
+    assert (7, 3, 3) == (len(PROGRAMS), len(TESTS), len(SPECIAL))
 
 
 def test_the_bot_that_is_shown_is_the_one_among_the_examples() -> None:
@@ -50,12 +50,15 @@ def test_the_bot_that_is_shown_is_the_one_among_the_examples() -> None:
 
 @pytest.mark.parametrize("backend", ["fake", "h2ogpte"])
 @pytest.mark.parametrize("block", PROGRAMS)
-async def test_each_program_runs_on_any_backend_that_can_do_it(block: str, backend: str) -> None:
+async def test_each_program_runs_on_any_backend_that_can_do_it(
+    block: str, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     emulator = H2OGPTeEmulator()
     async with serve(emulator) as served:
         url = "fake:?" if backend == "fake" else f"{served.config}?"
         options = "include=usage" if "include=usage" in block else ""
-        there = re.sub(r'connect\("[^"]*"\)', f'connect("{url}{options}", **key)', block)
+        there = re.sub(r'connect\("[^"]*"', f'connect("{url}{options}", **key', block)
         await run(there, key={} if backend == "fake" else {"key": emulator.key})
 
 
