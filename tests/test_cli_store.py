@@ -282,6 +282,17 @@ def test_the_url_that_is_proposed_leads_to_the_account(account: str | None, url:
     assert url == address(Remote("kaziro", "t-1", account))
 
 
+def test_what_an_api_does_not_show_comes_from_the_store(kaziro: Home) -> None:
+    chat_id = kaziro.send("One")
+    kaziro.ok("conversations", kaziro.url, "rename", chat_id, "First")
+    assert [(chat_id, "First")] == [
+        (each["id"], each["title"]) for each in kaziro.json("conversations", kaziro.url)
+    ]
+    shown = kaziro.ok("conversations", kaziro.url, "show", local_id(kaziro)).stdout
+    assert f"id: {chat_id}\ntitle: First\n" in shown
+    assert "user\nOne\n" in shown
+
+
 def test_what_was_deleted_is_not_gone_on_with(h2ogpte: Home) -> None:
     first = h2ogpte.send("One")
     h2ogpte.send("Two", "--delete")
