@@ -55,6 +55,10 @@ class Scene:
         """Read the history to its end."""
         return [message async for message in self.chat.messages()]
 
+    async def shown(self) -> list[object]:
+        """Read the history that the API has, whatever the bridge gives in its place."""
+        return [message async for message in self.bridge.backend.list_messages(self.chat.id)]
+
 
 @frozen
 class Row:
@@ -228,7 +232,7 @@ OPERATIONS = (
         f"{CHATS}/{{chat}}",
         lambda scene: scene.chat.rename("Kyoto"),
     ),
-    Row("mtmai", "chat_messages", "GET", f"{CHATS}/{{chatId}}/messages", lambda scene: scene.messages()),
+    Row("mtmai", "chat_messages", "GET", f"{CHATS}/{{chatId}}/messages", lambda scene: scene.shown()),
 )
 
 BEYOND = (
