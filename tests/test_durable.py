@@ -19,6 +19,7 @@ from chatbridge import (
     Finished,
     Message,
     Reply,
+    SendOptions,
     Started,
     StoreError,
     StreamCut,
@@ -231,8 +232,8 @@ class Found(Double):
         self._profile = evolve(self._profile, settle_by={SettleBy.READ_BACK}, absent_after=60.0)
         self._file = file
 
-    async def send(self, *given: Any) -> Reply:
-        await super().send(*given)
+    async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
+        await super().send(conversation_id, message, options)
         self._file.refuse("INSERT ON entries")
         raise DeliveryUnknown("lost", kind="lost")
 

@@ -51,8 +51,9 @@ async def test_the_first_messages_of_one_that_is_longer_are_forgotten() -> None:
     store = MemoryStore(keeps=4)
     said = [Message.user(f"{number}") for number in range(6)]
     await store.keep(place("other"))
+    kept = await store.keep(place("a"))
     for message in said:
-        kept = await store.keep(place("a"), messages=[message])
+        await store.keep(place("a"), messages=[message])
 
     assert ["a"] == await names(store)
     assert ["3", "4", "5"] == [each.text async for each in store.messages(kept.id)]
@@ -139,3 +140,12 @@ async def test_what_a_bridge_keeps_by_default_has_a_limit() -> None:
 
     assert [TurnState.UNKNOWN] == [each.state for each in await doubtful.turns()]
     assert 2 == len([kept async for kept in store.conversations()])
+
+
+async def test_a_turn_is_forgotten_with_its_message() -> None:
+    double = Double()
+    chat = await Bridge(double, clock=ManualClock(), store=MemoryStore(keeps=5)).create()
+    for number in range(4):
+        await chat.send(f"{number}")
+
+    assert ["2", "3"] == [each.message.text for each in await chat.turns()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -396,10 +396,10 @@ class Fragile(MemoryStore):
             raise StoreError("it cannot be written")
         return await super().record(*given, **named)
 
-    async def waive(self, *given: Any) -> Turn | None:
+    async def waive(self, *given: Any, **named: Any) -> Turn | None:
         if self.writing:
             raise StoreError("it cannot be written")
-        return await super().waive(*given)
+        return await super().waive(*given, **named)
 
 
 async def test_what_is_known_of_a_message_is_told_though_the_store_fails(
@@ -454,3 +454,23 @@ async def test_a_word_given_meanwhile_is_not_lost() -> None:
     store.writing = False
 
     assert [("unknown", True)] == [(turn.state, turn.waived) for turn in await chat.turns()]
+
+
+async def test_what_cannot_be_read_while_looking_is_in_doubt_still() -> None:
+    store = Fragile()
+
+    class Blinding(Shown):
+        async def list_messages(self, *_: object, **__: object) -> AsyncGenerator[Message, None]:
+            store.reading = True
+            for message in tuple[Message, ...]():
+                yield message
+
+    backend = Blinding()
+    chat = await bridge_to(backend, store).create()
+    backend.fails["send"] = LOST
+
+    with pytest.raises(DeliveryUnknown):
+        await chat.send("Hi")
+
+    store.reading = False
+    assert ["unknown"] == [turn.state for turn in await chat.turns()]
