@@ -378,7 +378,7 @@ class Bridge:
         self.require(Feature.LIST)
         return self.bounds.each(self.filling.list_conversations())
 
-    async def orphans(self, *, older_than: float = 3600.0) -> AsyncIterator[Conversation]:
+    def orphans(self, *, older_than: float = 3600.0) -> AsyncIterator[Conversation]:
         """
         List the conversations that were made through chatbridge and never used, for the caller to delete.
 
@@ -391,13 +391,7 @@ class Bridge:
         self.bounds.check_open()
         if not older_than >= 0:
             raise UsageError(f"orphans that are older than {older_than} seconds make no sense")
-        now = await self.store.now()
-        async for kept in self.deliveries.ledger.conversations():
-            fresh = (
-                older_than and kept.used_at is not None and (now - kept.used_at).total_seconds() < older_than
-            )
-            if kept.created and not kept.used and not kept.deleted and not fresh:
-                yield kept.conversation
+        return self.bounds.each(self.deliveries.ledger.orphans(older_than))
 
     def require(self, feature: Feature) -> None:
         """

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing
 from enum import StrEnum
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Self, cast
 
-from attrs import evolve, frozen
+from attrs import define, evolve, field, frozen
 
 from chatbridge.backend import Feature
-from chatbridge.domain import Message
+from chatbridge.domain import Message, Reasoning, Role
 from chatbridge.errors import UnsupportedFeature
-from chatbridge.history.chain import canonical
+from chatbridge.history.chain import Entry, canonical, said_in
 
 if TYPE_CHECKING:
     from chatbridge.bridge import Bridge
@@ -51,55 +51,131 @@ class Drift:
     new: int = 0
 
 
-Ours = Callable[[int], AsyncGenerator[str, None]]
+@frozen
+class _Piece:
+    """One part of a message of ours, the message's number, and whether it is the last part of it."""
+
+    said: str
+    number: int
+    ends: bool
 
 
-async def compare(ours: Ours, theirs: AsyncIterator[Message], keep_from: int) -> tuple[Drift, list[Message]]:
+Ours = Callable[[int], AsyncGenerator[Entry, None]]
+
+
+def pieces_of(message: Message, content: str | None = None) -> tuple[str, ...]:
     """
-    Compare two histories as they pass by, theirs once.
+    Give each thing that *message* says, with who says it; *content* is its canonical form, where known.
 
-    Args:
-        ours: Gives what the store's messages say, from a number on.
-        theirs: The API's messages.
-        keep_from: The number of the first of them that is wanted, if all before are alike.
-
-    Returns:
-        What was found, with `new` for the number of their messages that ours lack; and those of them that are
-        wanted.
+    One API makes a message of each part of an answer, and another one message of them all. Tools speak for
+    the assistant. Who only thinks says nothing.
     """
-    kept: list[Message] = []
-    at: int | None = None
-    length = found = 0
-    within = True
-    async with AsyncExitStack() as stack:
-        # Those of ours that were not found among theirs yet, in order.
-        missing = await stack.enter_async_context(aclosing(ours(0)))
-        awaited = await anext(missing, None)
-        # Those of ours among which the rest of theirs may be, once the two differ.
-        rest: AsyncIterator[str] = missing
-        async for message in theirs:
-            said = canonical(message)
-            if at is None and said != awaited:
-                at, rest = length, await stack.enter_async_context(aclosing(ours(length)))
-            within = within and (at is None or await _reach(rest, said))
-            if said == awaited:
-                found += 1
-                awaited = await anext(missing, None)
-            if length >= keep_from and (at is None or at >= keep_from):
-                kept.append(message)
-            length += 1
-    if awaited is None:
-        state = DriftState.IN_STEP if at is None else DriftState.REMOTE_AHEAD
-        return Drift(state, at, length - found), kept
-    if at is None or within:
-        return Drift(DriftState.LOCAL_AHEAD, length if at is None else at), kept
-    return Drift(DriftState.DIVERGED, at, length - at), kept
+    said = said_in(message)
+    if not said.parts and any(isinstance(part, Reasoning) for part in message.parts):
+        return ()
+    if len(said.parts) <= 1 and said.role is not Role.TOOL:
+        return (content or canonical(message),)
+    role = Role.ASSISTANT if said.role is Role.TOOL else said.role
+    return tuple(canonical(Message(role, (part,))) for part in said.parts) or (canonical(Message(role)),)
 
 
-async def _reach(messages: AsyncIterator[str], said: str) -> bool:
-    """Go on to the next message that says *said*; False if there is none."""
-    async for each in messages:
-        if each == said:
+async def _pieces(ours: Ours, start: int) -> AsyncGenerator[_Piece, None]:
+    number = start
+    async with aclosing(ours(start)) as entries:
+        async for entry in entries:
+            *others, last = pieces_of(entry.message, entry.content) or (None,)
+            for said in others:
+                yield _Piece(said, number, ends=False)
+            if last is not None:
+                yield _Piece(last, number, ends=True)
+            number += 1
+
+
+@define(eq=False)
+class _Comparison:
+    """
+    Two histories as they pass by: theirs once, and ours as often as needed.
+
+    Attributes:
+        keep: Whether theirs are wanted from the first difference on, wherever that is.
+        wanted: Theirs from the first difference on; None where they were not kept.
+    """
+
+    ours: Ours
+    keep: bool
+    wanted: list[Message] | None = field(factory=list[Message])
+    _stack: AsyncExitStack = field(factory=AsyncExitStack)
+    # What of ours was not found among theirs yet; and, once they differ, where the rest of theirs may be.
+    _missing: AsyncGenerator[_Piece, None] = field(init=False)
+    _awaited: _Piece | None = None
+    _rest: AsyncGenerator[_Piece, None] | None = None
+    _within: bool = True
+    # How many whole messages of each say the same, and how many pieces more do.
+    _same_ours: int = 0
+    _same_theirs: int = 0
+    _more: int = 0
+    # Whether, and with which number of ours, a message of both has come to its end.
+    _ends: bool = True
+    _number: int = 0
+    _count: int = 0
+    _new: int = 0
+
+    async def __aenter__(self) -> Self:
+        self._missing = await self._read(0)
+        self._awaited = await anext(self._missing, None)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def take(self, message: Message) -> None:
+        """Take in the next message of theirs."""
+        if self.wanted is not None:
+            self.wanted.append(message)
+        found = [await self._take(said) for said in pieces_of(message)]
+        self._count += 1
+        self._new += not all(found)
+        if self._rest is None and self._ends:
+            self._same_ours, self._same_theirs, self._more = self._number, self._count, 0
+            if self.wanted is not None:
+                self.wanted.clear()
+
+    async def _take(self, said: str) -> bool:
+        """Tell whether a piece of theirs is the next of ours that was not found yet."""
+        awaited = self._awaited
+        found = awaited is not None and awaited.said == said
+        if self._rest is None and not found:
+            self._rest = await self._read(self._same_ours)
+            for _ in range(self._more):
+                await anext(self._rest)
+            if awaited is not None and not self.keep:
+                self.wanted = None
+        if self._rest is not None and self._within:
+            self._within = await _reach(self._rest, said)
+        if awaited is not None and found:
+            self._number, self._ends = awaited.number + 1, awaited.ends
+            self._more += 1
+            self._awaited = await anext(self._missing, None)
+        return found
+
+    async def _read(self, start: int) -> AsyncGenerator[_Piece, None]:
+        return await self._stack.enter_async_context(aclosing(_pieces(self.ours, start)))
+
+    def drift(self) -> Drift:
+        """Say what was found, with `new` for how many of theirs are to be taken over."""
+        if self._awaited is None and self._rest is None:
+            return Drift(DriftState.IN_STEP)
+        if self._awaited is None:
+            return Drift(DriftState.REMOTE_AHEAD, self._same_ours, self._new)
+        if self._within:
+            return Drift(DriftState.LOCAL_AHEAD, self._same_ours)
+        return Drift(DriftState.DIVERGED, self._same_ours, self._count - self._same_theirs)
+
+
+async def _reach(pieces: AsyncIterator[_Piece], said: str) -> bool:
+    """Go on behind the next that says *said*; False if there is none."""
+    async for each in pieces:
+        if each.said == said:
             return True
     return False
 
@@ -132,29 +208,31 @@ async def _pull(bridge: Bridge, conversation_id: str, *, overwrite: bool) -> Dri
     """Do it once; None where another has written to the store meanwhile."""
     store, remote = bridge.store, bridge.deliveries.ledger.remote(conversation_id)
     kept = await store.find(remote)
-    gone, length = (0, 0) if kept is None else (kept.gone, kept.length)
 
-    async def ours(start: int) -> AsyncGenerator[str, None]:
+    async def ours(start: int) -> AsyncGenerator[Entry, None]:
         if kept is not None:
-            async with aclosing(store.entries(kept.id, start=gone + start)) as entries:
+            async with aclosing(store.entries(kept.id, start=kept.gone + start)) as entries:
                 async for entry in entries:
-                    yield entry.content
+                    yield entry
 
-    keep_from = length - gone
-    while True:
-        shown = bridge.bounds.each(
-            bridge.backend.list_messages(conversation_id), conversation_id=conversation_id
-        )
-        async with aclosing(cast(AsyncGenerator[Message, None], shown)):
-            drift, new = await compare(ours, shown, keep_from)
-        if drift.at is None:
-            return drift
-        if drift.state is not DriftState.REMOTE_AHEAD and not overwrite:
-            return evolve(drift, new=0)
-        if drift.at >= keep_from:
-            break
-        keep_from = drift.at  # What stands behind the first that is new gets another place.
+    async def look(*, keep: bool) -> tuple[Drift, list[Message] | None]:
+        messages = bridge.backend.list_messages(conversation_id)
+        shown = bridge.bounds.each(messages, conversation_id=conversation_id)
+        async with (
+            aclosing(cast(AsyncGenerator[Message, None], shown)),
+            _Comparison(ours, keep) as comparison,
+        ):
+            async for message in shown:
+                await comparison.take(message)
+            return comparison.drift(), comparison.wanted
+
+    drift, new = await look(keep=False)
+    if new is None and (overwrite or drift.state is DriftState.REMOTE_AHEAD):
+        drift, new = await look(keep=True)
+    if drift.at is None:
+        return drift
+    if new is None or (drift.state is not DriftState.REMOTE_AHEAD and not overwrite):
+        return evolve(drift, new=0)
     before = kept or await store.keep(remote)
-    start = gone + drift.at if drift.at else 0
-    done = await store.replace(before, start, new[drift.at - keep_from :])
+    done = await store.replace(before, before.gone + drift.at if drift.at else 0, new)
     return None if done is None else drift

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -386,3 +388,116 @@ def test_a_team_sees_no_context_though_there_is_a_history() -> None:
     told = connect("mtmai://mtm.ai", key="k", tenant=TENANT, team="t").profile
 
     assert (ContextOwner.NONE, Support.EMULATED) == (told.context, told.support(Feature.HISTORY))
+
+
+# ------------------------------------------------------------------------------------- forgetting, orphans
+
+
+async def test_forgetting_leaves_the_conversation_on_the_server(reach: Reach, store: Store) -> None:
+    emulator = KaziroEmulator()
+    bridge = await reach(emulator, store=store)
+    chat = await bridge.create(title="Kyoto")
+    await chat.send("one")
+    with pytest.raises(UnsupportedFeature, match=r"instead: .*; chat\.forget\(\) drops"):
+        await chat.delete()
+    assert 2 == len(await said(chat))
+
+    for _ in range(2):
+        await chat.forget()
+        assert ([], (), []) == (await said(chat), await chat.turns(), await listed(bridge))
+    assert None is (await chat.refresh()).title
+    assert "Before that you said 'one'" in (await chat.send("two")).text
+    assert ["two"] == (await said(chat))[:1]
+
+
+async def test_forgetting_ends_every_doubt_and_waits_for_what_is_under_way() -> None:
+    backend = Silent()
+    bridge = Bridge(backend)
+    chat = await bridge.create()
+    backend.fails["send"] = DeliveryUnknown("lost", kind="lost")
+    with pytest.raises(DeliveryUnknown):
+        await chat.send("one")
+    await chat.forget()
+    backend.fails.clear()
+    backend.gates["send"] = asyncio.Event()
+    sending = asyncio.create_task(chat.send("two"))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    forgetting = asyncio.create_task(chat.forget())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not forgetting.done()
+    backend.gates["send"].set()
+    await asyncio.gather(sending, forgetting)
+
+    assert ([], ()) == (await said(chat), await chat.turns())
+    await bridge.close()
+    with pytest.raises(UsageError, match="closed"):
+        await chat.forget()
+
+
+async def test_deleting_forgets_nothing(store: Store) -> None:
+    bridge = FakeBackend().bridge()
+    bridge = Bridge(bridge.backend, store=store)
+    chat = await bridge.create()
+    await chat.send("one")
+    await chat.delete()
+
+    assert ["one"] == [turn.message.text for turn in await chat.turns()]
+    await chat.forget()
+    assert () == await chat.turns()
+
+
+async def orphans(bridge: Bridge, **how: float) -> list[str]:
+    return [conversation.id async for conversation in bridge.orphans(**how)]
+
+
+async def test_orphans_were_made_and_never_used(store: Store) -> None:
+    backend = Silent(Feature.DELETE, Feature.HISTORY)
+    bridge, other = (Bridge(backend, store=store, account=account) for account in (None, "another"))
+    orphan, used, refused, gone = [await bridge.create() for _ in range(4)]
+    theirs = await other.create()
+    await used.send("Hello")
+    backend.fails["send"] = DeliveryUnknown("lost", kind="lost")
+    with pytest.raises(DeliveryUnknown):
+        await refused.send("Hello")
+    await gone.delete()
+    async with bridge.temporary():
+        pass
+    await bridge.open(backend.add().id).pull()
+
+    assert [orphan.id] == await orphans(bridge, older_than=0)
+    assert [theirs.id] == await orphans(other, older_than=0)
+    async for each in bridge.orphans(older_than=0):
+        await bridge.open(each.id).delete()
+    assert [] == await orphans(bridge, older_than=0)
+
+
+async def test_what_was_just_made_is_no_orphan_by_the_stores_clock(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bridge = Bridge(Silent(), store=store)
+    chat = await bridge.create()
+    assert [] == await orphans(bridge)
+
+    later = await store.now() + timedelta(hours=1)
+
+    async def now() -> datetime:
+        return later
+
+    monkeypatch.setattr(store, "now", now)
+    assert [chat.id] == await orphans(bridge)
+    assert [] == await orphans(bridge, older_than=7200)
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan")])
+async def test_an_age_that_is_none_is_refused(seconds: float) -> None:
+    with pytest.raises(UsageError, match="make no sense"):
+        await orphans(Bridge(Silent()), older_than=seconds)
+
+
+async def test_after_close_there_are_no_orphans_to_list() -> None:
+    bridge = Bridge(Silent())
+    await bridge.close()
+    with pytest.raises(UsageError, match="closed"):
+        await orphans(bridge)

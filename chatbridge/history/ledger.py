@@ -7,7 +7,7 @@ import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 
-from chatbridge.domain import Reply
+from chatbridge.domain import Conversation, Reply
 from chatbridge.errors import StoreError
 from chatbridge.history.holders import new_holder
 from chatbridge.history.rows import Hold, Remote, StoredConversation
@@ -50,6 +50,14 @@ class Ledger:
         async for kept in self.store.conversations(self._backend):
             if kept.remote.account == self._account:
                 yield kept
+
+    async def orphans(self, older_than: float) -> AsyncGenerator[Conversation, None]:
+        """List those that were made here and never used, and not written for *older_than* seconds."""
+        now = await self.store.now()
+        async for kept in self.conversations():
+            age = 0.0 if kept.used_at is None else (now - kept.used_at).total_seconds()
+            if kept.created and not kept.used and not kept.deleted and (not older_than or age >= older_than):
+                yield kept.conversation
 
     async def hold(self, conversation_id: str) -> Hold:
         """Try to hold a conversation until it is released."""

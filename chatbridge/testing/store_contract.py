@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from secrets import token_hex
 from typing import Any
@@ -45,6 +45,7 @@ from chatbridge.turns import Turn, TurnState
 __all__ = ["StoreContract"]
 
 _THEN = datetime(2026, 2, 28, 23, 59, 59, 999_999, UTC)
+_TICK = timedelta(milliseconds=1)
 _TEXT = "na\u00efve \U0001f341 \u202e \0 \ud800 line\r\nend"
 _FREE = {"none": None, "deep": [{"n": [1, 2.5, True, _TEXT]}], "": -0.0, "large": 2**70}
 
@@ -122,6 +123,29 @@ class StoreContract(Contract):
                 [message.text for message in await _all(store, place)],
                 "the history",
             )
+
+    async def check_what_is_found_late_stands_nowhere_else(self) -> None:
+        """Add a message that was read back only where it is the last, and was not taken over already."""
+        (first, second), answer = _turns(2), Reply([Message.assistant("Answer")])
+        theirs, found = (
+            evolve(first.message, id="theirs"),
+            evolve(first, state=TurnState.DELIVERED, reply=answer),
+        )
+        async with self.open_store() as store:
+            for taken in ([theirs], [theirs, answer.message], [], [Message.user("Another")]):
+                place, others = _place(), [each.text for each in taken if each.text == "Another"]
+                await store.record(place, first)
+                await store.keep(place, messages=taken)
+                await store.record(place, found)
+                there = [message.text for message in await _all(store, place)]
+                expect_equal([*others, "Message 0", "Answer"], there, "the history")
+            place = _place()
+            await store.record(place, first)
+            await store.record(place, evolve(second, state=TurnState.DELIVERED), answer)
+            await store.record(place, found)
+            there = [message.text for message in await _all(store, place)]
+            expect_equal(["Message 1", "Answer"], there, "the history, without what belongs further up")
+            expect_equal(answer, (await store.turns(place, first.id))[0].turn.reply, "the answer in its turn")
 
     async def check_what_is_certain_stays(self) -> None:
         """Keep that a turn was delivered, and that it was waived, when told later by who does not know."""
@@ -201,6 +225,12 @@ class StoreContract(Contract):
                     int(each.text) async for each in store.messages(kept.id, limit=limit, newest_first=True)
                 ]
                 expect_equal(list(range(count))[::-1][:wanted], last, f"the last {limit}")
+            for start in (0, store.PAGE + 1, count, count + 1):
+                for back in (False, True):
+                    entries = store.entries(kept.id, start=start, newest_first=back)
+                    rest = [int(entry.message.text) async for entry in entries]
+                    numbers = list(range(start, count))
+                    expect_equal(numbers[::-1] if back else numbers, rest, f"all but the first {start}")
             expect_equal([], [each async for each in store.messages("x")], "the messages of none")
 
     async def check_equal_histories_have_equal_heads(self) -> None:
@@ -234,6 +264,16 @@ class StoreContract(Contract):
                 each.id async for each in store.conversations() if each.remote.backend in {backend, other}
             ]
             expect_equal(expected, ours, "all")
+
+    async def check_it_tells_the_time(self) -> None:
+        """Tell the time by the clock by which conversations are marked as used."""
+        async with self.open_store() as store:
+            before = await store.now()
+            kept = await store.keep(_place())
+            found, after = await store.find(kept.remote), await store.now()
+            used_at = None if found is None else found.used_at
+            near = used_at is not None and before - _TICK <= used_at <= after + _TICK
+            expect(near, f"it was used at {used_at}, which is not from {before} to {after}")
 
     async def check_what_is_told_later_counts(self) -> None:
         """Take what a backend tells later of a conversation, and keep what it leaves out."""
