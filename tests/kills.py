@@ -21,7 +21,7 @@ from chatbridge import Chat, Role, Turn, TurnState
 from chatbridge.testing.emulator import Emulator, Fault, serve
 from chatbridge_adapters.h2ogpte.emulator import H2OGPTeEmulator
 
-__all__ = ["Toll", "kills"]
+__all__ = ["Toll", "kills", "settle", "there", "unanswered"]
 
 _POINTS: Final = {
     # The message is recorded, and nothing of it has left.
@@ -212,10 +212,10 @@ async def kills(folder: Path, seed: str, rounds: int) -> Toll:
                 (point, turn.state.value) for turn in await chat.turns() if turn.unsettled and not turn.waived
             )
         await nursery.close()
-        await _settle(chat)
+        await settle(chat)
         turns = await chat.turns()
-        toll.count(turns, await _there(chat))
-        toll.unanswered = await _unanswered(chat, turns)
+        toll.count(turns, await there(chat))
+        toll.unanswered = await unanswered(chat, turns)
     with closing(sqlite3.connect(path)) as connection:
         (found,) = connection.execute("PRAGMA integrity_check").fetchone()
         toll.damaged = [
@@ -249,16 +249,18 @@ async def _kill(nursery: _Nursery, emulator: Emulator, life: int, point: str, ch
         fault.hold.set()
 
 
-async def _settle(chat: Chat) -> None:
+async def settle(chat: Chat) -> None:
+    """Leave no message of the conversation in doubt."""
     for turn in await chat.settle(wait=0):
         await chat.waive(turn)
 
 
-async def _there(chat: Chat) -> Counter[str]:
+async def there(chat: Chat) -> Counter[str]:
+    """Give the messages that are in the conversation."""
     return Counter([message.text async for message in chat.messages() if message.role is Role.USER])
 
 
-async def _unanswered(chat: Chat, turns: Iterable[Turn]) -> int:
+async def unanswered(chat: Chat, turns: Iterable[Turn]) -> int:
     """Count the turns that are delivered without an answer behind their message in the store."""
     store, ledger = chat.bridge.store, chat.bridge.deliveries.ledger
     kept = await store.find(ledger.remote(chat.id))

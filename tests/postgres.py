@@ -18,7 +18,7 @@ from typing import Any, Literal, Self
 
 from attrs import define, field
 
-__all__ = ["PASSWORD", "Between", "Server", "missing", "serving"]
+__all__ = ["PASSWORD", "Between", "Server", "damage_in", "missing", "serving"]
 
 PASSWORD = "p@ss:wörd/1"
 _RULES = """\
@@ -109,6 +109,10 @@ class Server:
             self._process.wait()
             self._process = None
 
+    def string(self, schema: str = "chatbridge") -> str:
+        """Give the string of a store there."""
+        return f"postgresql://chat@:{self.port}/chats?host={self.folder}&schema={schema}"
+
     def sql(self, *statements: str, database: str = "postgres") -> str:
         """Do something behind the store's back."""
         asked = [part for each in statements for part in ("-c", each)]
@@ -172,6 +176,27 @@ def serving() -> Generator[Server]:
     finally:
         server.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def damage_in(server: Server, schema: str = "chatbridge") -> str:
+    """Say which conversations have messages that are not numbered, or not chained, as they should be."""
+    return server.sql(
+        f"""
+        SELECT c.id, c.length, c.head, count(e.number), array_agg(e.number ORDER BY e.number)
+        FROM {schema}.conversations c LEFT JOIN (
+            SELECT e.*, m.parent, lag(e.hash) OVER (PARTITION BY conversation ORDER BY number) AS before
+            FROM {schema}.entries e JOIN {schema}.messages m USING (hash)
+        ) e ON e.conversation = c.id
+        GROUP BY c.id
+        HAVING count(e.number) <> c.length OR coalesce(max(e.number), -1) <> c.length - 1
+            OR bool_or(e.parent IS DISTINCT FROM e.before)
+            OR (array_agg(e.hash ORDER BY e.number DESC))[1] IS DISTINCT FROM c.head
+        UNION ALL
+        SELECT m.hash, 0, '', 0, ARRAY[]::bigint[] FROM {schema}.messages m
+        WHERE NOT EXISTS (SELECT 1 FROM {schema}.entries e WHERE e.hash = m.hash)
+        """,
+        database="chats",
+    )
 
 
 # The server is ready, and in no transaction. The client wants to be told of the statement that it described.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import threading
@@ -20,7 +21,8 @@ from chatbridge.history import PostgresStore, Remote, Store, open_store, postgre
 from chatbridge.history import postgres_schema as schema_steps
 from chatbridge.testing.fake import FakeBackend
 from chatbridge.testing.store_contract import StoreContract
-from postgres import PASSWORD, Between, Server, missing, serving
+from postgres import PASSWORD, Between, Server, damage_in, missing, serving
+from rivals import rivals
 
 PLACE = Remote("a", "c")
 
@@ -84,11 +86,11 @@ async def say(store: Store, *texts: str) -> None:
 
 class TestPostgres(StoreContract):
     @pytest.fixture(autouse=True)
-    def _make(self, make: Callable[..., PostgresStore]) -> None:
-        self.make = make
+    def _place(self, server: Server) -> None:
+        self.string = server.string()
 
     def open_store(self) -> Store:
-        return self.make()
+        return open_store(self.string)
 
 
 # ----------------------------------------------------------------------------------------- strings
@@ -308,32 +310,33 @@ def trigger(server: Server, schema: str, body: str) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("state", "kind"),
-    [
-        ("53100", "full"),
-        ("25006", "read_only"),
-        ("42501", "read_only"),
-        ("55P03", "locked"),
-        ("57014", "locked"),
-        ("XX001", "corrupt"),
-        ("XX002", "corrupt"),
-        ("42P01", "gone"),
-        ("22003", "value"),
-        ("54000", "value"),
-        ("P0001", "failed"),
-    ],
-)
-async def test_what_the_server_reports_has_a_kind(
-    server: Server, store: PostgresStore, schema: str, state: str, kind: str
-) -> None:
-    await store.open()
-    trigger(server, schema, f"RAISE EXCEPTION 'something is wrong' USING ERRCODE = '{state}';")
-    error = await error_of(say(store, "Hi"))
+KINDS = {
+    "53100": "full",
+    "25006": "read_only",
+    "42501": "read_only",
+    "55P03": "locked",
+    "57014": "locked",
+    "XX001": "corrupt",
+    "XX002": "corrupt",
+    "42P01": "gone",
+    "22003": "value",
+    "54000": "value",
+    "P0001": "failed",
+}
 
-    assert kind == error.kind
-    assert ("locked" == kind) is error.retryable
-    assert "something is wrong" in str(error)
+
+async def test_what_the_server_reports_has_a_kind(server: Server, store: PostgresStore, schema: str) -> None:
+    await store.open()
+    # The message that is written tells what to report.
+    trigger(
+        server, schema, "RAISE EXCEPTION 'it is wrong' USING ERRCODE = substring(new.content FROM '~(.*)~');"
+    )
+    for state, kind in KINDS.items():
+        error = await error_of(say(store, f"~{state}~"))
+        assert (state, kind) == (state, error.kind)
+        assert ("locked" == kind) is error.retryable
+        assert "it is wrong" in str(error)
+
     assert [] == await said(store)
 
 
@@ -408,13 +411,18 @@ async def test_a_schema_that_may_not_be_made_is_told(
         ({"host": "127.0.0.1", "port": 1}, "Connect call failed"),
         ({"host": "db.invalid"}, ""),
         ({"sslmode": "require"}, "SSL"),
+        ({"PGSSLMODE": "maybe"}, "sslmode"),
+        ({"PGPORT": "hunter2", "port": None}, "a value is not what it takes (ValueError)"),
     ],
 )
 async def test_what_cannot_be_connected_to_is_gone(
     make: Callable[..., PostgresStore], monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any], problem: str
 ) -> None:
     monkeypatch.setenv("PGPASSFILE", "/nowhere")
-    store = make(**{"host": "127.0.0.1", "password": PASSWORD, **wrong})
+    for name in filter(str.isupper, wrong):
+        monkeypatch.setenv(name, wrong[name])
+    given = {name: value for name, value in wrong.items() if not name.isupper()}
+    store = make(**{"host": "127.0.0.1", "password": PASSWORD, **given})
     error = await error_of(store.open())
     await store.close()
 
@@ -431,6 +439,7 @@ async def test_text_that_cannot_be_a_key_is_refused(store: PostgresStore, key: s
 
     assert "value" == error.kind
     assert key not in str(error)
+    assert repr(key)[1:-1] not in str(error)
 
 
 async def test_a_row_that_cannot_be_read_is_no_foreign_error(
@@ -455,7 +464,7 @@ async def test_a_fault_before_the_message_sends_nothing(server: Server, store: P
         finally:
             server.start()
         assert ("gone", "not_sent") == (caught.value.kind, caught.value.outcome)
-        assert () == fake.sent
+        assert [] == list(fake.sent)
         await chat.send("Hi")
 
     assert ("Hi",) == fake.sent
@@ -694,3 +703,15 @@ async def test_a_loop_that_has_ended_does_not_hinder_closing() -> None:
 
     await ended[0].close()
     assert "closed" == (await error_of(ended[0].open())).kind
+
+
+# ------------------------------------------------------------------------------- several processes
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+async def test_processes_that_are_killed_at_once_lose_and_double_nothing(server: Server, schema: str) -> None:
+    toll = await rivals(server.string(schema), "sample", 2)
+
+    assert 2 == toll.killed.total()
+    assert (0, 0, 0, 0, 0) == (toll.lost, toll.doubled, toll.resent, toll.denied, toll.unanswered)
+    assert "" == damage_in(server, schema)

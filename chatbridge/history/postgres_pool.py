@@ -27,7 +27,7 @@ Connection: TypeAlias = Any
 
 _FOREIGN: Final[tuple[type[Exception], ...]] = (
     *(asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError),
-    *(OSError, ValueError, OverflowError),
+    *(OSError, ValueError),
 )
 _FAILURES: Final[tuple[type[Exception], ...]] = (StoreError, *_FOREIGN)
 
@@ -177,15 +177,17 @@ def _explained(error: Exception) -> tuple[StoreKind, str]:
     if isinstance(error, asyncpg.PostgresError):
         state = _state_of(error)
         kind = _KINDS.get(state) or _KINDS.get(state[:2], "failed")
-        problem = getattr(error, "message", None) or str(error)
-        return kind, f"a value cannot be written ({problem})" if kind == "value" else problem
+        told = getattr(error, "message", None)  # By the server; what asyncpg tells of a value shows it.
+        if kind == "value":
+            return kind, f"a value cannot be written ({told or type(error).__name__})"
+        return kind, told or str(error)
     if isinstance(error, TimeoutError):
         return "gone", "it does not answer"
     if isinstance(error, OSError):
         return "gone", error.strerror or str(error) or type(error).__name__
-    if isinstance(error, ValueError | OverflowError):  # asyncpg's own words for one hold the value.
-        return "value", f"a value cannot be written ({type(error).__name__})"
-    return "gone", str(error)
+    if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
+        return "gone", str(error)
+    return "value", f"a value is not what it takes ({type(error).__name__})"
 
 
 def _state_of(error: BaseException) -> str:
@@ -197,7 +199,7 @@ def _has_ended(error: BaseException) -> bool:
     """Tell whether the connection, or the wait for it, ended with *error*, and the outcome is not known."""
     if state := _state_of(error):
         return state[:2] == "08" or state in _ENDS
-    return isinstance(error, _FOREIGN) and not isinstance(error, ValueError | OverflowError)
+    return isinstance(error, _FOREIGN) and not isinstance(error, ValueError)
 
 
 def _may_pass(error: BaseException) -> bool:
