@@ -176,6 +176,7 @@ async def rivals(store: str, seed: str, rounds: int, processes: int = 3) -> Toll
                 )
                 await nursery.begin(f"{life}")
         await settle(chat)
+        await chat.pull()  # An answer that was found after later ones is put in its place.
         turns = await chat.turns()
         toll.count(turns, await there(chat))
         toll.unanswered = await unanswered(chat, turns)
