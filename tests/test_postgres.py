@@ -576,10 +576,10 @@ async def test_a_newer_version_is_refused(
     await store.open()
     server.sql(f"UPDATE {schema}.meta SET value = 99", database="chats")
     later = make()
-    error = await error_of(later.open())
-    await later.close()
+    error = await error_of(later.__aenter__())
 
     assert "newer" == error.kind
+    assert "closed" == (await error_of(later.open())).kind
     assert "a later chatbridge wrote it: its version is 99" in str(error)
 
 
