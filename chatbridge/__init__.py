@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         ToolResult,
         Usage,
     )
+    from chatbridge.drift import Drift, DriftState
     from chatbridge.errors import (
         AnswerLost,
         AnswerWarning,
@@ -112,6 +113,8 @@ __all__ = [
     "Conversation",
     "ConversationKept",
     "DeliveryUnknown",
+    "Drift",
+    "DriftState",
     "Feature",
     "FinishReason",
     "Finished",
@@ -163,4 +166,15 @@ __all__ = [
 ]
 
 # Where the names are.
-_MODULES = ("errors", "domain", "backend", "bridge", "chat", "config", "secret", "streaming", "turns")
+_MODULES = (
+    "errors",
+    "domain",
+    "backend",
+    "bridge",
+    "chat",
+    "config",
+    "drift",
+    "secret",
+    "streaming",
+    "turns",
+)

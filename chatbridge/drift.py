@@ -207,13 +207,12 @@ async def pull(bridge: Bridge, conversation_id: str, *, overwrite: bool = False)
 async def _pull(bridge: Bridge, conversation_id: str, *, overwrite: bool) -> Drift | None:
     """Do it once; None where another has written to the store meanwhile."""
     store, remote = bridge.store, bridge.deliveries.ledger.remote(conversation_id)
-    kept = await store.find(remote)
+    kept = await store.find(remote) or await store.keep(remote)
 
     async def ours(start: int) -> AsyncGenerator[Entry, None]:
-        if kept is not None:
-            async with aclosing(store.entries(kept.id, start=kept.gone + start)) as entries:
-                async for entry in entries:
-                    yield entry
+        async with aclosing(store.entries(kept.id, start=kept.gone + start)) as entries:
+            async for entry in entries:
+                yield entry
 
     async def look(*, keep: bool) -> tuple[Drift, list[Message] | None]:
         messages = bridge.backend.list_messages(conversation_id)
@@ -233,6 +232,5 @@ async def _pull(bridge: Bridge, conversation_id: str, *, overwrite: bool) -> Dri
         return drift
     if new is None or (drift.state is not DriftState.REMOTE_AHEAD and not overwrite):
         return evolve(drift, new=0)
-    before = kept or await store.keep(remote)
-    done = await store.replace(before, before.gone + drift.at if drift.at else 0, new)
+    done = await store.replace(kept, kept.gone + drift.at if drift.at else 0, new)
     return None if done is None else drift

@@ -31,7 +31,7 @@ def to_be_added(
     if any(each.state is TurnState.DELIVERED for each in later):
         return ()
     sent = {each.id for each in turns}
-    for count in (len(said), 1):
+    for count in range(len(said), 0, -1):
         there = last[-count:]
         contents = [canonical(message) for message in said[:count]]
         if [entry.content for entry in there] == contents and there[0].message.id not in sent:
