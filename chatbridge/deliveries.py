@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime
 from typing import Final, cast
 
@@ -18,22 +18,20 @@ from attrs import evolve
 from chatbridge.backend import ChatBackend, Profile
 from chatbridge.book import OVER, Book, OnTurn
 from chatbridge.bounds import Bounds
-from chatbridge.clock import Clock, Pauses
+from chatbridge.clock import Clock
 from chatbridge.delivery import Delivery, delivering
 from chatbridge.domain import Message, Reply, SendOptions
 from chatbridge.errors import (
     AnswerLost,
     ChatbridgeError,
     Outcome,
-    OverloadedTimeout,
-    Phase,
     StoreError,
     UnsettledTurn,
     UnsupportedFeature,
     UsageError,
 )
 from chatbridge.history.ledger import Ledger
-from chatbridge.history.rows import Hold
+from chatbridge.holding import Holding
 from chatbridge.order import Order
 from chatbridge.search import Search
 from chatbridge.trails import Trails
@@ -60,9 +58,6 @@ class Deliveries:
 
     # Seconds before the deadline at which the last look begins.
     LAST_LOOK = 1.0
-    # Seconds after which it is tried again to hold what another process holds; they double up to the longest.
-    FIRST_PAUSE = 0.05
-    LONGEST_PAUSE = 1.0
 
     def __init__(
         self,
@@ -83,8 +78,8 @@ class Deliveries:
         self._order = order
         self._clock = clock
         self._settle_timeout = settle_timeout
-        self._pauses = Pauses(clock)
         self._book = Book(profile.name, self.ledger, Trails(order.is_held), clock, on_turn)
+        self._holding = Holding(order, self._book, bounds, clock)
         self._search = Search(backend, profile, bounds, clock, self._book)
         self._recording: set[asyncio.Task[None]] = set()
 
@@ -115,6 +110,10 @@ class Deliveries:
         await self._book.catch_up(conversation_id)
         return tuple(await self.ledger.turns(conversation_id))
 
+    def alone(self, conversation_id: str, until: float) -> AbstractAsyncContextManager[None]:
+        """Let nobody else send to the conversation for a block, as `Holding.alone` does."""
+        return self._holding.alone(conversation_id, until)
+
     async def begin(
         self, conversation_id: str, message: Message, until: float, *, resend: bool = False
     ) -> Turn:
@@ -126,61 +125,12 @@ class Deliveries:
             UsageError: The message was sent before, and *resend* does not say to send it again.
             StoreError: The turn cannot be recorded.
         """
-        await self._hold(conversation_id, until)
+        await self._holding.hold(conversation_id, until)
         try:
             return await self._begin(conversation_id, message, until, resend=resend)
         except BaseException:
-            await self._release(conversation_id)
+            await self._holding.release(conversation_id)
             raise
-
-    @asynccontextmanager
-    async def alone(self, conversation_id: str, until: float) -> AsyncGenerator[None]:
-        """
-        Let nobody else send to the conversation, in whatever process, for the block.
-
-        Raises:
-            OverloadedTimeout: Others did until then.
-            UsageError: This task is reading a stream of it.
-        """
-        await self._order.take(conversation_id, until)
-        try:
-            await self._hold(conversation_id, until)
-            yield
-        finally:
-            try:
-                await self._release(conversation_id)
-            finally:
-                self._order.give_back(conversation_id)
-
-    async def _hold(self, conversation_id: str, until: float) -> None:
-        """
-        Hold the conversation, of which no other process that has the store may then make use.
-
-        Raises:
-            OverloadedTimeout: Another one does until then.
-        """
-        pause = self.FIRST_PAUSE
-        while True:
-            await self._book.catch_up(conversation_id)
-            hold = await self.ledger.hold(conversation_id)
-            if hold is Hold.AFTER_ANOTHER:
-                self._book.trails.forget(conversation_id)  # It may know less by now than is there.
-            if hold is not Hold.BUSY:
-                return
-            now = self._clock.now()
-            if now >= until:
-                raise OverloadedTimeout(
-                    "another process has been sending to the conversation until the deadline",
-                    phase=Phase.QUEUE,
-                    conversation_id=conversation_id,
-                )
-            await self._pauses.wait(min(pause, until - now))
-            self._bounds.check_open()
-            pause = min(2 * pause, self.LONGEST_PAUSE)
-
-    async def _release(self, conversation_id: str) -> None:
-        with suppress(StoreError):  # Then it is free once the time is over for which it was held.
-            await self.ledger.release(conversation_id)
 
     async def _begin(self, conversation_id: str, message: Message, until: float, *, resend: bool) -> Turn:
         doubtful = [turn for turn in await self.ledger.unsettled(conversation_id) if turn.blocks]
@@ -323,7 +273,7 @@ class Deliveries:
     async def close(self) -> None:
         """End all pauses, and wait until everything is recorded."""
         self._search.close()
-        self._pauses.close()
+        self._holding.close()
         if self._recording:
             await asyncio.wait(self._recording)
         with suppress(StoreError):
@@ -363,7 +313,7 @@ class Deliveries:
         try:
             return await self._recover(turn, error, delivery, until)
         finally:
-            await self._release(turn.conversation_id)
+            await self._holding.release(turn.conversation_id)
 
     async def _recover(self, turn: Turn, error: ChatbridgeError, delivery: Delivery, until: float) -> Reply:
         looks = self._looks_after(error)
@@ -373,8 +323,7 @@ class Deliveries:
             last = until - self.LAST_LOOK
             give_up = min(last, self._clock.now() + self._settle_timeout)
             with suppress(StoreError):  # What is known of the message by now is told.
-                if await self.ledger.hold(turn.conversation_id) is not Hold.OURS:
-                    self._book.trails.forget(turn.conversation_id)  # The same, after too long a wait.
+                await self._holding.try_to_hold(turn.conversation_id)  # It may be lost after too long a wait.
                 (look,) = await self._search.watch([look.turn], give_up, last, until)
         if look.turn.reply is not None:
             return self._stored(look.turn, look.turn.reply)

@@ -15,9 +15,10 @@ from attrs import define, field
 from chatbridge.domain import Attachment, Conversation, Part, Reasoning, Reply, Text
 from chatbridge.errors import StoreError
 from chatbridge.history.chain import Entry, entries_of
+from chatbridge.history.known import check_holder, died, settled
 from chatbridge.history.late import to_be_added
 from chatbridge.history.rows import Change, Hold, Remote, StoredConversation, TurnRow
-from chatbridge.history.store import Store, check_holder, died, settled
+from chatbridge.history.store import Store
 from chatbridge.turns import Turn, TurnState
 
 __all__ = ["MemoryStore"]

@@ -21,9 +21,9 @@ from typing import Any, Self, TypeVar
 from attrs import evolve
 
 from chatbridge.domain import Conversation, Message, Reply
-from chatbridge.errors import StoreError, UsageError, WrongBackend
+from chatbridge.errors import UsageError, WrongBackend
 from chatbridge.history.chain import Entry, entries_of
-from chatbridge.history.holders import is_gone
+from chatbridge.history.known import check_holder, died, is_held, merged, settled
 from chatbridge.history.late import to_be_added
 from chatbridge.history.rows import Change, Hit, Hold, Remote, StoredConversation, TurnRow
 from chatbridge.text import quoted
@@ -401,39 +401,6 @@ def words_of(text: str) -> set[str]:
     return set(re.findall(r"[^\W_]+", text.lower()))
 
 
-def is_held(kept: StoredConversation) -> bool:
-    return kept.holder is not None and kept.held_for > 0 and not is_gone(kept.holder)
-
-
-def died(row: TurnRow) -> TurnRow:
-    return evolve(row, turn=evolve(row.turn, state=TurnState.UNKNOWN))
-
-
-def check_holder(turn: Turn, holder: str | None, wanted: str | None) -> None:
-    """Refuse a *turn* that is about to begin where another than who is *wanted* is the holder."""
-    if wanted is not None and holder != wanted and turn.state is TurnState.PENDING:
-        raise StoreError(
-            "the conversation was held for too long, and another process has taken it; try again",
-            kind="locked",
-        )
-
-
-def settled(known: Turn | None, turn: Turn, answer: Reply | None) -> tuple[Turn, tuple[Message, ...]]:
-    """Join what is *known* of a turn and cannot be otherwise to what is told now; and give what is new."""
-    waived = known is not None and known.waived and turn.state is not TurnState.PENDING
-    while known is not None and known.sends > turn.sends:
-        known = known.earlier  # It was sent again, which came to nothing.
-    written = known is not None and known.state is TurnState.DELIVERED and known.sends == turn.sends
-    if known is not None and written and turn.state is not TurnState.DELIVERED:
-        turn = evolve(known, waived=turn.waived)
-    if waived and not turn.waived:
-        turn = evolve(turn, waived=True)
-    answer = turn.reply if answer is None else answer
-    if written or answer is None or turn.state is not TurnState.DELIVERED:
-        return turn, ()
-    return turn, (turn.message, *answer.messages)
-
-
 def _with_messages(change: Change, messages: Sequence[Message]) -> Change:
     kept = change.conversation
     entries = tuple(entries_of(messages, kept.tip))
@@ -441,17 +408,6 @@ def _with_messages(change: Change, messages: Sequence[Message]) -> Change:
         return change
     kept = evolve(kept, length=kept.length + len(entries), tip=entries[-1])
     return evolve(change, conversation=kept, entries=entries)
-
-
-def merged(old: Conversation, new: Conversation) -> Conversation:
-    return evolve(
-        new,
-        title=old.title if new.title is None else new.title,
-        system=old.system if new.system is None else new.system,
-        created_at=new.created_at or old.created_at,
-        updated_at=new.updated_at or old.updated_at,
-        warnings=(),
-    )
 
 
 async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
