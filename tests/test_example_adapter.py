@@ -72,7 +72,7 @@ def test_it_describes_itself_without_a_key(python: Python) -> None:
         r"parrot: +https://parrot\.example\.com",
         r"a secret: .*; required; from\s+PARROT_API_KEY",
         r"history +native",
-        r"list +unsupported; keep their ids",
+        r"delete +unsupported; it forgets",
         r"stream +emulated",
     ):
         assert re.search(line, done.stdout)

@@ -17,7 +17,6 @@ from chatbridge.chat import Chat
 from chatbridge.errors import StoreError, UsageError
 from chatbridge.guard import is_loopback
 from chatbridge.history import Remote, Store, StoredConversation, open_store
-from chatbridge.text import quoted
 
 __all__ = ["Choice", "Place", "account_of", "address", "find_chat", "first", "last_used"]
 
@@ -59,7 +58,7 @@ class Place:
             problem = error.strerror or type(error).__name__
         else:
             return
-        raise StoreError(f"the store's directory {quoted(str(self.directory))} cannot be made: {problem}")
+        raise StoreError(f"the store's directory {str(self.directory)!r} cannot be made: {problem}")
 
 
 @define

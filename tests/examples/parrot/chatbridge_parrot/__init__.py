@@ -25,7 +25,7 @@ CREATE = Endpoint("create", "POST", "/perches", Kind.CREATE, answer=str, success
 HEAR = Endpoint("hear", "GET", "/perches/{perch}", Kind.READ, answer=list[Line])
 SAY = Endpoint("say", "POST", "/perches/{perch}", Kind.SEND, request=Line, answer=Line)
 NATIVE = (Feature.CREATE, Feature.GET, Feature.HISTORY, Feature.SEND)
-PROFILE = Profile("parrot", dict.fromkeys(NATIVE, Support.NATIVE), instead={Feature.LIST: "keep their ids"})
+PROFILE = Profile("parrot", dict.fromkeys(NATIVE, Support.NATIVE), instead={Feature.DELETE: "it forgets"})
 
 
 def to_message(line: Line) -> Message:
