@@ -84,8 +84,8 @@ class MemoryStore(Store):
     Nobody else has it, so who holds a conversation holds it until it is released.
 
     Args:
-        keeps: How many conversations and messages together. Beyond that, the conversations that were used
-            longest ago are forgotten, and the first messages of one that is longer; nothing in doubt is.
+        keeps: How many conversations and messages together. Of the conversation used longest ago the first
+            messages are forgotten beyond that, and at last it; no turn that is in doubt is.
         size: How many characters and bytes of content in all messages together, with the same end.
         turns: How many turns that block nothing, of all conversations.
     """
@@ -93,7 +93,7 @@ class MemoryStore(Store):
     lease = math.inf
     durable = False
 
-    def __init__(self, *, keeps: int = 2_000, size: int = 64 * 2**20, turns: int = 1_000) -> None:
+    def __init__(self, *, keeps: int = 1_000, size: int = 64 * 2**20, turns: int = 1_000) -> None:
         self._keeps = keeps
         self._keeps_size = size
         self._keeps_turns = turns
@@ -175,7 +175,7 @@ class MemoryStore(Store):
             dead = [row for row in shelf.unsettled.values() if row.turn.state is TurnState.PENDING]
             self._put(shelf, turns=map(died, dead))
         shelf.holder, shelf.until = holder, time.monotonic() + self.lease
-        self._put(shelf)
+        shelf.revision += 1
         return Hold.OURS if before in {holder, None} else Hold.AFTER_ANOTHER
 
     async def release(self, remote: Remote, holder: str, *, lease: float = 0.0) -> bool:
@@ -184,7 +184,7 @@ class MemoryStore(Store):
         if shelf is None or shelf.holder != holder or (lease and not shelf.is_held):
             return False
         shelf.until = time.monotonic() + lease if lease else 0.0
-        self._put(shelf)
+        shelf.revision += 1
         return True
 
     async def record(
@@ -247,21 +247,26 @@ class MemoryStore(Store):
                 break
 
     def _make_room(self, used: _Shelf) -> bool:
-        """Forget a conversation, or the first message of the one in use; False if there is none."""
-        oldest = next((each for each in self._shelves.values() if each is not used and each.may_go), None)
-        if oldest is not None:
-            self._drop(oldest)
-        elif used.entries:
-            first = used.entries.pop(0)
-            if used.entries:
-                used.entries[0].parent = first.hash
-            used.gone += 1
-            self._account_for((first,), -1)
-            place = used.id, first.message.id or ""  # The id of a message that was sent is that of its turn.
-            if place in self._settled:
-                del self._settled[place]
-                self._drop_turn(*place)
-        return oldest is not None or bool(used.entries)
+        """Forget the first message of the conversation used longest ago, or it; False if there is nothing."""
+        for shelf in self._shelves.values():
+            if shelf.entries:
+                self._drop_first(shelf)
+                return True
+            if shelf is not used and shelf.may_go:
+                self._drop(shelf)
+                return True
+        return False
+
+    def _drop_first(self, shelf: _Shelf) -> None:
+        first = shelf.entries.pop(0)
+        if shelf.entries:
+            shelf.entries[0].parent = None  # Else it would keep what is dropped.
+        shelf.gone += 1
+        self._account_for((first,), -1)
+        place = shelf.id, first.message.id or ""  # The id of a message that was sent is that of its turn.
+        if place in self._settled:
+            del self._settled[place]
+            self._drop_turn(*place)
 
     def _account_for(self, entries: Sequence[Entry], sign: int = 1) -> None:
         self._count += sign * len(entries)
