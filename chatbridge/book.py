@@ -10,7 +10,7 @@ from typing import Final, TypedDict, Unpack
 from attrs import evolve, frozen
 
 from chatbridge.clock import Clock
-from chatbridge.domain import Reply
+from chatbridge.domain import Message, Reply, Text
 from chatbridge.errors import StoreError
 from chatbridge.history.ledger import Ledger
 from chatbridge.observe import run_hook
@@ -67,6 +67,8 @@ class Book:
         self.on_turn = on_turn
         self._ends: OrderedDict[str, float] = OrderedDict()
         self._late: dict[str, _Late] = {}
+        # Why answers were stored without what no store takes; the last of them.
+        self._reduced: OrderedDict[str, StoreError] = OrderedDict()
 
     def ended(self, turn: Turn) -> float:
         """Say when *turn* was last under way; it may have been until now where that is not remembered."""
@@ -129,12 +131,22 @@ class Book:
     async def note(
         self, turn: Turn, before: Turn, answer: Reply | None = None, *, last: bool = False
     ) -> Turn:
-        """Record what became of a message; what the ledger does not take now is recorded by `catch_up`."""
+        """
+        Record what became of a message; what the ledger does not take now is recorded by `catch_up`.
+
+        What it never takes is left out.
+        """
         self.trails.record(turn, before)
         try:
-            turn = await self.ledger.record(turn, answer, last=last)
+            turn = await self._write(turn, answer, last=last)
         except StoreError as error:
-            self._late[turn.id] = _Late(turn, answer, error)
+            if error.kind != "value":
+                self._late[turn.id] = _Late(turn, answer, error)
+            else:
+                self._late.pop(turn.id, None)
+                self._reduced[turn.id] = error
+                if len(self._reduced) > self.KNOWN:
+                    self._reduced.popitem(last=False)
             _log.warning(
                 "%s: message %s is %s, which could not be stored: %s",
                 self._provider,
@@ -146,10 +158,34 @@ class Book:
             self._late.pop(turn.id, None)
         return self._told(turn, before)
 
+    async def _write(self, turn: Turn, answer: Reply | None, *, last: bool) -> Turn:
+        """
+        Record *turn* and its *answer*.
+
+        Raises:
+            StoreError: Of kind "value" where something of it can never be written: the rest of it is, if
+                there is an answer. Without one, the message is at fault, and is not recorded at all.
+        """
+        try:
+            return await self.ledger.record(turn, answer, last=last)
+        except StoreError as error:
+            if error.kind != "value":
+                raise
+            problem = error
+        whole = turn.reply if answer is None else answer
+        for rest in () if whole is None else (_texts_of(whole), None):
+            try:
+                await self.ledger.record(evolve(turn, reply=turn.reply and rest), rest, last=last)
+                break
+            except StoreError as error:
+                if error.kind != "value":
+                    raise
+        raise problem
+
     def problem(self, turn: Turn) -> StoreError | None:
         """Say why *turn* is not recorded as it is; None if it is."""
         late = self._late.get(turn.id)
-        return None if late is None else late.problem
+        return self._reduced.pop(turn.id, None) if late is None else late.problem
 
     async def catch_up(self, conversation_id: str | None = None) -> None:
         """
@@ -160,7 +196,11 @@ class Book:
         """
         for late in tuple(self._late.values()):
             if conversation_id in {None, late.turn.conversation_id}:
-                await self.ledger.record(late.turn, late.answer, last=True)
+                try:
+                    await self._write(late.turn, late.answer, last=True)
+                except StoreError as error:
+                    if error.kind != "value":
+                        raise
                 if self._late.get(late.turn.id) is late:
                     del self._late[late.turn.id]
 
@@ -180,3 +220,16 @@ class Book:
                 printable(turn.conversation_id),
                 why,
             )
+
+
+def _texts_of(reply: Reply) -> Reply:
+    """Give the texts of *reply*, which any store takes."""
+    return Reply(
+        tuple(
+            Message(
+                message.role, tuple(part for part in message.parts if isinstance(part, Text)), id=message.id
+            )
+            for message in reply.messages
+        ),
+        recovered=reply.recovered,
+    )

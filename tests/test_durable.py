@@ -18,11 +18,14 @@ from chatbridge import (
     DeliveryUnknown,
     Finished,
     Message,
+    Opaque,
     Reply,
+    Role,
     SendOptions,
     Started,
     StoreError,
     StreamCut,
+    Text,
     TextDelta,
     Turn,
     TurnState,
@@ -149,6 +152,56 @@ async def test_m5_an_answer_and_its_turn_are_stored_together_or_not(
     assert [TurnState.DELIVERED] == [turn.state for turn in await chat.turns()]
     assert ["Hi", caught.value.reply.text] == file.texts()
     assert 1 == len(double.sent)
+
+
+@pytest.mark.parametrize("value", [{1, 2}, float("nan"), object()], ids=["set", "nan", "object"])
+async def test_m7_a_message_that_no_store_takes_is_refused_and_nothing_else(
+    store: SQLiteStore, value: object
+) -> None:
+    double = Double()
+    chat = await begin(store, double)
+    with pytest.raises(StoreError) as caught:
+        await chat.send(Message(Role.USER, "Hi", extra={"value": value}))
+    await chat.send("Ho")
+
+    assert ("value", "not_sent") == (caught.value.kind, caught.value.outcome)
+    assert 1 == len(double.sent)
+    assert [TurnState.DELIVERED] == [turn.state for turn in await chat.turns()]
+
+
+@pytest.mark.parametrize("value", [{1, 2}, float("nan")], ids=["set", "nan"])
+async def test_m7_of_an_answer_that_no_store_takes_the_texts_are_stored(
+    store: SQLiteStore, file: File, value: object
+) -> None:
+    double = Double()
+    parts = (Text("Kyo"), Opaque("double", "widget", {"value": value}), Text("to"))
+    double.reply = Reply([Message(Role.ASSISTANT, parts, id="a", extra={"raw": value})])
+    chat = await begin(store, double)
+    with pytest.raises(StoreError, match="the answer is here, and could not be stored") as caught:
+        await chat.send("Hi")
+    double.reply = None
+    await chat.send("Ho")
+
+    assert "value" == caught.value.kind
+    assert caught.value.reply is not None
+    assert "a" == caught.value.reply.message.id
+    assert [("delivered", "")] * 2 == file.turns()
+    assert ["Hi", "Kyoto", "Ho"] == file.texts()[:3]
+    await chat.forget()
+
+
+async def test_m7_what_no_store_takes_and_comes_late_is_left_out_then(store: SQLiteStore, file: File) -> None:
+    double = Double()
+    double.reply = Reply([Message(Role.ASSISTANT, "Ho", extra={"raw": {1}})])
+    chat = await begin(store, double)
+    file.refuse("UPDATE ON turns")
+    with pytest.raises(StoreError) as caught:
+        await chat.send("Hi")
+    file.allow()
+
+    assert double.reply is caught.value.reply
+    assert [TurnState.DELIVERED] == [turn.state for turn in await chat.turns()]
+    assert ["Hi", "Ho"] == file.texts()
 
 
 async def test_m5_an_empty_answer_is_an_answer(store: SQLiteStore, file: File) -> None:
