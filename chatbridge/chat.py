@@ -127,7 +127,8 @@ class Chat:
                 `settle_timeout`, with 0 one look.
 
         Returns:
-            Those messages as they are known now: an answer that was found is in `Turn.reply`.
+            Those messages as they are known now, but not those that had been waived: an answer that
+            was found is in `Turn.reply`.
 
         Raises:
             UnsupportedFeature: The API does not show what arrived in a conversation.

@@ -333,7 +333,7 @@ class Deliveries:
 
     async def settle(self, conversation_id: str, wait: float | None = None) -> tuple[Turn, ...]:
         """
-        Look for the messages in doubt, for up to *wait* seconds.
+        Look for the messages in doubt, for up to *wait* seconds; give those that had not been waived.
 
         Raises:
             UnsupportedFeature: The API does not show what arrived in a conversation.
@@ -351,19 +351,19 @@ class Deliveries:
             raise UsageError(f"to wait for {wait} seconds makes no sense", provider=self._profile.name)
         give_up = self._clock.now() + (self._settle_timeout if wait is None else wait)
         async with self.alone(conversation_id, give_up):
-            looks = await self._watch(conversation_id, give_up)
+            turns = await self.ledger.unsettled(conversation_id)
+            looks = await self._watch(turns, give_up)
         for look in looks:
             if look.problem is not None:
                 raise look.problem.because(conversation_id=conversation_id, turn=look.turn)
-        return tuple(look.turn for look in looks)
+        return tuple(look.turn for turn, look in zip(turns, looks, strict=True) if not turn.waived)
 
     async def look(self, conversation_id: str) -> None:
         """Look once for the messages in doubt, where that can be done; whoever does it is alone there."""
         if self._search.possible:
-            await self._watch(conversation_id, self._clock.now())
+            await self._watch(await self.ledger.unsettled(conversation_id), self._clock.now())
 
-    async def _watch(self, conversation_id: str, give_up: float) -> list[Look]:
-        turns = await self.ledger.unsettled(conversation_id)
+    async def _watch(self, turns: Sequence[Turn], give_up: float) -> list[Look]:
         return await self._search.watch(turns, give_up, give_up, give_up + self._bounds.timeout)
 
     async def waive(self, conversation_id: str, turn: Turn) -> Turn:

@@ -725,10 +725,12 @@ async def test_what_was_waived_is_looked_for_once(clock: Clock) -> None:
     assert caught.value.turn is not None
     await chat.waive(caught.value.turn)
 
-    (turn,) = await chat.settle(wait=30)
+    assert () == await chat.settle(wait=30)
+    (turn,) = await chat.turns()
     assert (TurnState.UNKNOWN, True, []) == (turn.state, turn.waived, clock.slept)
     slow.keep(chat, QUESTION, ANSWER)
-    (turn,) = await chat.settle()
+    assert () == await chat.settle()
+    (turn,) = await chat.turns()
     assert TurnState.DELIVERED is turn.state
 
 
