@@ -36,8 +36,6 @@ class Search:
     LONGEST_PAUSE = 8.0
     # Seconds that one look may take.
     LONGEST_LOOK = 30.0
-    # How much of a conversation that was made elsewhere is read before the first message to it.
-    LEARNED = 1000
 
     def __init__(
         self, backend: ChatBackend, profile: Profile, bounds: Bounds, clock: Clock, book: Book
@@ -58,20 +56,17 @@ class Search:
         """Read what is in a conversation, so that a message to it can be told from older ones."""
         history: list[Message] | None = None
         try:
-            history = await self._bounds.call(self._read(conversation_id, self.LEARNED + 1), until=until)
+            history = await self._bounds.call(self._read(conversation_id), until=until)
         except ChatbridgeWarning:  # Where warnings are errors.
             pass
         except ChatbridgeError as error:
             if error.retryable and not error.timed_out and not isinstance(error, BadAnswer):
                 return
-        if history is not None and len(history) > self.LEARNED:
-            history = None
         doubtful = await self._book.ledger.unsettled(conversation_id)
         self._book.trails.remember(conversation_id, history, doubtful)
 
-    async def _read(self, conversation_id: str, limit: int | None = None) -> list[Message]:
-        messages = self._backend.list_messages(conversation_id, limit=limit)
-        return [message async for message in messages]
+    async def _read(self, conversation_id: str) -> list[Message]:
+        return [message async for message in self._backend.list_messages(conversation_id)]
 
     async def watch(self, turns: Iterable[Turn], give_up: float, at_most: float, until: float) -> list[Look]:
         """

@@ -35,7 +35,6 @@ from chatbridge.book import Book
 from chatbridge.domain import Reply
 from chatbridge.errors import AnswerLostTimeout, AuthFailed, BadAnswer, Outcome, Unavailable
 from chatbridge.options import CommonOptions
-from chatbridge.search import Search
 from chatbridge.settling import Seen, Trail, find
 from chatbridge.testing.clock import ManualClock
 from chatbridge.testing.emulator import Emulator, serve
@@ -766,31 +765,42 @@ async def test_a_closed_bridge_does_not_look(clock: Clock) -> None:
     assert [TurnState.UNKNOWN] == [turn.state for turn in await chat.turns()]
 
 
+async def test_m3_a_message_to_a_long_conversation_that_was_made_elsewhere_is_told_from_older_ones(
+    clock: Clock,
+) -> None:
+    slow = Slow(absent_after=0.0)
+    chat = Bridge(slow, clock=clock).open((await MemoryBackend.create_conversation(slow)).id)
+    for _ in range(1200):
+        slow.keep(chat, QUESTION, ANSWER)
+    slow.fails = {"send": LOST}
+
+    with pytest.raises(NotSent) as caught:
+        await chat.send("Hi")
+
+    assert caught.value.turn is not None
+    assert (1200, 0) == caught.value.turn.baseline
+
+
 @pytest.mark.parametrize(
     ("problem", "reads", "state"),
     [
-        (None, 1, TurnState.UNKNOWN),
         (AuthFailed("no"), 1, TurnState.UNKNOWN),
         (BadAnswer("no JSON"), 1, TurnState.UNKNOWN),
         (Unavailable("down"), 2, TurnState.NOT_SENT),
     ],
-    ids=["long", "denied", "unreadable", "down"],
+    ids=["denied", "unreadable", "down"],
 )
 async def test_where_a_conversation_is_not_known_an_equal_text_may_be_an_old_one(
     clock: Clock,
-    monkeypatch: pytest.MonkeyPatch,
-    problem: Exception | None,
+    problem: Exception,
     reads: int,
     state: TurnState,
 ) -> None:
-    """It is too long, or cannot be read, which may pass; of a text that is nowhere there is no doubt."""
+    """It cannot be read, which may pass; of a text that is nowhere there is no doubt."""
     slow = Slow(absent_after=0.0)
     chat = Bridge(slow, clock=clock).open((await MemoryBackend.create_conversation(slow)).id)
     slow.keep(chat, QUESTION, ANSWER)
-    if problem is None:
-        monkeypatch.setattr(Search, "LEARNED", 1)
-    else:
-        slow.fails["messages"] = problem
+    slow.fails["messages"] = problem
     await chat.send("Hello")
     slow.fails = {"send": LOST}
 
