@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
@@ -104,6 +105,39 @@ async def test_only_its_owner_may_read_it(store: Opened, path: Path) -> None:
     assert {"store.db": "0o600", "store.db-wal": "0o600", "store.db-shm": "0o600"} == modes
 
 
+@pytest.mark.parametrize("data", [b"", b"shared notes\n" * 100])
+async def test_a_file_that_is_not_a_store_keeps_its_mode(path: Path, data: bytes) -> None:
+    make(path, 0o664, data)
+    if not data:
+        query(path, "CREATE TABLE theirs (a)")
+
+    async with unopened(path) as store:
+        assert "corrupt" == await kind_of(store.open())
+
+    assert "0o664" == oct(mode_of(path))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+async def test_what_is_no_file_is_refused_at_once(path: Path) -> None:
+    os.mkfifo(path)
+
+    async with unopened(path) as store:
+        assert "failed" == await kind_of(store.open())
+
+
+async def test_opening_a_file_leaves_the_locks_of_others_in_the_process(path: Path) -> None:
+    """By POSIX whoever closes a file, however opened, ends all locks of its process on it."""
+    locked = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN IMMEDIATE')"
+    async with unopened(path) as one, unopened(path) as two:
+        await one.do(lambda connection: connection.execute("BEGIN IMMEDIATE"))
+        await two.open()
+        locking = subprocess.Popen([sys.executable, "-c", locked, path], stderr=subprocess.PIPE)
+        _, told = await asyncio.to_thread(locking.communicate)
+        await one.do(lambda connection: connection.execute("ROLLBACK"))
+
+    assert b"database is locked" in told
+
+
 @pytest.mark.parametrize(
     ("before", "after"), [(0o644, 0o600), (0o640, 0o600), (0o444, 0o400), (0o400, 0o400)]
 )
@@ -156,6 +190,67 @@ async def test_closing_ends_the_thread(store: Opened, path: Path) -> None:
     assert [] == [each.name for each in threading.enumerate() if each.name.startswith("chatbridge-store")]
     assert [(3,)] == query(path, "SELECT length FROM conversations")
     assert ["store.db"] == [each.name for each in path.parent.iterdir()]
+
+
+async def test_closing_does_not_wait_for_ever(store: Opened, path: Path) -> None:
+    await store.find(PLACE)
+    go_on = threading.Event()
+    store._worker._patience = 0.01  # pyright: ignore[reportPrivateUsage]
+    holding = asyncio.create_task(store.do(lambda _: go_on.wait(10)))
+    writing = asyncio.create_task(store.do(lambda connection: connection.execute("CREATE TABLE more (a)")))
+    await asyncio.sleep(0)
+
+    await store.close()
+
+    assert not holding.done()
+    go_on.set()
+    await asyncio.gather(holding, writing)
+    assert [(0,)] == query(path, "SELECT count(*) FROM more"), "what was asked for is done all the same"
+
+
+async def test_what_waits_behind_a_locked_file_does_not_wait_as_long_again(store: Opened, path: Path) -> None:
+    await store.find(PLACE)
+    store._worker._patience = 0.5  # pyright: ignore[reportPrivateUsage]
+    await store.pragma("busy_timeout")
+    await _locked_for_all(store, path)
+    begun = time.monotonic()
+    kinds = await asyncio.gather(
+        *(kind_of(store.keep(Remote("a", f"{each}"), messages=[])) for each in range(5))
+    )
+
+    assert {"locked"} == set(kinds)
+    assert time.monotonic() - begun < 5 * 0.5
+    store.other.close()
+    await store.keep(PLACE)
+    assert (500,) == await store.pragma("busy_timeout")
+
+
+async def test_what_waits_in_a_store_that_is_closed_does_not_wait_for_others(
+    store: Opened, path: Path
+) -> None:
+    await store.find(PLACE)
+    await _locked_for_all(store, path)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold(_: sqlite3.Connection) -> None:
+        begun.set()
+        go_on.wait(10)
+
+    holding = asyncio.create_task(store.do(hold))
+    await asyncio.to_thread(begun.wait, 10)
+    writing = [asyncio.create_task(kind_of(store._forget(f"{each}"))) for each in range(3)]  # pyright: ignore[reportPrivateUsage]
+    closing = asyncio.create_task(store.close())
+    await asyncio.sleep(0)
+    go_on.set()
+
+    assert [None, "locked", "locked", "locked", None] == await asyncio.gather(holding, *writing, closing)
+    store.other.close()
+
+
+async def _locked_for_all(store: Opened, path: Path) -> None:
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    store.other = other
 
 
 async def test_loops_of_several_threads_may_share_it(store: Opened) -> None:
@@ -536,6 +631,52 @@ def test_processes_write_one_at_a_time(path: Path) -> None:
 
     assert [b"", b""] == [writer.communicate()[1] for writer in writers]
     assert sorted(f"{name} {number}" for name in "ab" for number in range(10)) == asyncio.run(said(path))
+
+
+FORKING = """
+import asyncio, os, sys
+from chatbridge import Message
+from chatbridge.history import SQLiteStore
+from chatbridge.history.rows import Remote
+
+store, unused = SQLiteStore(sys.argv[1]), SQLiteStore(sys.argv[1])
+
+async def main(name):
+    for number in range(10):
+        await store.keep(Remote("a", "c"), messages=[Message.user(f"{name} {number}")])
+
+asyncio.run(main("a"))
+child = os.fork()
+asyncio.run(main("b" if child else "c"))
+asyncio.run(store.close())
+if not child:
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+def test_it_may_be_used_before_and_after_a_fork(path: Path) -> None:
+    forking = [sys.executable, "-W", "ignore", "-c", FORKING, str(path)]
+    done = subprocess.run(forking, check=False, capture_output=True, text=True, timeout=20)
+
+    assert ("", 0) == (done.stderr, done.returncode)
+    assert sorted(f"{name} {number}" for name in "abc" for number in range(10)) == asyncio.run(said(path))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="what is open cannot be seen")
+def test_no_connection_is_carried_through_a_fork(path: Path) -> None:
+    look = """
+from pathlib import Path
+
+def files():
+    return [each for each in Path("/proc/self/fd").iterdir() if each.resolve() == store.path.resolve()]
+
+assert len(files()) == 1
+"""
+    code = FORKING[: FORKING.index("child =")] + look
+    code += "if child := os.fork():\n    sys.exit(os.waitpid(child, 0)[1])\nos._exit(len(files()))\n"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(path)], check=True, timeout=20)
 
 
 async def said(path: Path) -> list[str]:

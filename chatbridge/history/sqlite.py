@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
@@ -19,8 +19,9 @@ from chatbridge.errors import StoreError
 from chatbridge.history.chain import Entry
 from chatbridge.history.codec import dump, load
 from chatbridge.history.rows import Change, Hit, Remote, StoredConversation, TurnRow
-from chatbridge.history.schema import migrate
+from chatbridge.history.schema import APPLICATION, migrate
 from chatbridge.history.store import Store
+from chatbridge.history.worker import Worker
 from chatbridge.turns import Turn
 
 if TYPE_CHECKING:
@@ -75,17 +76,12 @@ class SQLiteStore(Store):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).absolute()
-        self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
-        self._thread = ThreadPoolExecutor(1, "chatbridge-store")
-        self._closed = False
+        self._worker = Worker(self._connect, self.BUSY_TIMEOUT)
 
     async def close(self) -> None:
-        """Finish what is under way, close the file and end the thread; closing again does nothing."""
-        if not self._closed:
-            self._closed = True
-            await asyncio.wrap_future(self._thread.submit(self._disconnect))
-            self._thread.shutdown()
+        """Finish what was begun, close the file and end the thread; closing again does nothing."""
+        await self._worker.close()
 
     async def open(self) -> None:
         """
@@ -177,40 +173,38 @@ class SQLiteStore(Store):
         return await self._run(lambda connection: list(map(make, connection.execute(query, values))))
 
     async def _run(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        """Do *job* in the thread."""
-        if self._closed:
+        """Do *job* in the thread, and let nothing out but StoreError, which names the file."""
+        if self._worker.closed:
             raise StoreError(f"the store {str(self.path)!r} is closed", kind="closed")
-        return await asyncio.wrap_future(self._thread.submit(self._do, job))
-
-    def _do(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        """Do *job*, and let nothing out but StoreError, which names the file."""
         try:
-            return job(self._connected())
+            return await self._worker.run(partial(self._do, job))
         except (StoreError, sqlite3.Error, OSError, ValueError, OverflowError) as error:
             kind, problem = _explained(error)
         cure = f"; {_CURES[kind]}" if kind in _CURES else ""
         raise StoreError(f"the store {str(self.path)!r}: {problem}{cure}", kind=kind)
 
-    def _connected(self) -> sqlite3.Connection:
-        """Give the connection, made at the first call, while the file is still the one that was opened."""
-        if self._connection is None:
-            self._connection = self._connect()
-            self._file = _identity(self.path)
-        elif _identity(self.path) != self._file:
-            raise StoreError("the file was replaced since it was opened", kind="gone")
-        return self._connection
+    def _do(self, job: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection) -> T:
+        """Do *job* while the file is still the one that was opened."""
+        self._check(self.path.stat())
+        return job(connection)
 
-    def _connect(self) -> sqlite3.Connection:
-        # SQLite gives the files beside it the same mode.
-        os.close(os.open(self.path, os.O_RDONLY | os.O_CREAT, 0o600))
-        mode = self.path.stat().st_mode
-        if mode & 0o077:
-            with suppress(OSError):  # Another user's file: that one's to say who may read it.
-                self.path.chmod(mode & 0o600)
+    def _check(self, found: os.stat_result) -> None:
+        if self._file not in {None, _identity(found)}:
+            raise StoreError("the file was replaced since it was opened", kind="gone")
+
+    def _connect(self, patience: float) -> sqlite3.Connection:
+        if self._file is None:
+            # One that is there is not opened to look at it: closing it would end the locks of others here.
+            with suppress(FileExistsError):
+                os.close(os.open(self.path, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        found = self.path.stat()
+        self._check(found)
+        if not stat.S_ISREG(found.st_mode):
+            raise StoreError("it is no file; choose a place for one", kind="failed")
         connection = sqlite3.connect(
             f"file:{quote(str(self.path))}?mode=rw",
             uri=True,
-            timeout=self.BUSY_TIMEOUT,
+            timeout=patience,
             isolation_level=None,
             check_same_thread=False,
         )
@@ -219,19 +213,23 @@ class SQLiteStore(Store):
             connection.execute("PRAGMA mmap_size = 0")
             # An intent must outlast the machine before the first byte of its message leaves.
             connection.execute("PRAGMA synchronous = FULL")
+            (application,) = connection.execute("PRAGMA application_id").fetchone()
+            if found.st_mode & 0o077 and (application == APPLICATION or not found.st_size):
+                # SQLite gives the files beside it the same mode.
+                with suppress(OSError):  # Another user's file: that one's to say who may read it.
+                    self.path.chmod(found.st_mode & 0o600)
             migrate(connection)
             with suppress(sqlite3.OperationalError):  # Others have it open: then it stays as it is.
                 connection.execute(f"PRAGMA journal_mode = {'WAL' if self.WAL else 'DELETE'}")
         except BaseException:
             connection.close()
             raise
+        self._file = _identity(found)
         return connection
 
-    def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(sqlite3.Error):  # Everything is committed.
-                connection.close()
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
 
 
 def _explained(error: Exception) -> tuple[StoreKind, str]:
@@ -244,11 +242,6 @@ def _explained(error: Exception) -> tuple[StoreKind, str]:
         kinds: dict[type[OSError], StoreKind] = {FileNotFoundError: "gone", PermissionError: "read_only"}
         return kinds.get(type(error), "failed"), problem
     return "value", f"a value cannot be written ({type(error).__name__})"
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_dev, found.st_ino
 
 
 def _key(remote: Remote) -> tuple[str, str, str]:
