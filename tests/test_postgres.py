@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
@@ -689,6 +690,110 @@ async def test_closing_does_not_wait_for_ever(
         await store.close()
 
         assert "closed" == (await error_of(reading)).kind
+
+
+def connections(server: Server) -> int:
+    return int(server.sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'chatbridge'"))
+
+
+async def test_no_connection_outlasts_its_event_loop(
+    server: Server, make: Callable[..., PostgresStore]
+) -> None:
+    store = make()
+    before = await asyncio.to_thread(connections, server)
+    for _ in range(3):
+        assert None is await asyncio.to_thread(asyncio.run, store.find(PLACE))
+    await until_gone(server, before)
+    await store.close()
+
+
+async def until_gone(server: Server, count: int) -> None:
+    """The server notes a moment later that a connection has ended."""
+    while await asyncio.to_thread(connections, server) != count:
+        pass
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # Nobody has cleaned up.
+async def test_a_loop_that_ends_without_cleaning_up_leaves_no_connection_for_long(
+    server: Server, make: Callable[..., PostgresStore]
+) -> None:
+    def run() -> None:
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(store.find(PLACE))
+        loop.close()
+
+    store = make()
+    before = await asyncio.to_thread(connections, server)
+    await asyncio.to_thread(run)
+    assert before + 1 == await asyncio.to_thread(connections, server)
+    await asyncio.to_thread(asyncio.run, store.find(PLACE))
+    gc.collect()
+    await until_gone(server, before)
+    await store.close()
+
+
+async def test_closing_does_not_wait_for_ever_for_a_loop_that_is_busy(
+    make: Callable[..., PostgresStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run() -> None:
+        with asyncio.Runner() as runner:
+            runner.run(use())
+
+    async def use() -> None:
+        await store.find(PLACE)
+        busy.set()
+        over.wait(20)
+
+    store, busy, over = make(), threading.Event(), threading.Event()
+    running = asyncio.create_task(asyncio.to_thread(run))
+    await asyncio.to_thread(busy.wait, 20)
+    monkeypatch.setattr(postgres_pool.Database, "PATIENCE", 0.05)
+    await store.close()
+
+    assert not running.done()
+    over.set()
+    await running
+
+
+FORKING = """
+import asyncio, os, sys
+from chatbridge import Message
+from chatbridge.history import open_store
+from chatbridge.history.rows import Remote
+
+store, loop = open_store(sys.argv[1]), asyncio.new_event_loop()
+
+async def say(name):
+    for number in range(5):
+        await store.keep(Remote("a", "c"), messages=[Message.user(f"{name} {number}")])
+
+loop.run_until_complete(say("a"))
+if not (child := os.fork()):
+    async def there():
+        await say("b")
+        await store.close()
+    asyncio.run(there())
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+loop.run_until_complete(say("c"))
+loop.run_until_complete(store.close())
+loop.close()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+async def test_it_may_be_used_before_and_after_a_fork(
+    server: Server, make: Callable[..., PostgresStore], schema: str
+) -> None:
+    def fork() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-W", "ignore", "-c", FORKING, server.string(schema)]
+        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
+
+    done = await asyncio.to_thread(fork)
+
+    assert ("", 0) == (done.stderr, done.returncode)
+    async with make() as store:
+        assert [f"{name} {number}" for name in "abc" for number in range(5)] == await said(store)
 
 
 async def test_a_loop_that_has_ended_does_not_hinder_closing() -> None:

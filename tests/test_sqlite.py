@@ -127,15 +127,21 @@ async def test_what_is_no_file_is_refused_at_once(path: Path) -> None:
 
 async def test_opening_a_file_leaves_the_locks_of_others_in_the_process(path: Path) -> None:
     """By POSIX whoever closes a file, however opened, ends all locks of its process on it."""
-    locked = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN IMMEDIATE')"
+
+    def lock() -> str:
+        code = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN IMMEDIATE')"
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(path)], check=False, capture_output=True, text=True
+        )
+        return done.stderr
+
     async with unopened(path) as one, unopened(path) as two:
         await one.do(lambda connection: connection.execute("BEGIN IMMEDIATE"))
         await two.open()
-        locking = subprocess.Popen([sys.executable, "-c", locked, path], stderr=subprocess.PIPE)
-        _, told = await asyncio.to_thread(locking.communicate)
+        told = await asyncio.to_thread(lock)
         await one.do(lambda connection: connection.execute("ROLLBACK"))
 
-    assert b"database is locked" in told
+    assert "database is locked" in told
 
 
 @pytest.mark.parametrize(

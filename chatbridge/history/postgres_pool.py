@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from importlib import import_module
@@ -30,6 +31,12 @@ _FOREIGN: Final[tuple[type[Exception], ...]] = (
     *(OSError, ValueError),
 )
 _FAILURES: Final[tuple[type[Exception], ...]] = (StoreError, *_FOREIGN)
+
+# Of each event loop, the pool, and what keeps it.
+_Pools: TypeAlias = dict[asyncio.AbstractEventLoop, tuple[AsyncGenerator[Any, None], Any]]
+
+# What is not to be closed here, nor collected.
+_INHERITED: Final[list[_Pools]] = []
 
 # By SQLSTATE, or its class.
 _KINDS: Final[dict[str, StoreKind]] = {
@@ -82,7 +89,8 @@ class Database:
         self.place = place
         self.closed = False
         self._options = options
-        self._pools: dict[asyncio.AbstractEventLoop, Any] = {}
+        self._pools: _Pools = {}
+        self._process = os.getpid()
         self._retrying = AsyncRetrying(
             retry=retry_if_exception(_may_pass),
             stop=stop_after_attempt(6),
@@ -93,12 +101,15 @@ class Database:
     async def close(self) -> None:
         """Finish what is under way, and close the connections, of all event loops that still run."""
         self.closed = True
-        pools, self._pools = self._pools, {}
-        for loop, pool in pools.items():
-            if loop is asyncio.get_running_loop():
-                await self._close(pool)
+        here, ends = asyncio.get_running_loop(), list[Awaitable[object]]()
+        pools, self._pools = self._own(), {}
+        for loop, (keeping, _) in pools.items():
+            if loop is here:
+                ends.append(keeping.aclose())
             elif loop.is_running():
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._close(pool), loop))
+                end = asyncio.run_coroutine_threadsafe(_end(keeping), loop)
+                ends.append(asyncio.wait_for(asyncio.wrap_future(end), self.PATIENCE))
+        await asyncio.gather(*ends, return_exceptions=True)
 
     async def run(self, job: Callable[[Connection, bool], Awaitable[T]]) -> T:
         """
@@ -135,36 +146,62 @@ class Database:
 
     @asynccontextmanager
     async def _connected(self) -> AsyncGenerator[Connection, None]:
-        if self.closed:
-            raise StoreError("it is closed", kind="closed")
-        loop = asyncio.get_running_loop()
-        if loop not in self._pools:
-            self._pools[loop] = asyncpg.create_pool(
-                **self._options,
-                min_size=0,
-                max_size=self.CONNECTIONS,
-                timeout=self.PATIENCE,
-                command_timeout=self.PATIENCE,
-                statement_cache_size=0,
-                reset=_leave,
-                server_settings={"application_name": "chatbridge"},
-            )
-        pool = self._pools[loop]
-        connection, problem = None, ""
+        self._check_open()
+        pool, connection, problem = await self._pool(), None, ""
         try:
-            connection = await (await pool).acquire()
+            connection = await (await pool).acquire(timeout=self.PATIENCE)
         except _FOREIGN as error:
             problem = _explained(error)[1]
         if connection is None:
             raise StoreError(f"cannot connect: {problem}", kind="gone")
         try:
+            self._check_open()
             yield connection
         finally:
             await pool.release(connection)
 
-    async def _close(self, pool: Any) -> None:  # noqa: ANN401 - asyncpg has no types
-        with suppress(*_FOREIGN):  # It then ends all connections at once.
-            await asyncio.wait_for(pool.close(), self.PATIENCE)
+    def _check_open(self) -> None:
+        if self.closed:
+            raise StoreError("it is closed", kind="closed")
+
+    async def _pool(self) -> Any:  # noqa: ANN401 - asyncpg has no types
+        """Give the pool of this event loop."""
+        pools, loop = self._own(), asyncio.get_running_loop()
+        if loop not in pools:
+            for ended in [each for each in tuple(pools) if each.is_closed()]:
+                del pools[ended]
+            keeping = self._keep()
+            pools[loop] = keeping, await anext(keeping)
+        return pools[loop][1]
+
+    async def _keep(self) -> AsyncGenerator[Any, None]:
+        """Make a pool, and close it when this is closed: as each event loop does that comes to its end."""
+        pool = asyncpg.create_pool(
+            **self._options,
+            min_size=0,
+            max_size=self.CONNECTIONS,
+            timeout=self.PATIENCE,
+            command_timeout=self.PATIENCE,
+            statement_cache_size=0,
+            reset=_leave,
+            server_settings={"application_name": "chatbridge"},
+        )
+        try:
+            yield pool
+        finally:
+            with suppress(*_FOREIGN):  # It then ends all connections at once.
+                await asyncio.wait_for(pool.close(), self.PATIENCE)
+
+    def _own(self) -> _Pools:
+        """Give the pools of this process: those of one that it was forked from are that one's."""
+        if self._process != os.getpid():
+            _INHERITED.append(self._pools)
+            self._pools, self._process = {}, os.getpid()
+        return self._pools
+
+
+async def _end(keeping: AsyncGenerator[Any, None]) -> None:
+    await keeping.aclose()
 
 
 async def _leave(_: Connection) -> None:
