@@ -84,11 +84,15 @@ class Book:
         **changes: Unpack[_Changes],
     ) -> Turn:
         """
-        Note that *turn* is in *state*, by its *answer*; one sent again in vain is as it was before.
+        Note that *turn* is in *state*, by its *answer*.
 
         With the *last* word on it, its conversation is released.
         """
-        before = turn
+        after = self.become(turn, state, **changes)
+        return await self.note(after, turn, answer, last=last)
+
+    def become(self, turn: Turn, state: TurnState, **changes: Unpack[_Changes]) -> Turn:
+        """Give *turn* as it is in *state* from now on; one sent again in vain is as it was before."""
         if state in OVER and turn.earlier is not None:
             # This time it did not arrive; what was known of the times before is known still.
             turn, changes = turn.earlier, {}
@@ -99,7 +103,7 @@ class Book:
                 self._ends.popitem(last=False)
         else:
             self._ends.pop(turn.id, None)
-        return await self.note(evolve(turn, state=state, **changes), before, answer, last=last)
+        return evolve(turn, state=state, **changes)
 
     async def waived(self, turn: Turn) -> Turn:
         """Take in that the caller has waived *turn* meanwhile."""

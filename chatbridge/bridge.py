@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from attrs import evolve
@@ -197,17 +197,15 @@ class Bridge:
             return
         self.bounds.closed = True
         self.order.close()
-        try:
-            await self.deliveries.close()
+        self.deliveries.stop()
+        async with AsyncExitStack() as stack:
+            if self._owns_store:
+                stack.push_async_callback(self.store.close)
+            stack.push_async_callback(self.deliveries.close)
+            stack.push_async_callback(self.bounds.end)
+            if self._transport is not None:
+                stack.push_async_callback(self._transport.close)
             await self.bounds.close(self.backend.close())
-        finally:
-            try:
-                if self._transport is not None:
-                    await self._transport.close()
-                await self.bounds.end()
-            finally:
-                if self._owns_store:
-                    await self.store.close()
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:

@@ -80,7 +80,7 @@ class Chat:
                     self.id, outgoing.message, outgoing.options, until, resend=resend
                 )
             finally:
-                self.bridge.order.give_back(self.id)
+                self.bridge.deliveries.writing.give_back(self.id)
         except ChatbridgeError as error:
             if isinstance(error, StoreError) and error.reply is not None:
                 error.reply = outgoing.warned(error.reply)

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final, cast
 
 from attrs import evolve
@@ -37,6 +38,7 @@ from chatbridge.search import Search
 from chatbridge.trails import Trails
 from chatbridge.turns import Turn, TurnState
 from chatbridge.verdicts import Look, after_looking, no_less_than
+from chatbridge.writing import Writing
 
 __all__ = ["Deliveries", "OnTurn"]
 
@@ -54,6 +56,7 @@ class Deliveries:
 
     Attributes:
         ledger: What keeps them.
+        writing: What is being written of them.
     """
 
     # Seconds before the deadline at which the last look begins.
@@ -75,13 +78,12 @@ class Deliveries:
         self._backend = backend
         self._profile = profile
         self._bounds = bounds
-        self._order = order
+        self.writing = Writing(clock, order, durable=ledger.store.durable)
         self._clock = clock
         self._settle_timeout = settle_timeout
         self._book = Book(profile.name, self.ledger, Trails(order.is_held), clock, on_turn)
         self._holding = Holding(order, self._book, bounds, clock)
         self._search = Search(backend, profile, bounds, clock, self._book)
-        self._recording: set[asyncio.Task[None]] = set()
 
     @property
     def on_turn(self) -> OnTurn | None:
@@ -123,8 +125,29 @@ class Deliveries:
         Raises:
             UnsettledTurn: An earlier message is in doubt, and *resend* does not say that it may be.
             UsageError: The message was sent before, and *resend* does not say to send it again.
-            StoreError: The turn cannot be recorded.
+            StoreError: The turn cannot be recorded, or not in time.
         """
+        begin = partial(self._begin_alone, conversation_id, message, until, resend=resend)
+        try:
+            return await self.writing.wait(conversation_id, begin, until, stop=True, undo=self._take_back)
+        except ChatbridgeError:
+            raise
+        except TimeoutError:
+            pass
+        raise StoreError(
+            "the store did not answer until the deadline, and the message was not sent; try again",
+            kind="locked",
+            provider=self._profile.name,
+            conversation_id=conversation_id,
+            client_id=message.id,
+        )
+
+    async def _take_back(self, turn: Turn) -> None:
+        await self._book.change(turn, TurnState.NOT_SENT, last=True)
+
+    async def _begin_alone(
+        self, conversation_id: str, message: Message, until: float, *, resend: bool
+    ) -> Turn:
         await self._holding.hold(conversation_id, until)
         try:
             return await self._begin(conversation_id, message, until, resend=resend)
@@ -162,6 +185,7 @@ class Deliveries:
             )
         try:
             await self._book.record(turn, before)
+            self._bounds.check_open()
         except BaseException:
             await self._book.change(turn, TurnState.NOT_SENT)
             raise
@@ -187,6 +211,12 @@ class Deliveries:
         resend: bool = False,
     ) -> Reply:
         """Send *message* as a turn, and find out what became of it if that is in doubt."""
+        with self.writing.call():
+            return await self._send(conversation_id, message, options, until, resend=resend)
+
+    async def _send(
+        self, conversation_id: str, message: Message, options: SendOptions, until: float, *, resend: bool
+    ) -> Reply:
         turn = await self.begin(conversation_id, message, until, resend=resend)
         delivery = Delivery(turn.id)
         try:
@@ -199,20 +229,27 @@ class Deliveries:
             await self.stopped(turn, delivery)
             raise
         else:
-            return await self.delivered(turn, reply)
+            return await self.delivered(turn, reply, until)
         return await self.recover(turn, failed, delivery, until)
 
-    async def delivered(self, turn: Turn, reply: Reply) -> Reply:
+    async def delivered(self, turn: Turn, reply: Reply, until: float) -> Reply:
         """
         Record that the answer is here, and give it.
 
         Raises:
-            StoreError: It cannot be recorded; the answer is in it.
+            StoreError: It cannot be recorded, or not in time; the answer is in it.
         """
-        return self._stored(await self._book.change(turn, TurnState.DELIVERED, reply, last=True), reply)
+        after = self._book.become(turn, TurnState.DELIVERED)
+        note = partial(self._book.note, after, turn, reply, last=True)
+        try:
+            after = await self.writing.wait(turn.conversation_id, note, until)
+        except TimeoutError:
+            problem = StoreError("the store did not answer until the deadline", kind="locked")
+        else:
+            problem = self._book.problem(after)
+        return self._stored(after, reply, problem)
 
-    def _stored(self, turn: Turn, reply: Reply) -> Reply:
-        problem = self._book.problem(turn)
+    def _stored(self, turn: Turn, reply: Reply, problem: StoreError | None) -> Reply:
         if problem is None:
             return reply
         raise StoreError(
@@ -225,22 +262,33 @@ class Deliveries:
             turn=turn,
         )
 
-    async def progress(self, turn: Turn, partial: str) -> None:
-        """Keep what is here of an answer that is still coming, in a store that outlasts the process."""
-        with suppress(StoreError):  # Which will be told at its end.
-            await self.ledger.record(evolve(turn, state=TurnState.ACCEPTED, partial=partial))
+    async def progress(self, turn: Turn, shown: str) -> bool:
+        """Keep what is here of an answer that is still coming, and say whether that can be done."""
+        task = self.writing.begin(turn.conversation_id, partial(self._progress, turn, shown))
+        await asyncio.wait([task])
+        return task.result()
 
-    async def stopped(self, turn: Turn, delivery: Delivery, partial: str | None = None) -> Turn:
+    async def _progress(self, turn: Turn, shown: str) -> bool:
+        try:
+            await self.ledger.record(evolve(turn, state=TurnState.ACCEPTED, partial=shown))
+        except StoreError:  # Which will be told at its end.
+            return False
+        return True
+
+    async def stopped(self, turn: Turn, delivery: Delivery, shown: str | None = None) -> None:
         """
-        Record that nobody waits for the answer any more; *partial* is what had come of it, if it had begun.
+        Record that nobody waits for the answer any more; *shown* is what had come of it, if it had begun.
 
         Of a delivery that nobody told of, anything may be true.
         """
-        if partial is not None:
-            return await self._book.change(turn, TurnState.ACCEPTED, partial=partial, last=True)
+        await self.writing.leave(turn.conversation_id, partial(self._stopped, turn, delivery, shown))
+
+    async def _stopped(self, turn: Turn, delivery: Delivery, shown: str | None) -> None:
+        if shown is not None:
+            await self._book.change(turn, TurnState.ACCEPTED, partial=shown, last=True)
+            return
         turn = await self._book.change(turn, _STATES[delivery.outcome or Outcome.UNKNOWN], last=True)
         self._book.warn(turn, "nobody waited for the answer")
-        return turn
 
     def dropped(
         self,
@@ -248,21 +296,14 @@ class Deliveries:
         conversation_id: str,
         turn: Turn | None,
         delivery: Delivery,
-        partial: str | None,
+        shown: str | None,
     ) -> None:
         """Record the same of a stream on *loop* that nobody holds any more, and let the next message go."""
 
-        async def record() -> None:
-            try:
-                if turn is not None:
-                    await self.stopped(turn, delivery, partial)
-            finally:
-                self._order.give_back(conversation_id)
-
         def begin() -> None:  # Who holds nothing any more may be found out in any thread.
-            task = loop.create_task(record())
-            self._recording.add(task)
-            task.add_done_callback(self._recording.discard)
+            if turn is not None:
+                self.writing.begin(conversation_id, partial(self._stopped, turn, delivery, shown))
+            self.writing.give_back(conversation_id)
 
         with suppress(RuntimeError):  # The loop is closed.
             if _running_loop() is loop:
@@ -270,12 +311,18 @@ class Deliveries:
             else:
                 loop.call_soon_threadsafe(begin)
 
-    async def close(self) -> None:
-        """End all pauses, and wait until everything is recorded."""
+    def stop(self) -> None:
+        """End all pauses."""
         self._search.close()
         self._holding.close()
-        if self._recording:
-            await asyncio.wait(self._recording)
+
+    async def close(self) -> None:
+        """Wait until everything is recorded, and let others hold what is held; not for ever."""
+        await self.writing.end()
+        with suppress(TimeoutError):
+            await self.writing.wait("", self._finish, self._clock.now() + self.writing.CLOSING)
+
+    async def _finish(self) -> None:
         with suppress(StoreError):
             await self._book.catch_up()
         await self.ledger.close()
@@ -285,21 +332,27 @@ class Deliveries:
         turn: Turn,
         error: ChatbridgeError,
         delivery: Delivery,
-        partial: str | None = None,
+        until: float,
+        shown: str | None = None,
         *,
         last: bool = True,
     ) -> ChatbridgeError:
         """
         Record what *error* says of the turn, and give it with the turn in it.
 
-        A message whose *delivery* was seen, or whose answer had begun with *partial*, is accepted whatever
+        A message whose *delivery* was seen, or whose answer had begun with *shown*, is accepted whatever
         the error says.
         """
         state = _STATES[error.outcome]
-        if state in OVER and (partial is not None or delivery.outcome is Outcome.ACCEPTED):
+        if state in OVER and (shown is not None or delivery.outcome is Outcome.ACCEPTED):
             state = TurnState.ACCEPTED
-        told = error.partial if isinstance(error, AnswerLost) else partial
-        turn = await self._book.change(turn, state, partial=told or "", from_api=error.from_api, last=last)
+        told = error.partial if isinstance(error, AnswerLost) else shown
+        after = self._book.become(turn, state, partial=told or "", from_api=error.from_api)
+        note = partial(self._book.note, after, turn, last=last)
+        try:
+            turn = await self.writing.wait(turn.conversation_id, note, until)
+        except TimeoutError:
+            turn = after  # It is written once the store lets it.
         error = no_less_than(turn, error)
         return error.because(turn=turn, client_id=turn.id, conversation_id=turn.conversation_id)
 
@@ -313,23 +366,31 @@ class Deliveries:
         try:
             return await self._recover(turn, error, delivery, until)
         finally:
-            await self._holding.release(turn.conversation_id)
+            release = partial(self._holding.release, turn.conversation_id)
+            await self.writing.leave(turn.conversation_id, release)
 
     async def _recover(self, turn: Turn, error: ChatbridgeError, delivery: Delivery, until: float) -> Reply:
         looks = self._looks_after(error)
-        error = await self.failed(turn, error, delivery, last=False)
+        error = await self.failed(turn, error, delivery, until, last=False)
         look = Look(cast(Turn, error.turn))
         if looks and look.turn.unsettled:
-            last = until - self.LAST_LOOK
-            give_up = min(last, self._clock.now() + self._settle_timeout)
-            with suppress(StoreError):  # What is known of the message by now is told.
-                await self._holding.try_to_hold(turn.conversation_id)  # It may be lost after too long a wait.
-                (look,) = await self._search.watch([look.turn], give_up, last, until)
+            watch = partial(self._watch_after, look.turn, until)
+            with suppress(StoreError, TimeoutError):  # What is known of the message by now is told.
+                look = await self.writing.wait(
+                    turn.conversation_id, watch, until + self._bounds.GRACE, stop=True
+                )
         if look.turn.reply is not None:
-            return self._stored(look.turn, look.turn.reply)
+            return self._stored(look.turn, look.turn.reply, self._book.problem(look.turn))
         error = after_looking(error, look).because(turn=look.turn)
         self.warn_of(error)
         raise error
+
+    async def _watch_after(self, turn: Turn, until: float) -> Look:
+        last = until - self.LAST_LOOK
+        give_up = min(last, self._clock.now() + self._settle_timeout)
+        await self._holding.try_to_hold(turn.conversation_id)  # It may be lost after too long a wait.
+        (look,) = await self._search.watch([turn], give_up, last, until)
+        return look
 
     async def settle(self, conversation_id: str, wait: float | None = None) -> tuple[Turn, ...]:
         """
@@ -350,9 +411,10 @@ class Deliveries:
         if wait is not None and (not math.isfinite(wait) or wait < 0):
             raise UsageError(f"to wait for {wait} seconds makes no sense", provider=self._profile.name)
         give_up = self._clock.now() + (self._settle_timeout if wait is None else wait)
-        async with self.alone(conversation_id, give_up):
-            turns = await self.ledger.unsettled(conversation_id)
-            looks = await self._watch(turns, give_up)
+        with self.writing.call():
+            async with self.alone(conversation_id, give_up):
+                turns = await self.ledger.unsettled(conversation_id)
+                looks = await self._watch(turns, give_up)
         for look in looks:
             if look.problem is not None:
                 raise look.problem.because(conversation_id=conversation_id, turn=look.turn)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from attrs import define, field
 
@@ -77,10 +78,16 @@ class Order:
             self._waiting.discard(timer)
         return not self._closed
 
-    def give_back(self, conversation_id: str) -> None:
-        """Let the next one in."""
+    def give_back(self, conversation_id: str, *, after: asyncio.Future[Any] | None = None) -> None:
+        """Let the next one in, at once or once *after* is done."""
         lane = self._lanes[conversation_id]
         lane.streaming = None
+        if after is None or after.done():
+            self._next(conversation_id, lane)
+        else:
+            after.add_done_callback(lambda _: self._next(conversation_id, lane))
+
+    def _next(self, conversation_id: str, lane: _Lane) -> None:
         lane.lock.release()
         self._leave(conversation_id, lane)
 

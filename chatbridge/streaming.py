@@ -25,10 +25,10 @@ from chatbridge.domain import (
     Started,
     StreamEvent,
     Text,
-    TextDelta,
 )
 from chatbridge.errors import AnswerLost, ChatbridgeError, StreamCut, StreamCutTimeout, UsageError
 from chatbridge.events import GAP, paragraph, shown_text, text_of
+from chatbridge.progress import Progress
 from chatbridge.sending import Outgoing
 from chatbridge.turns import Turn
 
@@ -47,10 +47,6 @@ class ReplyStream:
     reading gets `StreamCut`. Iterating gives the events, of which the last is `Finished`; `text` gives the
     text alone.
     """
-
-    # No more of an answer that is coming is in memory alone, where the store outlasts the process.
-    UNKEPT_BYTES = 4096
-    UNKEPT_SECONDS = 1.0
 
     def __init__(
         self, bridge: Bridge, conversation_id: str, outgoing: Outgoing, *, resend: bool = False
@@ -73,14 +69,18 @@ class ReplyStream:
         # There once the stream is left while a task reads it; set when that task has closed it.
         self._let_go: asyncio.Event | None = None
         self._begun = False
-        self._unkept = self.UNKEPT_BYTES
-        self._kept_at = 0.0
+        # Keeps what is here of the answer, where the store outlasts the process.
+        self._progress: Progress | None = None
         # Seconds of waiting that are left; what the reader takes between two events is not counted.
         self._budget = 0.0
 
     async def __aenter__(self) -> Self:
         if self._entered:
             raise UsageError("a stream is entered once: each is one message")
+        with self._bridge.deliveries.writing.call():
+            return await self._enter()
+
+    async def _enter(self) -> Self:
         self._entered, self._loop = True, asyncio.get_running_loop()
         clock = self._bridge.clock
         until = clock.now() + self._bridge.options.timeout
@@ -92,6 +92,9 @@ class ReplyStream:
             )
             self._delivery = Delivery(self._turn.id)
             self._source = self._open(self._turn.message)
+            if self._bridge.store.durable:
+                save = partial(self._bridge.deliveries.progress, self._turn)
+                self._progress = Progress(clock, self._seen, save)
         except ChatbridgeError as error:
             failed = error
         except BaseException:
@@ -115,6 +118,10 @@ class ReplyStream:
 
     async def __anext__(self) -> StreamEvent:
         self._check_entered()
+        with self._bridge.deliveries.writing.call():
+            return await self._read()
+
+    async def _read(self) -> StreamEvent:
         event, self._first = self._first, None
         if event is None:
             if self._source is None:
@@ -122,25 +129,25 @@ class ReplyStream:
             event = await self._next()
         if isinstance(event, Finished):
             self._reply = self._finished(event.reply)
-            turn, self._turn = self._turn, None
+            turn = self._last_word()
             try:
                 if turn is not None:
-                    self._reply = await self._bridge.deliveries.delivered(turn, self._reply)
+                    until = self._bridge.clock.now() + self._budget
+                    self._reply = await self._bridge.deliveries.delivered(turn, self._reply, until)
             finally:
                 await self._close()
             event = Finished(self._reply)
         self._seen.append(event)
-        if self._bridge.store.durable and self._turn is not None:
-            await self._keep(event, self._turn)
+        if self._progress is not None and self._turn is not None:
+            self._progress.add(event)
         return event
 
-    async def _keep(self, event: StreamEvent, turn: Turn) -> None:
-        """Keep what is here of the answer, from time to time."""
-        now = self._bridge.clock.now()
-        self._unkept += len(event.text.encode(errors="replace")) if isinstance(event, TextDelta) else 0
-        if self._unkept >= self.UNKEPT_BYTES or now - self._kept_at >= self.UNKEPT_SECONDS:
-            self._unkept, self._kept_at = 0, now
-            await self._bridge.deliveries.progress(turn, self.partial)
+    def _last_word(self) -> Turn | None:
+        """Give the turn, if there is to be a last word on it, which nothing is to follow."""
+        turn, self._turn = self._turn, None
+        if self._progress is not None:
+            self._progress.end()
+        return turn
 
     async def text(self) -> AsyncIterator[str]:
         """
@@ -214,7 +221,7 @@ class ReplyStream:
         until = self._bridge.clock.now() + self._budget
         try:
             await self._close_source()
-            self._turn = None
+            self._last_word()
             reply = await self._bridge.deliveries.recover(
                 turn, self._explained(failed), self._delivery, until
             )
@@ -231,10 +238,13 @@ class ReplyStream:
     async def _over(self, failed: ChatbridgeError) -> ChatbridgeError:
         """Close the stream, and give the error that says why."""
         failed = self._explained(failed)
-        turn, self._turn = self._turn, None
+        turn = self._last_word()
         try:
             if turn is not None:
-                failed = await self._bridge.deliveries.failed(turn, failed, self._delivery, self._shown)
+                until = self._bridge.clock.now() + self._budget
+                failed = await self._bridge.deliveries.failed(
+                    turn, failed, self._delivery, until, self._shown
+                )
                 self._bridge.deliveries.warn_of(failed)
         finally:
             await self._close()
@@ -307,7 +317,7 @@ class ReplyStream:
         if not self._held or self._reader is not None:
             return  # The reader closes it, once the backend lets it.
         self._held = False
-        turn, self._turn = self._turn, None
+        turn = self._last_word()
         try:
             try:
                 await self._close_source()
@@ -315,7 +325,7 @@ class ReplyStream:
                 if turn is not None:
                     await self._bridge.deliveries.stopped(turn, self._delivery, self._shown)
         finally:
-            self._bridge.order.give_back(self._conversation_id)
+            self._bridge.deliveries.writing.give_back(self._conversation_id)
             if self._let_go is not None:
                 self._let_go.set()
 
@@ -336,6 +346,9 @@ class ReplyStream:
             self._held = False
             self._source = None  # The event loop closes it.
             loop, turn = cast(asyncio.AbstractEventLoop, self._loop), self._turn
+            if self._progress is not None:
+                with suppress(RuntimeError):  # The loop is closed.
+                    loop.call_soon_threadsafe(self._progress.end)
             self._bridge.deliveries.dropped(loop, self._conversation_id, turn, self._delivery, self._shown)
             warnings.warn(
                 "a stream was dropped without being left", ResourceWarning, source=self, stacklevel=1

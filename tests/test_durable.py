@@ -39,7 +39,7 @@ from chatbridge.registry import resolve
 from chatbridge.testing.clock import ManualClock
 from chatbridge.testing.emulator import Call, serve
 from chatbridge_adapters.h2ogpte.emulator import H2OGPTeEmulator
-from doubles import Double
+from doubles import Double, turns_of_the_loop
 
 
 class File:
@@ -217,6 +217,12 @@ async def test_m5_an_empty_answer_is_an_answer(store: SQLiteStore, file: File) -
 # ---------------------------------------------------------------------------------------- partial texts
 
 
+async def all_written(chat: Chat) -> None:
+    """Wait until what is due is written."""
+    await turns_of_the_loop()
+    await chat.bridge.deliveries.writing.end()
+
+
 @pytest.mark.parametrize(
     "text", ["x" * 100, "\u3042" * 100, "x" * 5000, "\ud800" * 10], ids=["ascii", "wide", "long", "broken"]
 )
@@ -234,6 +240,7 @@ async def test_m5_no_more_of_an_answer_is_missing_than_four_kib_or_a_second(
             if isinstance(event, Finished):
                 break
             moments.append((clock.now(), len(stream.partial)))
+            await all_written(chat)
             ((state, partial),) = file.turns()
             assert "accepted" == state
             assert stream.partial.startswith(partial)
@@ -267,6 +274,7 @@ async def test_m7_progress_that_cannot_be_stored_breaks_no_stream(store: SQLiteS
         file.refuse("UPDATE ON turns")
         assert Started("m") == await anext(stream)
         assert TextDelta("Kyoto") == await anext(stream)
+        await all_written(chat)
         assert [("pending", "")] == file.turns()
         file.allow()
         assert Finished(reply) == await anext(stream)

@@ -231,7 +231,7 @@ def loop():
 
 def test_a(loop, bridge):
     async def leave():
-        bridge.deliveries._recording.add(asyncio.ensure_future(asyncio.sleep(0)))
+        bridge.deliveries.writing.begin('x', lambda: asyncio.sleep(0))
     loop.run_until_complete(leave())
 """,
         passed=1,

@@ -1,0 +1,86 @@
+"""What is here of an answer that is still coming, in a store that outlasts the process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+
+from chatbridge.clock import Clock
+from chatbridge.domain import PartAdded, StreamEvent, Text, TextDelta
+from chatbridge.events import shown_text
+
+__all__ = ["Progress"]
+
+
+class Progress:
+    """
+    Keeps the text of one stream as it grows, beside who reads it.
+
+    That the answer has begun is kept at once, and then no more of its text is missing than `BYTES`, nor for
+    longer than `SECONDS`, but for the time that the store takes. One that fails is tried again ever later.
+
+    Args:
+        clock: Measures time.
+        seen: The events that were handed out; `add` is told of each.
+        save: Keeps the text, and says whether it could.
+    """
+
+    BYTES = 4096
+    SECONDS = 1.0
+    LONGEST_PAUSE = 30.0
+
+    def __init__(
+        self, clock: Clock, seen: Sequence[StreamEvent], save: Callable[[str], Awaitable[bool]]
+    ) -> None:
+        self._clock = clock
+        self._seen = seen
+        self._save = save
+        self._kept: str | None = None
+        self._unkept = self.BYTES
+        self._waits = False
+        self._due = 0.0
+        self._full = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, event: StreamEvent) -> None:
+        """Take in that *event* was handed out."""
+        if isinstance(event, TextDelta):
+            self._unkept += len(event.text.encode(errors="replace"))
+        elif isinstance(event, PartAdded) and isinstance(event.part, Text):
+            self._unkept += len(event.part.text.encode(errors="replace"))
+        if not self._waits:
+            self._waits, self._due = True, self._clock.now() + self.SECONDS
+        if self._unkept >= self.BYTES:
+            self._full.set()
+        if self._task is None:
+            self._task = asyncio.ensure_future(self._run())
+
+    def end(self) -> None:
+        """Keep no more; what is being written of it is."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        pause = self.SECONDS
+        while self._waits:
+            await self._until(self._due, self._full)
+            self._waits, self._unkept = False, 0
+            self._full.clear()
+            text = shown_text(self._seen)
+            if text == self._kept:
+                continue
+            if await self._save(text):
+                self._kept, pause = text, self.SECONDS
+            else:
+                await self._until(self._clock.now() + pause, asyncio.Event())
+                pause = min(2 * pause, self.LONGEST_PAUSE)
+                self._waits = True
+                self._full.set()
+        self._task = None
+
+    async def _until(self, moment: float, event: asyncio.Event) -> None:
+        if not event.is_set():
+            with suppress(TimeoutError):
+                async with self._clock.timeout_at(moment):
+                    await event.wait()
