@@ -708,7 +708,7 @@ async def test_no_connection_outlasts_its_event_loop(
 
 
 async def until_gone(server: Server, count: int) -> None:
-    """The server notes a moment later that a connection has ended."""
+    """Wait until there are *count* connections: the server notes a moment later that one has ended."""
     while await asyncio.to_thread(connections, server) != count:
         pass
 
@@ -717,12 +717,13 @@ async def until_gone(server: Server, count: int) -> None:
 async def test_a_loop_that_ends_without_cleaning_up_leaves_no_connection_for_long(
     server: Server, make: Callable[..., PostgresStore]
 ) -> None:
+    store = make()
+
     def run() -> None:
         loop = asyncio.new_event_loop()
         loop.run_until_complete(store.find(PLACE))
         loop.close()
 
-    store = make()
     before = await asyncio.to_thread(connections, server)
     await asyncio.to_thread(run)
     assert before + 1 == await asyncio.to_thread(connections, server)

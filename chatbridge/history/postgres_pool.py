@@ -101,9 +101,8 @@ class Database:
     async def close(self) -> None:
         """Finish what is under way, and close the connections, of all event loops that still run."""
         self.closed = True
-        here, ends = asyncio.get_running_loop(), list[Awaitable[object]]()
-        pools, self._pools = self._own(), {}
-        for loop, (keeping, _) in pools.items():
+        here, ends = asyncio.get_running_loop(), list[Awaitable[None]]()
+        for loop, (keeping, _) in tuple(self._own().items()):  # A loop that is busy closes its own later.
             if loop is here:
                 ends.append(keeping.aclose())
             elif loop.is_running():
