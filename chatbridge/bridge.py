@@ -247,7 +247,7 @@ class Bridge:
                 self.require(feature)
         check_text("the title", title)
         check_text("the system prompt", system)
-        await self.store.open()
+        await self.store.open(write=True)
         until = self.clock.now() + self.options.timeout
         conversation = await self.bounds.call(
             self.backend.create_conversation(

@@ -623,6 +623,33 @@ async def test_a_schema_that_somebody_else_has_made_needs_no_right_to_make_one(
         server.sql("DROP OWNED BY worker", "DROP ROLE worker", database="chats")
 
 
+@pytest.mark.parametrize("which", ["user", "database"])
+async def test_who_may_only_read_is_told_before_anything_is_created(
+    server: Server, make: Callable[..., PostgresStore], schema: str, which: str
+) -> None:
+    async with make() as store:
+        await say(store, "Hi")
+    server.sql(
+        "CREATE ROLE reader LOGIN",
+        f"ALTER ROLE reader PASSWORD '{PASSWORD}'",
+        f"GRANT USAGE ON SCHEMA {schema} TO reader",
+        f"GRANT {'SELECT' if which == 'user' else 'ALL'} ON ALL TABLES IN SCHEMA {schema} TO reader",
+        f"ALTER ROLE reader SET default_transaction_read_only = {'off' if which == 'user' else 'on'}",
+        database="chats",
+    )
+    fake = FakeBackend()
+    try:
+        store = make(user="reader", password=PASSWORD)
+        async with store, Bridge(fake, store=store, clock=fake.clock) as bridge:
+            assert ["Hi"] == await said(store)
+            with pytest.raises(StoreError) as caught:
+                await bridge.create()
+            assert "read_only" == caught.value.kind
+            assert [] == [each async for each in fake.list_conversations()]
+    finally:
+        server.sql("DROP OWNED BY reader", "DROP ROLE reader", database="chats")
+
+
 async def test_names_may_have_any_character(server: Server, make: Callable[..., PostgresStore]) -> None:
     name = """a "b" 'c'; -- {d} %s $1 \u00e9"""
     server.sql('CREATE DATABASE "{}" OWNER chat'.format(name.replace('"', '""')))

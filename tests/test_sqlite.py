@@ -440,6 +440,46 @@ async def test_a_fault_before_the_message_sends_nothing(store: Opened, path: Pat
         store.other.close()
 
 
+@pytest.mark.parametrize("fault", set(FAULTS) - {"full"})
+async def test_where_nothing_can_be_written_nothing_is_created(store: Opened, path: Path, fault: str) -> None:
+    fake = FakeBackend()
+    async with Bridge(fake, store=store, clock=fake.clock) as bridge:
+        await FAULTS[fault](store, path)
+        assert {"replaced": "gone"}.get(fault, fault) == await kind_of(bridge.create())
+
+        assert [] == [each async for each in fake.list_conversations()]
+    if fault == "locked":
+        store.other.close()
+
+
+async def test_what_cannot_be_written_can_be_read(store: Opened, path: Path) -> None:
+    kept = await store.keep(PLACE, messages=[Message.user("Hi")])
+    await _read_only(store, path)
+    await store.open()
+
+    assert ["Hi"] == [message.text async for message in store.messages(kept.id)]
+    assert "read_only" == await kind_of(store.open(write=True))
+
+
+@pytest.mark.parametrize("wal", [False, True])
+async def test_trying_to_write_changes_nothing(path: Path, wal: bool) -> None:
+    async with unopened(path) as store:
+        store.WAL = wal
+        await store.keep(PLACE, messages=[Message.user("Hi")])
+        before = contents(path)
+        await store.open(write=True)
+        assert before == contents(path)
+
+
+async def test_a_directory_without_room_for_a_log_is_noticed(store: Opened, path: Path) -> None:
+    store.WAL = False
+    await store.open()
+    path.with_name("store.db-journal").mkdir()  # Nothing can be made in its place.
+
+    await store.open()
+    assert "failed" == await kind_of(store.open(write=True))
+
+
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_m7_a_fault_after_the_answer_gives_it_all_the_same(
@@ -537,8 +577,13 @@ async def test_closing_the_bridge_is_the_last_chance_to_store(store: Opened, pat
 async def test_a_conversation_that_could_not_be_stored_has_a_warning(store: Opened, path: Path) -> None:
     fake = FakeBackend()
     async with Bridge(fake, store=store, clock=fake.clock) as bridge:
-        await store.find(PLACE)
-        await _locked(store, path)
+        create = fake.create_conversation
+
+        async def creating(**given: object) -> object:
+            await _locked(store, path)
+            return await create(**given)  # type: ignore[arg-type]
+
+        fake.create_conversation = creating  # type: ignore[method-assign, assignment]
         chat = await bridge.create(title="Kyoto")
         store.other.close()
 

@@ -106,7 +106,7 @@ class MemoryStore(Store):
         self._now = datetime.min.replace(tzinfo=UTC)
         self._closed = False
 
-    async def open(self) -> None:
+    async def open(self, *, write: bool = False) -> None:  # noqa: ARG002 - it always can be
         """Do nothing: it is open until it is closed."""
         self._check_open()
 

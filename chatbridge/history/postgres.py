@@ -40,6 +40,17 @@ _FIND: Final = f"SELECT {_CONVERSATION} FROM @.conversations c"
 _AT: Final = "c.backend = $1 AND c.account = $2 AND c.remote = $3"
 _HELD_UNTIL: Final = "clock_timestamp() + $6::float8 * interval '1 second'"
 
+# They change nothing, and are refused to who may not write.
+_WRITES: Final = tuple(
+    statement.format(table)
+    for table in ("conversations", "messages", "entries", "turns")
+    for statement in (
+        "INSERT INTO @.{0} SELECT * FROM @.{0} WHERE false",
+        "DELETE FROM @.{0} WHERE false",
+        "SELECT FROM @.{0} WHERE false FOR UPDATE",
+    )
+)
+
 # What one message has to be found by: a row takes no more than 1 MB of words, and each no more than 2 KB.
 _SEARCHED: Final = 250_000
 _LONGEST_WORD: Final = 500
@@ -97,9 +108,13 @@ class PostgresStore(Store):
     def __repr__(self) -> str:
         return f"PostgresStore({self._database.place!r}, schema={self.schema!r})"
 
-    async def open(self) -> None:
-        """Connect, and make the tables, or bring them forward."""
-        await self._rows("SELECT 1")
+    async def open(self, *, write: bool = False) -> None:
+        """Connect, and make the tables, or bring them forward; and try if they may be written."""
+        await self._do(self._try_writing if write else _do_nothing)
+
+    async def _try_writing(self, connection: Connection, _: object) -> None:
+        for statement in _WRITES:
+            await connection.execute(self._sql(statement))
 
     async def close(self) -> None:
         """Finish what is under way, and close the connections, of all event loops that still run."""
@@ -324,6 +339,10 @@ class PostgresStore(Store):
     async def _migrate(self, connection: Connection, _: object) -> None:
         await connection.execute(_DURABLY)
         await migrate(connection, self.schema, self._quoted)
+
+
+async def _do_nothing(*_: object) -> None:
+    """Only connect."""
 
 
 def _checked(schema: str) -> str:

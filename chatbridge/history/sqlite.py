@@ -83,14 +83,17 @@ class SQLiteStore(Store):
         """Finish what was begun, close the file and end the thread; closing again does nothing."""
         await self._worker.close()
 
-    async def open(self) -> None:
+    async def open(self, *, write: bool = False) -> None:
         """
         Open the file, made if there is none, and bring it to this version.
+
+        Args:
+            write: Whether to try if it can be written, which changes nothing.
 
         Raises:
             StoreError: It cannot be read, or a later version wrote it.
         """
-        await self._run(lambda _: None)
+        await self._run(_try_writing if write else lambda _: None)
 
     async def _find(self, which: str | Remote) -> StoredConversation | None:
         if isinstance(which, Remote):
@@ -294,6 +297,16 @@ def _transaction(connection: sqlite3.Connection) -> Generator[None]:
     try:
         yield
         connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _try_writing(connection: sqlite3.Connection) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        connection.execute(f"PRAGMA user_version = {version}")  # Where there is no log, this makes one.
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")

@@ -64,8 +64,8 @@ class Store(ABC):
         await self.close()
 
     @abstractmethod
-    async def open(self) -> None:
-        """Make sure that it can be read and written; this happens by itself at the first use."""
+    async def open(self, *, write: bool = False) -> None:
+        """Make sure that it can be read, as the first use does by itself; and that it can be written."""
 
     @abstractmethod
     async def close(self) -> None:
