@@ -232,5 +232,7 @@ async def _pull(bridge: Bridge, conversation_id: str, *, overwrite: bool) -> Dri
         return drift
     if new is None or (drift.state is not DriftState.REMOTE_AHEAD and not overwrite):
         return evolve(drift, new=0)
+    if drift.state is DriftState.REMOTE_AHEAD:
+        new = await with_ours(ours(drift.at), new)
     done = await store.replace(kept, kept.gone + drift.at if drift.at else 0, new)
     return None if done is None else drift

@@ -63,8 +63,8 @@ class Shared(SQLiteStore):
             await meanwhile()
         return await super()._commit(change)
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = super()._connect()
+    def _connect(self, patience: float) -> sqlite3.Connection:
+        connection = super()._connect(patience)
         connection.execute("PRAGMA synchronous = OFF")  # What outlasts the machine is tried elsewhere.
         return connection
 
