@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing
 from enum import StrEnum
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Final, Self, cast
 
 from attrs import define, evolve, field, frozen
 
 from chatbridge.backend import Feature
 from chatbridge.domain import Message, Reasoning, Role
-from chatbridge.errors import UnsupportedFeature
+from chatbridge.errors import StoreError, UnsupportedFeature
 from chatbridge.history.chain import Entry, canonical, said_in
 
 if TYPE_CHECKING:
     from chatbridge.bridge import Bridge
 
 __all__ = ["Drift", "DriftState", "pull"]
+
+
+# How often a pull begins again because another has written to the store meanwhile.
+_ATTEMPTS: Final = 5
 
 
 class DriftState(StrEnum):
@@ -186,7 +190,7 @@ async def pull(bridge: Bridge, conversation_id: str, *, overwrite: bool = False)
 
     Raises:
         UnsupportedFeature: The API shows no history, or none of what is sent.
-        StoreError: The store cannot be read or written.
+        StoreError: The store cannot be read or written, or others write to the conversation all the time.
         ChatbridgeError: The conversation cannot be read.
     """
     bridge.bounds.check_open()
@@ -198,10 +202,11 @@ async def pull(bridge: Bridge, conversation_id: str, *, overwrite: bool = False)
         )
     async with bridge.deliveries.alone(conversation_id, bridge.clock.now() + bridge.options.timeout):
         await bridge.deliveries.look(conversation_id)
-        while True:
+        for _ in range(_ATTEMPTS):
             drift = await _pull(bridge, conversation_id, overwrite=overwrite)
             if drift is not None:
                 return drift
+    raise StoreError("others write to the conversation all the time; try again", kind="locked")
 
 
 async def _pull(bridge: Bridge, conversation_id: str, *, overwrite: bool) -> Drift | None:

@@ -460,6 +460,50 @@ async def test_when_another_was_faster_it_begins_again() -> None:
     assert list("abc") == await kept(bridge, chat)
 
 
+class Overrun(Raced):
+    """Another process does so each time."""
+
+    async def replace(
+        self, before: StoredConversation, start: int, messages: Iterable[Message]
+    ) -> StoredConversation | None:
+        self.raced = False
+        return await super().replace(before, start, messages)
+
+
+async def test_it_does_not_begin_again_for_ever() -> None:
+    backend = Shown()
+    bridge = Bridge(backend, store=Overrun())
+    chat = await copied(bridge, ["a"])
+    backend.put(chat.id, *"abbbbbbbbbc")
+
+    with pytest.raises(StoreError, match="try again") as caught:
+        await chat.pull()
+
+    assert "locked" == caught.value.kind
+
+
+class Renewing(Shown):
+    """Its bridge says that it still holds the conversation, whenever it is read."""
+
+    renew: Callable[[], Awaitable[None]]
+
+    async def list_messages(self, conversation_id: str, **how: Any) -> AsyncIterator[Message]:
+        async for message in super().list_messages(conversation_id, **how):
+            yield message
+        await self.renew()
+
+
+async def test_what_is_held_for_longer_meanwhile_is_no_other_history() -> None:
+    backend = Renewing()
+    bridge = Bridge(backend)
+    backend.renew = bridge.deliveries.ledger.renew
+    chat = await copied(bridge, ["a"])
+    backend.put(chat.id, *"ab")
+
+    assert Drift(DriftState.REMOTE_AHEAD, 1, 1) == await chat.pull()
+    assert 1 == backend.reads
+
+
 class Growing(Shown):
     """Something is said while it is read, the first time."""
 

@@ -240,19 +240,23 @@ class Store(ABC):
         Put *messages* in the place of all but the first *start* of a conversation.
 
         Returns:
-            It; None, and nothing is changed, if it was written since it was read as *before*.
+            It; None, and nothing is changed, if it has other messages than when it was read as *before*.
         """
         return await self._whole(self._replace(before, start, tuple(messages)))
 
     async def _replace(
         self, before: StoredConversation, start: int, messages: Sequence[Message]
     ) -> StoredConversation | None:
-        first = await self._read(before.id, start - 1, start) if start else ()
-        entries = tuple(entries_of(messages, first[0] if first else None))
-        tip = entries[-1] if entries else first[0] if first else None
-        kept = evolve(before, length=start + len(entries), tip=tip)
-        done = await self._commit(Change(kept, entries=entries, start=start))
-        return evolve(kept, revision=kept.revision + 1) if done else None
+        while True:
+            kept = await self._find(before.id)
+            if kept is None or _history(kept) != _history(before):
+                return None
+            first = await self._read(kept.id, start - 1, start) if start else ()
+            entries = tuple(entries_of(messages, first[0] if first else None))
+            tip = entries[-1] if entries else first[0] if first else None
+            kept = evolve(kept, length=start + len(entries), tip=tip)
+            if await self._commit(Change(kept, entries=entries, start=start)):
+                return evolve(kept, revision=kept.revision + 1)
 
     async def forget(self, conversation_id: str) -> None:
         """Remove a conversation, its turns, and the messages that are in no other; its backend keeps it."""
@@ -399,6 +403,10 @@ class Store(ABC):
 def words_of(text: str) -> set[str]:
     """Give the words of *text*, in lower case."""
     return set(re.findall(r"[^\W_]+", text.lower()))
+
+
+def _history(kept: StoredConversation) -> tuple[int, int, str | None]:
+    return kept.gone, kept.length, kept.head
 
 
 def _with_messages(change: Change, messages: Sequence[Message]) -> Change:
