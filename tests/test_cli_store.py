@@ -196,15 +196,91 @@ def test_a_store_and_none_is_a_contradiction(words: list[str]) -> None:
     assert "choose one of --store and --no-store" == failure(2, *words, stdin="hi\n")
 
 
-@pytest.mark.parametrize("words", [["chat", "--continue"], ["conversations"], ["turns"], ["settle", "fake:"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["chat", "--continue"],
+        ["chat", "fake:", "--continue"],
+        ["conversations"],
+        ["turns"],
+        ["settle", "fake:"],
+    ],
+)
 def test_who_reads_the_store_needs_one(words: list[str]) -> None:
     assert "this reads what a store has: leave out --no-store" == failure(2, *words, "--no-store")
 
 
 def test_a_string_that_names_no_store_is_told_without_being_shown() -> None:
     line = failure(2, "send", "fake:", "hi", "--store", "redis://me:pass@host")
-    assert line.startswith("the string names no kind of store that there is")
+    assert line.startswith("--store: the string names no kind of store that there is")
     assert "me:pass" not in line
+
+
+def test_of_a_variable_that_names_no_store_the_name_alone_is_told() -> None:
+    for words in (("send", "h2ogpte:", "hi"), ("turns",)):
+        env = {"CHATBRIDGE_STORE": "s3cret.db", "H2OGPTE_API_KEY": "x"}
+        line = failure(2, *words, env=env)
+        assert line.startswith("CHATBRIDGE_STORE: the string names no kind of store")
+        assert "s3cret" not in line
+
+
+@pytest.mark.parametrize("name", ["a#b", "a?b", "a%23b"])
+def test_the_data_directory_may_have_any_name(tmp_path: Path, name: str) -> None:
+    with at_home(tmp_path / name, KaziroEmulator()) as home:
+        home.send("hi")
+        assert home.file.exists()
+        assert 1 == len(home.json("conversations"))
+    assert [name] == [each.name for each in tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("raised", [True, False])
+def test_who_has_no_home_is_told_what_to_do(
+    h2ogpte: Home, monkeypatch: pytest.MonkeyPatch, *, raised: bool
+) -> None:
+    def nowhere(*_: object, **__: object) -> Path:
+        if raised:
+            raise RuntimeError("Could not determine home directory.")
+        return Path("~/.local/share/chatbridge")
+
+    monkeypatch.setattr("platformdirs.user_data_path", nowhere)
+    for words in (("send", h2ogpte.url, "hi"), ("turns",), ("conversations",)):
+        assert (
+            "there is no home directory to keep a store in: set HOME or XDG_DATA_HOME; or use --store for "
+            "another one, --no-store for none"
+        ) == h2ogpte.fails(1, *words)
+    h2ogpte.ok("send", h2ogpte.url, "hi", "--no-store")
+    assert 1 == len(h2ogpte.json("conversations", h2ogpte.url))
+
+
+def test_a_list_that_the_api_has_needs_no_store(h2ogpte: Home, kaziro: Home) -> None:
+    h2ogpte.ok("send", h2ogpte.url, "hi", "--no-store")
+    h2ogpte.file.parent.write_bytes(b"")  # Where the directory would be.
+    assert 1 == len(h2ogpte.json("conversations", h2ogpte.url))
+    assert "cannot be made" in kaziro.fails(1, "conversations", kaziro.url)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["conversations"], ["conversations", "--search", "x"], ["turns"], ["settle"], ["chat", "--continue"]],
+    ids=" ".join,
+)
+def test_who_only_reads_makes_no_store(kaziro: Home, words: list[str]) -> None:
+    words = [*words, kaziro.url] if words == ["settle"] else words
+    typo = kaziro.path / "typo.db"
+    line = kaziro.fails(2, *words, "--store", f"sqlite:///{typo}")
+    assert f"--store: there is no store '{typo}'" == line
+    variable = kaziro.fails(2, *words, env={"CHATBRIDGE_STORE": f"sqlite:///{typo}"})
+    assert f"CHATBRIDGE_STORE: there is no store '{typo}'" == variable
+    kaziro.run(*words)
+    assert [] == [*kaziro.path.iterdir()]
+
+
+def test_through_a_pipe_too_an_empty_store_is_told(kaziro: Home) -> None:
+    assert "The store has no conversations.\n" == kaziro.ok("conversations").stderr
+    assert "Nothing is in doubt.\n" == kaziro.ok("turns").stderr
+    assert "The store has no messages.\n" == kaziro.ok("turns", "--all").stderr
+    assert "nothing was found\n" == kaziro.ok("conversations", "--search", "x").stderr
+    assert ("[]\n", "") == ((result := kaziro.ok("conversations", "--json")).stdout, result.stderr)
 
 
 # chat --continue
@@ -264,7 +340,7 @@ def test_without_a_url_one_that_is_not_known_is_asked_for(kaziro: Home) -> None:
     account = kaziro.url.partition("//")[2]
     assert (
         f"the conversation last used is kept by kaziro at {account}, and neither the default backend nor one "
-        f"in the config file is that: name it, as in 'chatbridge chat --continue {kaziro.url}'"
+        f"in the config file is that: name it, as in: chatbridge chat --continue {kaziro.url}"
     ) == kaziro.fails(2, "chat", "--continue")
 
 
@@ -302,6 +378,12 @@ def test_what_was_deleted_is_not_gone_on_with(h2ogpte: Home) -> None:
 def test_what_was_only_looked_at_is_not_gone_on_with(h2ogpte: Home) -> None:
     elsewhere, here = h2ogpte.send("One", "--no-store"), h2ogpte.send("Two")
     h2ogpte.ok("conversations", h2ogpte.url, "show", elsewhere)
+    assert f"conversation: {here}" in h2ogpte.ok("chat", "--continue", h2ogpte.url).stderr
+
+
+def test_what_was_made_and_never_talked_in_is_not_gone_on_with(h2ogpte: Home) -> None:
+    here = h2ogpte.send("One")
+    typed(h2ogpte, h2ogpte.url)
     assert f"conversation: {here}" in h2ogpte.ok("chat", "--continue", h2ogpte.url).stderr
 
 
@@ -637,7 +719,7 @@ def test_a_store_that_cannot_be_used_is_one_line_with_the_cure(
 
 
 def _newer(path: Path) -> None:
-    run("conversations", "--store", f"sqlite:///{path}")
+    check(0, run("send", "fake:", "hi", "--store", f"sqlite:///{path}"))
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()

@@ -13,7 +13,7 @@ from rich.text import Text
 from chatbridge.backend import Feature
 from chatbridge.bridge import Bridge
 from chatbridge.cli import arguments, history
-from chatbridge.cli.arguments import example, open_bridge, open_last
+from chatbridge.cli.arguments import choice, example, open_bridge, open_last
 from chatbridge.cli.chat import Talk, after, create, created, warn
 from chatbridge.cli.conformance import conform, report
 from chatbridge.cli.describe import describe as describe_backend
@@ -109,10 +109,12 @@ def chat(
     if go_on and conversation is not None:
         raise UsageError("choose one of --continue and --conversation")
     keys = Keys(output, save_key)
+    if go_on:
+        choice().to_read()
     if go_on and url is None:
         bridge = open_last(output, ask_key=ask_key, keys=keys)
     else:
-        bridge = open_bridge(url, output, ask_key=ask_key, keys=keys)
+        bridge = open_bridge(url, output, ask_key=ask_key, keys=keys, new=not go_on)
     Talk(bridge, output).run(conversation, go_on=go_on)
     return FAILED if keys.lost else 0
 

@@ -10,15 +10,17 @@ from typing import Any, TypeVar
 import click
 from attrs import evolve
 
+from chatbridge.backend import Feature
 from chatbridge.bridge import Bridge, connect
 from chatbridge.cli.describe import secret_options
 from chatbridge.cli.keys import Keys
 from chatbridge.cli.output import Output
-from chatbridge.cli.stores import Choice, Place, account_of, address, last_used
+from chatbridge.cli.stores import NOWHERE, Choice, Place, account_of, address, last_used
 from chatbridge.config import BackendURL, find_backend, known_backends
 from chatbridge.errors import UsageError
+from chatbridge.filling import from_store
 from chatbridge.history import Remote
-from chatbridge.registry import load_adapter
+from chatbridge.registry import load_adapter, resolve
 from chatbridge.secret import Secret
 
 __all__ = [
@@ -118,14 +120,29 @@ def stored(command: F) -> F:
 
 
 def open_bridge(
-    url: str | BackendURL | None, output: Output, *, ask_key: bool, keys: Keys | None = None
+    url: str | BackendURL | None,
+    output: Output,
+    *,
+    ask_key: bool,
+    keys: Keys | None = None,
+    new: bool = True,
+    to: Feature | None = None,
 ) -> Bridge:
     """
     Make a bridge to the backend that *url* names, with the store that was chosen.
 
+    Args:
+        url: How the user names the backend; None for the default.
+        output: Where a key is asked for.
+        ask_key: Whether it is.
+        keys: What becomes of those that the server gives out.
+        new: Whether the store's file is made, where there is none.
+        to: What alone it is for; the store is not touched, where the backend does that itself.
+
     Raises:
         ConfigError: Naming the part at fault.
-        StoreError: The directory of the store cannot be made.
+        StoreError: There is no place for the store.
+        UsageError: There is no such store, and none is to be made.
     """
     backend = url if isinstance(url, BackendURL) else find_backend(None if url in {None, "-"} else url)
     adapter = load_adapter(backend.scheme)
@@ -136,11 +153,20 @@ def open_bridge(
         for name in secret_options(adapter):
             typed: str = click.prompt(f"{backend.scheme} {name}", hide_input=True, err=True)
             given[name] = Secret(typed)
-    place = choice().to_talk(in_process=adapter.defaults.in_process)
-    bridge = connect(backend, store=place.store, **given)
+    chosen = choice()
+    chosen.url = url if isinstance(url, str) and url != "-" else str(backend)
+    place = chosen.to_talk(in_process=adapter.defaults.in_process)
+    if to is not None:
+        target = resolve(backend, given)
+        if to not in from_store(target.adapter.profile(target.options)):
+            place = Place(NOWHERE)
+    store = place.store(new=new)
+    bridge = connect(backend, store=store if place.named is None else place.named, **given)
     if keys is not None:
         keys.watch(bridge, backend)
-    place.prepare()
+    place.prepare(store)
+    if place.named is None:
+        click.get_current_context().call_on_close(lambda: asyncio.run(store.close()))
     return bridge
 
 
@@ -154,12 +180,12 @@ def open_last(output: Output, *, ask_key: bool, keys: Keys) -> Bridge:
     account = asyncio.run(_last_account(choice().to_read()))
     for url in known_backends():
         if url.scheme == account.backend:
-            bridge = open_bridge(url, output, ask_key=ask_key, keys=keys)
+            bridge = open_bridge(url, output, ask_key=ask_key, keys=keys, new=False)
             if account_of(bridge) == account:
                 return bridge
     raise UsageError(
         f"the conversation last used is kept by {account}, and neither the default backend nor one in the "
-        f"config file is that: name it, as in 'chatbridge chat --continue {address(account)}'"
+        f"config file is that: name it, as in: {choice().command('chat', '--continue', address(account))}"
     )
 
 

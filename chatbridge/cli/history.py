@@ -6,6 +6,7 @@ import asyncio
 
 import click
 
+from chatbridge.backend import Feature
 from chatbridge.bridge import Bridge
 from chatbridge.cli import arguments, stored
 from chatbridge.cli import conversations as kept
@@ -80,7 +81,7 @@ def list_(output: Output, search: str | None, limit: int | None, *, as_json: boo
     if url is not None and search is not None:
         raise UsageError("--search looks into the store, over all backends: leave out the URL")
     if url is not None:
-        bridge = open_bridge(url, output, ask_key=ask_key)
+        bridge = open_bridge(url, output, ask_key=ask_key, new=False, to=Feature.LIST)
         asyncio.run(kept.list_all(bridge, output, limit=limit, as_json=as_json))
     elif search is not None:
         asyncio.run(stored.search(choice().to_read(), search, output, limit=limit, as_json=as_json))
@@ -141,7 +142,7 @@ def turns(output: Output, url: str | None, *, everything: bool, as_json: bool, a
     """
     _check_asked(url, ask_key=ask_key)
     place = choice().to_read()
-    account = None if url is None else account_of(open_bridge(url, output, ask_key=ask_key))
+    account = None if url is None else account_of(open_bridge(url, output, ask_key=ask_key, new=False))
     asyncio.run(stored.turns(place, account, output, everything=everything, as_json=as_json))
 
 
@@ -186,7 +187,7 @@ def settle(  # one argument for each of the command line's
     if waive is not None and wait is not None:
         raise UsageError("choose one of --waive and --wait")
     choice().to_read()
-    bridge = open_bridge(url, output, ask_key=ask_key)
+    bridge = open_bridge(url, output, ask_key=ask_key, new=False)
     if waive is not None:
         asyncio.run(stored.waive(bridge, conversation, waive, output, as_json=as_json))
         return 0

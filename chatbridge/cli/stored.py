@@ -28,6 +28,8 @@ from chatbridge.turns import Turn
 __all__ = ["list_all", "search", "settle", "snippet", "turns", "waive"]
 
 NO_DOUBT = "Nothing is in doubt."
+NO_CONVERSATIONS = "The store has no conversations."
+NOT_FOUND = "nothing was found"
 
 MINUTES = "%Y-%m-%d %H:%M"
 
@@ -47,13 +49,13 @@ async def list_all(place: Place, output: Output, *, limit: int | None, as_json: 
             output.row(
                 kept.id, _when(kept), kept.remote.backend, account, str(kept.length), deleted, _title(kept)
             )
-        return None
+        return None if found else output.note(NO_CONVERSATIONS)
     table = _table("id", "used", "messages", "kept by", "title")
     for kept in found:
         mark = " (deleted)" if kept.deleted else ""
         where = f"{kept.remote}{mark}"
         table.add_row(*_cells(kept.id, _when(kept), str(kept.length), where, _title(kept)))
-    return output.draw(table if found else Text("The store has no conversations."))
+    return output.draw(table if found else Text(NO_CONVERSATIONS))
 
 
 async def search(place: Place, text: str, output: Output, *, limit: int | None, as_json: bool) -> None:
@@ -66,7 +68,7 @@ async def search(place: Place, text: str, output: Output, *, limit: int | None, 
         for hit in hits:
             kept, message = hit.conversation, hit.message
             output.row(kept.id, _when(kept), message.role.value, _marked(snippet(message.text, text)))
-        return None
+        return None if hits else output.note(NOT_FOUND)
     for kept, group in groupby(hits, key=lambda hit: hit.conversation):
         output.draw(
             Text(one_line(f"{kept.id}  {_when(kept)}  {kept.remote}  {_title(kept)}".rstrip()), "cyan")
@@ -76,7 +78,7 @@ async def search(place: Place, text: str, output: Output, *, limit: int | None, 
             for piece, is_word in snippet(hit.message.text, text):
                 shown.append(one_line(piece), "bold" if is_word else "")
             output.draw(shown)
-    return None if hits else output.note("nothing was found")
+    return None if hits else output.note(NOT_FOUND)
 
 
 def snippet(said: str, searched: str) -> list[tuple[str, bool]]:
@@ -109,15 +111,16 @@ async def turns(
         ids = await _ids(store, rows)
     if as_json:
         return output.json([_turn(row, ids) for row in rows])
+    none = "The store has no messages." if everything else NO_DOUBT
     if not output.watched:
         for row in rows:
             remote = row.remote
             output.row(*_told(row), remote.backend, remote.account or "", ids[remote], row.turn.message.text)
-        return None
+        return None if rows else output.note(none)
     table = _table("id", "state", "sent", "kept by", "conversation", "message")
     for row in rows:
         table.add_row(*_cells(*_told(row), str(row.remote), ids[row.remote], quoted(row.turn.message.text)))
-    return output.draw(table if rows else Text("The store has no messages." if everything else NO_DOUBT))
+    return output.draw(table if rows else Text(none))
 
 
 async def settle(
