@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Self, cast
@@ -184,6 +184,58 @@ async def _reach(pieces: AsyncIterator[_Piece], said: str) -> bool:
     return False
 
 
+async def with_ours(ours: AsyncGenerator[Entry, None], theirs: Sequence[Message]) -> list[Message]:
+    """
+    Give *theirs*, which say all that *ours* do, with ours in the place of those that say the same.
+
+    Ours have what an API may not show again: what was thought, ids, and how much was used. Where the two are
+    divided into messages so that their ends do not meet, theirs stay.
+    """
+    pieces = [(number, said) for number, message in enumerate(theirs) for said in pieces_of(message)]
+    edges = {0, len(pieces), *(at for at in range(1, len(pieces)) if pieces[at][0] != pieces[at - 1][0])}
+    joined: list[Message] = []
+    # How many of theirs are joined already, and how many of their pieces were passed.
+    taken = passed = 0
+    # Ours since an end of both, and the first piece of theirs that they say.
+    group: list[Message] = []
+    first: int | None = None
+    async with aclosing(ours) as entries:
+        async for entry in entries:
+            before, found = passed, list[int]()
+            for said in pieces_of(entry.message, entry.content):
+                while passed < len(pieces) and pieces[passed][1] != said:
+                    passed += 1
+                found.append(passed)
+                passed += 1
+            if passed > len(pieces):
+                return list(theirs)  # Somebody has written to ours meanwhile.
+            if found and first is not None and found[0] != before:
+                group, first = [], None
+            group.append(entry.message)
+            if not found:
+                continue
+            first = found[0] if first is None else first
+            if passed in edges or passed - found[0] > len(found):
+                if first in edges and passed - found[0] == len(found):
+                    start = _start(theirs, pieces[first][0], taken, group)
+                    joined += [*theirs[taken:start], *group]
+                    taken = pieces[passed - 1][0] + 1
+                group, first = [], None
+    silent = 0 if first is not None else len(group)
+    joined += group[:silent]
+    while silent and taken < len(theirs) and not pieces_of(theirs[taken]):
+        taken, silent = taken + 1, silent - 1
+    return [*joined, *theirs[taken:]]
+
+
+def _start(theirs: Sequence[Message], start: int, taken: int, ours: Sequence[Message]) -> int:
+    """Go back from *start* over what theirs show apart as thought, where *ours* have it."""
+    if any(isinstance(part, Reasoning) for message in ours for part in message.parts):
+        while start > taken and not pieces_of(theirs[start - 1]):
+            start -= 1
+    return start
+
+
 async def pull(bridge: Bridge, conversation_id: str, *, overwrite: bool = False) -> Drift:
     """
     Compare what a bridge's store has of a conversation with what the API shows, and take over what is new.
@@ -237,6 +289,8 @@ async def _pull(bridge: Bridge, conversation_id: str, *, overwrite: bool) -> Dri
         return drift
     if new is None or (drift.state is not DriftState.REMOTE_AHEAD and not overwrite):
         return evolve(drift, new=0)
+    if drift.state is DriftState.REMOTE_AHEAD:
+        new = await with_ours(ours(drift.at), new)
     if drift.state is DriftState.REMOTE_AHEAD:
         new = await with_ours(ours(drift.at), new)
     done = await store.replace(kept, kept.gone + drift.at if drift.at else 0, new)

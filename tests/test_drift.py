@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,9 @@ from chatbridge import (
     connect,
 )
 from chatbridge.backend import SettleBy
-from chatbridge.drift import Drift, DriftState, pieces_of
+from chatbridge.drift import Drift, DriftState, pieces_of, with_ours
 from chatbridge.history import MemoryStore, SQLiteStore, StoredConversation
+from chatbridge.history.chain import Entry
 from chatbridge.options import CommonOptions
 from chatbridge.testing.emulator import Emulator, Fault, serve
 from chatbridge_adapters.datamonkey.emulator import DatamonkeyEmulator
@@ -182,6 +183,65 @@ def test_the_report_is_true_of_any_two_histories(ours: Said, theirs: Said) -> No
         assert heads[0].head == heads[1].head, "the chain is as if it had been told so"
 
     asyncio.run(check())
+
+
+# ------------------------------------------------------------------------------------------ what ours have
+
+HM, OH = Reasoning("Hm."), Reasoning("Oh.")
+A, B, C, X = map(Text, "abcx")
+F, G = ToolCall("1", "f", {}), ToolCall("2", "g", {})
+
+Parts = tuple[Any, ...]
+
+JOINED: dict[str, tuple[list[Parts], list[Parts], list[Parts]]] = {
+    "before": ([(A,), (HM, B)], [(X,), (A,), (B,)], [(X,), (A,), (HM, B)]),
+    "between": ([(HM, A), (OH, B)], [(A,), (X,), (B,)], [(HM, A), (X,), (OH, B)]),
+    "one of ours is many of theirs": ([(HM, A, F, B)], [(X,), (A,), (F,), (B,)], [(X,), (HM, A, F, B)]),
+    "one of theirs is many of ours": ([(HM, A), (F,), (B,)], [(X,), (A, F, B)], [(X,), (HM, A), (F,), (B,)]),
+    "the ends meet later": (
+        [(HM, A, F), (OH, G, B)],
+        [(X,), (A,), (F, G), (B,)],
+        [(X,), (HM, A, F), (OH, G, B)],
+    ),
+    "within one of ours": ([(HM, A, F), (OH, B)], [(A,), (X,), (F,), (B,)], [(A,), (X,), (F,), (OH, B)]),
+    "within one of theirs": ([(HM, A), (OH, B)], [(A, F), (B,)], [(A, F), (OH, B)]),
+    "between parts of one of theirs": ([(HM, A), (F,), (OH, B)], [(A, G, F), (B,)], [(A, G, F), (OH, B)]),
+    "thought is shown apart": ([(A,), (HM, B)], [(X,), (A,), (HM,), (B,)], [(X,), (A,), (HM, B)]),
+    "what thought is shown is theirs": ([(A,)], [(X,), (HM,), (A,)], [(X,), (HM,), (A,)]),
+    "thought alone": ([(HM,), (A,)], [(X,), (HM,), (A,)], [(X,), (HM,), (A,)]),
+    "thought alone at the end": ([(A,), (HM,)], [(X,), (A,), (HM,), (B,)], [(X,), (A,), (HM,), (B,)]),
+    "thought that is not shown": ([(A,), (HM,)], [(X,), (A,), (B,)], [(X,), (A,), (HM,), (B,)]),
+}
+
+
+@pytest.mark.parametrize("case", JOINED)
+async def test_pulling_keeps_what_the_api_does_not_show(case: str) -> None:
+    ours, theirs, expected = (
+        [Message(Role.ASSISTANT, parts) for parts in messages] for messages in JOINED[case]
+    )
+    backend = Shown()
+    bridge = Bridge(backend)
+    chat = await bridge.create()
+    remote = bridge.deliveries.ledger.remote(chat.id)
+    stored = await bridge.store.keep(remote, None, [evolve(each, extra={"mine": True}) for each in ours])
+    backend.show(chat.id, theirs)
+
+    assert DriftState.REMOTE_AHEAD is (await chat.pull()).state
+
+    messages = [message async for message in bridge.store.messages(stored.id)]
+    assert [each.parts for each in expected] == [each.parts for each in messages]
+    assert [each in ours and each not in theirs for each in expected] == [
+        bool(each.extra) and each.parts not in [their.parts for their in theirs] for each in messages
+    ]
+    assert IN_STEP == await chat.pull()
+
+
+async def test_what_is_written_while_ours_are_read_is_left_to_the_next_try() -> None:
+    async def ours() -> AsyncGenerator[Entry, None]:
+        yield Entry(Message.user("other"), None)
+
+    theirs = [Message.user("a"), Message.user("b")]
+    assert theirs == await with_ours(ours(), theirs)
 
 
 # ---------------------------------------------------------------------------------------------- an API each
