@@ -66,8 +66,8 @@ class Store(SQLiteStore):
     lease = 3600.0  # Nobody could wait for its end.
     watches = said = False
 
-    def _connect(self):
-        connection = super()._connect()
+    def _connect(self, patience):
+        connection = super()._connect(patience)
         connection.set_trace_callback(self.trace)
         return connection
 

@@ -502,6 +502,42 @@ async def test_closing_releases_what_is_held(site: Site, ledger: Ledger) -> None
     assert Hold.AFTER_ANOTHER is await (await site.bridge()).deliveries.ledger.hold("c")
 
 
+def test_what_is_held_is_renewed_in_each_event_loop(tmp_path: Path) -> None:
+    bridge = Bridge(Double(), store=SQLiteStore(tmp_path / "store.db"))
+    ledger = bridge.deliveries.ledger
+
+    async def renewed(conversation_id: str) -> None:
+        timer = Timer()
+        ledger.later = timer
+        await ledger.hold(conversation_id)
+        await timer.fire(ledger)
+        assert 1 == len(timer.planned)
+
+    async def held() -> list[str]:
+        return [kept.remote.id async for kept in bridge.store.conversations() if kept.held_for > 0]
+
+    asyncio.run(renewed("c"))
+    asyncio.run(renewed("d"))
+    assert ["d"] == asyncio.run(held())
+    asyncio.run(bridge.close())
+    assert [] == asyncio.run(held())
+    asyncio.run(bridge.store.close())
+
+
+async def test_each_process_of_a_fork_has_its_own_name(
+    site: Site, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = ledger.holder
+    assert parent == ledger.holder
+    monkeypatch.setattr(os, "getpid", lambda: os.getppid())
+
+    assert str(os.getppid()) == ledger.holder.rsplit("/", 2)[1]
+    assert Hold.BUSY is await ledger.hold("c")
+    await ledger.renew()
+    await ledger.release("c")
+    assert [(parent,)] == site.query("SELECT holder FROM conversations WHERE held_until > 0")
+
+
 async def test_who_is_cancelled_while_taking_a_conversation_does_not_keep_it(site: Site) -> None:
     ledger = (await site.bridge()).deliveries.ledger
     holding = asyncio.create_task(ledger.hold("c"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 
@@ -25,7 +26,7 @@ class Ledger:
 
     Attributes:
         store: The store.
-        holder: The name under which the bridge holds conversations.
+        later: Takes the place of the event loop's `call_later`.
     """
 
     # How often it says that it still holds what it holds, within the time for which it does.
@@ -33,13 +34,23 @@ class Ledger:
 
     def __init__(self, store: Store, backend: str, account: str | None = None) -> None:
         self.store = store
-        self.holder = new_holder()
         self.later: Later | None = None
         self._backend = backend
         self._account = account
+        self._holder = ""
+        self._process: int | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._held: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._renewing: asyncio.Task[None] | None = None
+
+    @property
+    def holder(self) -> str:
+        """The name under which the bridge holds conversations; after a fork each process has its own."""
+        if self._process != os.getpid():
+            self._holder, self._process = new_holder(), os.getpid()
+            self._held.clear()
+        return self._holder
 
     def remote(self, conversation_id: str) -> Remote:
         """Say where a conversation of the backend is kept."""
@@ -62,6 +73,7 @@ class Ledger:
     async def hold(self, conversation_id: str) -> Hold:
         """Try to hold a conversation until it is released."""
         remote = self.remote(conversation_id)
+        await self._enter_loop()
         try:
             hold = await self.store.hold(remote, self.holder)
         except BaseException:  # Perhaps it is held all the same.
@@ -87,6 +99,14 @@ class Ledger:
                 if not await self.store.release(remote, self.holder, lease=lease):
                     self._held.discard(conversation_id)
 
+    async def _enter_loop(self) -> None:
+        """Leave what is planned in another event loop to it, and release what was held in one that is closed."""
+        before, loop = self._loop, asyncio.get_running_loop()
+        if before is not loop:
+            self._loop, self._timer, self._renewing = loop, None, None
+            if before is not None and before.is_closed():
+                await self._release_all()
+
     def _plan(self) -> None:
         if self._timer is None and self._held and math.isfinite(self.store.lease):
             later = self.later or asyncio.get_running_loop().call_later
@@ -102,10 +122,14 @@ class Ledger:
 
     async def close(self) -> None:
         """Release everything."""
+        await self._enter_loop()
         if self._timer is not None:
             self._timer.cancel()
         if self._renewing is not None:
             await asyncio.wait([self._renewing])
+        await self._release_all()
+
+    async def _release_all(self) -> None:
         for conversation_id in tuple(self._held):
             with suppress(StoreError):
                 await self.release(conversation_id)
