@@ -99,6 +99,8 @@ async def live(life, point, before, streams):
                 async with chat.stream(text) as stream:
                     async for event in stream:
                         if point == "streaming" and left < 0 and isinstance(event, TextDelta):
+                            while (await chat.turns())[-1].state is not TurnState.ACCEPTED:
+                                await asyncio.sleep(0)  # It is written beside the reading.
                             print("there", flush=True)
             else:
                 await chat.send(text)
