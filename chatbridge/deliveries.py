@@ -245,7 +245,8 @@ class Deliveries:
         try:
             after = await self.writing.wait(turn.conversation_id, note, until)
         except TimeoutError:
-            problem = StoreError("the store did not answer until the deadline", kind="locked")
+            late = "the store did not answer until the deadline"
+            problem: StoreError | None = StoreError(late, kind="locked")
         else:
             problem = self._book.problem(after)
         return self._stored(after, reply, problem)
