@@ -40,6 +40,8 @@ class Progress:
         self._unkept = self.BYTES
         self._waits = False
         self._due = 0.0
+        # Seconds until it is tried again, while it cannot be kept.
+        self._pause = 0.0
         self._full = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -51,7 +53,7 @@ class Progress:
             self._unkept += len(event.part.text.encode(errors="replace"))
         if not self._waits:
             self._waits, self._due = True, self._clock.now() + self.SECONDS
-        if self._unkept >= self.BYTES:
+        if self._unkept >= self.BYTES and not self._pause:
             self._full.set()
         if self._task is None:
             self._task = asyncio.ensure_future(self._run())
@@ -62,25 +64,25 @@ class Progress:
             self._task.cancel()
 
     async def _run(self) -> None:
-        pause = self.SECONDS
         while self._waits:
-            await self._until(self._due, self._full)
+            await self._wait()
             self._waits, self._unkept = False, 0
             self._full.clear()
             text = shown_text(self._seen)
-            if text == self._kept:
-                continue
-            if await self._save(text):
-                self._kept, pause = text, self.SECONDS
-            else:
-                await self._until(self._clock.now() + pause, asyncio.Event())
-                pause = min(2 * pause, self.LONGEST_PAUSE)
-                self._waits = True
-                self._full.set()
+            if text != self._kept:
+                await self._keep(text)
         self._task = None
 
-    async def _until(self, moment: float, event: asyncio.Event) -> None:
-        if not event.is_set():
+    async def _wait(self) -> None:
+        if not self._full.is_set():
             with suppress(TimeoutError):
-                async with self._clock.timeout_at(moment):
-                    await event.wait()
+                async with self._clock.timeout_at(self._due):
+                    await self._full.wait()
+
+    async def _keep(self, text: str) -> None:
+        if await self._save(text):
+            self._kept, self._pause = text, 0.0
+        else:
+            self._pause = min(max(2 * self._pause, self.SECONDS), self.LONGEST_PAUSE)
+            self._waits, self._due = True, self._clock.now() + self._pause
+            self._full.clear()

@@ -13,12 +13,15 @@ from chatbridge import (
     Chat,
     Finished,
     Message,
+    Opaque,
+    PartAdded,
     Reply,
     Reset,
     Started,
     StoreError,
     StreamCut,
     StreamEvent,
+    Text,
     TextDelta,
     Turn,
     TurnState,
@@ -382,7 +385,14 @@ async def test_m5_a_text_that_is_kept_already_is_not_written_again(
         return True
 
     progress = Progress(clock, seen, save)
-    for event in (Started("m"), TextDelta("one"), TextDelta(""), Reset("no"), TextDelta("one")):
+    for event in (
+        Started("m"),
+        TextDelta("one"),
+        TextDelta(""),
+        Reset("no"),
+        PartAdded(Text("one"), 1),
+        PartAdded(Opaque("double", "widget", {}), 2),
+    ):
         seen.append(event)
         progress.add(event)
         await settled(clock, 1)
