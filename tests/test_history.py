@@ -134,10 +134,25 @@ def test_what_is_written_is_ascii_in_a_fixed_order() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ('{"role":"user","colour":"red"}', "a Message has 'colour'"),
+        ('{"role":"user","parts":[{"type":"Text","text":"Hi","colour":"red"}]}', "a Text has 'colour'"),
+    ],
+)
+def test_a_field_that_is_not_known_is_a_later_versions_and_never_dropped(text: str, where: str) -> None:
+    with pytest.raises(
+        StoreError, match=f"a later chatbridge wrote it: {where}, .* update chatbridge"
+    ) as caught:
+        load(text, Message)
+
+    assert "newer" == caught.value.kind
+    assert caught.value.__cause__ is caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
     "text",
     [
-        '{"role":"user","colour":"red"}',
-        '{"role":"user","parts":[{"type":"Text","text":"Hi","colour":"red"}]}',
         '{"role":"user","parts":[{"type":"Smell","text":"Hi"}]}',
         '{"role":"user","parts":[{"type":"Attachment","media_type":"a/b","data":"?"}]}',
         '{"role":"nobody"}',
@@ -146,7 +161,7 @@ def test_what_is_written_is_ascii_in_a_fixed_order() -> None:
         "[]",
     ],
 )
-def test_what_is_not_known_is_refused_and_never_dropped(text: str) -> None:
+def test_what_cannot_be_read_is_refused(text: str) -> None:
     with pytest.raises(StoreError, match="no Message that this version can read") as caught:
         load(text, Message)
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar, cast
 
-from cattrs import Converter
+from cattrs import Converter, ForbiddenExtraKeysError
 from cattrs.gen import make_dict_unstructure_fn, override
 from cattrs.strategies import configure_tagged_union
 
@@ -97,12 +97,21 @@ def load(text: str, kind: type[T]) -> T:
     Read a *kind* from JSON.
 
     Raises:
-        StoreError: The text is none, or has fields that are not known.
+        StoreError: The text is none; or, of kind "newer", has fields that are not known.
     """
+    newer = problem = ""
     try:
         return _CONVERTER.structure(json.loads(text), kind)
+    except ForbiddenExtraKeysError as error:
+        newer = f"{error.cl.__name__} has {', '.join(sorted(map(repr, error.extra_fields)))}"
     except Exception as error:  # noqa: BLE001 - cattrs raises whatever it met
         problem = type(error).__name__
+    if newer:
+        raise StoreError(
+            f"a later chatbridge wrote it: a {newer}, which this one does not know; update chatbridge "
+            "wherever it uses this store",
+            kind="newer",
+        )
     raise StoreError(
         f"what the store has is no {getattr(kind, '__name__', kind)} that this version can read ({problem})",
         kind="corrupt",
