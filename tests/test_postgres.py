@@ -659,6 +659,32 @@ async def test_names_may_have_any_character(server: Server, make: Callable[..., 
     server.sql('DROP DATABASE "{}" WITH (FORCE)'.format(name.replace('"', '""')))
 
 
+async def test_what_is_found_is_found_once_however_much_it_is(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Store, "PAGE", 2)
+    monkeypatch.setattr(Store, "PLACES", 5)
+    texts = [f"maple {number}" for number in range(7)]
+    for name in "abc":
+        await store.keep(Remote("a", name), messages=map(Message.user, texts))
+
+    hits = [(hit.conversation.remote.id, hit.message.text) async for hit in store.search("maple")]
+
+    assert [(name, text) for name in "cba" for text in texts] == hits
+
+
+async def test_what_is_forgotten_while_it_is_searched_is_left_out(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Store, "PAGE", 1)
+    kept = [await store.keep(Remote("a", name), messages=[Message.user("maple")]) for name in "abc"]
+    hits = store.search("maple")
+    await anext(hits)
+    await store.forget(kept[1].id)
+
+    assert ["a"] == [hit.conversation.remote.id async for hit in hits]
+
+
 # ------------------------------------------------------------------------------------- event loops
 
 

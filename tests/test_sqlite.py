@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from chatbridge import Bridge, Chat, Message, StoreError, Turn, TurnState
-from chatbridge.history import SQLiteStore, schema
+from chatbridge.history import SQLiteStore, Store, schema
 from chatbridge.history.rows import Remote
 from chatbridge.testing.fake import FakeBackend
 
@@ -283,6 +283,32 @@ async def test_equal_beginnings_are_kept_once(store: Opened, path: Path) -> None
 
 async def test_text_that_has_no_utf8_is_refused_where_it_would_be_a_key(store: Opened) -> None:
     assert "value" == await kind_of(store.keep(Remote("a", "\ud800")))
+
+
+async def test_what_is_found_is_found_once_however_much_it_is(
+    store: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Store, "PAGE", 2)
+    monkeypatch.setattr(Store, "PLACES", 5)
+    texts = [f"maple {number}" for number in range(7)]
+    for name in "abc":
+        await store.keep(Remote("a", name), messages=map(Message.user, texts))
+
+    hits = [(hit.conversation.remote.id, hit.message.text) async for hit in store.search("maple")]
+
+    assert [(name, text) for name in "cba" for text in texts] == hits
+
+
+async def test_what_is_forgotten_while_it_is_searched_is_left_out(
+    store: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Store, "PAGE", 1)
+    kept = [await store.keep(Remote("a", name), messages=[Message.user("maple")]) for name in "abc"]
+    hits = store.search("maple")
+    await anext(hits)
+    await store.forget(kept[1].id)
+
+    assert ["a"] == [hit.conversation.remote.id async for hit in hits]
 
 
 # ---------------------------------------------------------------------------------------- versions

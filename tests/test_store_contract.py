@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -92,14 +92,11 @@ class HoldsForEver(Plain):
 class SearchesLetters(Plain):
     """Finds what is within a word."""
 
-    async def _search(self, words: Sequence[str], start: int, limit: int) -> Sequence[Hit]:
-        hits = [
-            Hit(kept, message)
-            async for kept in self.conversations()
-            async for message in self.messages(kept.id)
-            if all(word in message.text.lower() for word in words)
-        ]
-        return hits[start : start + limit]
+    async def _search(self, words: Sequence[str]) -> AsyncGenerator[Hit, None]:
+        async for kept in self.conversations():
+            async for message in self.messages(kept.id):
+                if all(word in message.text.lower() for word in words):
+                    yield Hit(kept, message)
 
 
 class ForgetsTheRow(Plain):

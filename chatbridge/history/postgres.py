@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import datetime
 from functools import partial
 from secrets import token_hex
@@ -176,13 +176,34 @@ class PostgresStore(Store):
         )
         return [TurnRow(_remote(row), load(row["body"], Turn)) for row in rows]
 
-    async def _search(self, words: Sequence[str], start: int, limit: int) -> Sequence[Hit]:
+    async def _search(self, words: Sequence[str]) -> AsyncGenerator[Hit, None]:
+        searched = " & ".join(f"'{word[:_LONGEST_WORD]}':*" for word in words)
+        behind, values = "", tuple[object, ...]()
+        while True:
+            # All are found and put in order each time; but for their places they are read as they are needed.
+            places = await self._rows(
+                "SELECT c.used_at, c.id, e.number FROM @.messages m JOIN @.entries e USING (hash) "
+                f"JOIN @.conversations c ON c.id = e.conversation WHERE m.words @@ $1::text::tsquery {behind}"
+                "ORDER BY c.used_at DESC, c.id DESC, e.number LIMIT $2",
+                *(searched, self.PLACES, *values),
+            )
+            for start in range(0, len(places), self.PAGE):
+                for hit in await self._hits(places[start : start + self.PAGE]):
+                    yield hit
+            if len(places) < self.PLACES:
+                return
+            behind = "AND ((c.used_at, c.id) < ($3, $4) OR (c.id = $4 AND e.number > $5)) "
+            values = tuple(places[-1])
+
+    async def _hits(self, places: Sequence[Any]) -> list[Hit]:
+        """Read the messages with these conversations and numbers, in this order."""
         rows = await self._rows(
             f"SELECT {_CONVERSATION}, m.hash, m.parent, m.content, e.details "
-            "FROM @.messages m JOIN @.entries e USING (hash) JOIN @.conversations c ON c.id = e.conversation "
-            "WHERE m.words @@ $1::text::tsquery "
-            "ORDER BY c.used_at DESC, c.id DESC, e.number LIMIT $2 OFFSET $3",
-            *(" & ".join(f"'{word[:_LONGEST_WORD]}':*" for word in words), limit, start),
+            "FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS place (id, number, nth) "
+            "JOIN @.conversations c USING (id) "
+            "JOIN @.entries e ON e.conversation = c.id AND e.number = place.number "
+            "JOIN @.messages m USING (hash) ORDER BY nth",
+            *([place["id"] for place in places], [place["number"] for place in places]),
         )
         return [
             Hit(

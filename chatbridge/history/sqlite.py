@@ -6,7 +6,7 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -152,17 +152,40 @@ class SQLiteStore(Store):
             *values,
         )
 
-    async def _search(self, words: Sequence[str], start: int, limit: int) -> Sequence[Hit]:
-        return await self._rows(
-            _hit,
-            f"SELECT {_COLUMNS}, hash, parent, content, details FROM words "
-            "JOIN entries ON message = words.rowid JOIN messages ON messages.number = message "
+    async def _search(self, words: Sequence[str]) -> AsyncGenerator[Hit, None]:
+        searched = " ".join(f'"{word}"*' for word in words)
+        behind, values = "", list[object]()
+        while True:
+            # All are found and put in order each time; but for their places they are read as they are needed.
+            places = await self._rows(
+                tuple[Any, ...],
+                "SELECT used_at, conversation, entries.number FROM words "
+                "JOIN entries ON message = words.rowid "
+                f"JOIN conversations ON conversations.id = conversation WHERE words MATCH ? {behind}"
+                "ORDER BY used_at DESC, conversation DESC, entries.number LIMIT ?",
+                *(searched, *values, self.PLACES),
+            )
+            for start in range(0, len(places), self.PAGE):
+                for hit in await self._hits([place[1:] for place in places[start : start + self.PAGE]]):
+                    yield hit
+            if len(places) < self.PLACES:
+                return
+            used_at, conversation, number = places[-1]
+            behind = "AND ((used_at, conversation) < (?, ?) OR (conversation = ? AND entries.number > ?)) "
+            values = [used_at, conversation, conversation, number]
+
+    async def _hits(self, places: Sequence[tuple[Any, ...]]) -> list[Hit]:
+        """Read the messages with these conversations and numbers, in this order."""
+        query = (
+            f"SELECT {_COLUMNS}, hash, parent, content, details FROM entries "
+            "JOIN messages ON messages.number = message "
             "JOIN conversations ON conversations.id = conversation "
-            "WHERE words MATCH ? "
-            "ORDER BY used_at DESC, conversations.id DESC, entries.number LIMIT ? OFFSET ?",
-            " ".join(f'"{word}"*' for word in words),
-            limit,
-            start,
+            "WHERE conversation = ? AND entries.number = ?"
+        )
+        return await self._run(
+            lambda connection: [
+                _hit(row) for place in places for row in connection.execute(query, place).fetchall()
+            ]
         )
 
     async def _forget(self, conversation_id: str) -> None:

@@ -13,7 +13,7 @@ import asyncio
 import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from secrets import token_hex
 from typing import Any, Self, TypeVar
@@ -46,8 +46,9 @@ class Store(ABC):
         durable: Whether what it has outlasts the process.
     """
 
-    # How many rows are read at once.
+    # How many rows are read at once; and of what was searched for, how many places.
     PAGE = 100
+    PLACES = 10_000
 
     lease = 10.0
     durable = True
@@ -103,22 +104,18 @@ class Store(ABC):
     async def _forget(self, conversation_id: str) -> None:
         """Remove a conversation, its turns, and the messages that are in no other."""
 
-    async def _search(self, words: Sequence[str], start: int, limit: int) -> Sequence[Hit]:
+    async def _search(self, words: Sequence[str]) -> AsyncGenerator[Hit, None]:
         """
         Give the messages with words that begin with each of *words*, which are in lower case.
 
-        Those of the conversation last used come first, and of one conversation the first said; *start* are
-        left out. A store that has an index uses it here; this reads everything.
+        Those of the conversation last used come first, and of one conversation the first said. A store that
+        has an index uses it here; this reads everything.
         """
-        hits: list[Hit] = []
         async for kept in self.conversations():
             async for message in self.messages(kept.id):
                 there = words_of(message.text)
                 if all(any(each.startswith(word) for each in there) for word in words):
-                    hits.append(Hit(kept, message))
-                    if len(hits) == start + limit:
-                        return hits[start:]
-        return hits[start:]
+                    yield Hit(kept, message)
 
     async def conversation(
         self, conversation_id: str, backend: str, account: str | None = None
@@ -198,11 +195,9 @@ class Store(ABC):
         words = sorted(words_of(text))
         if not words:
             raise UsageError(f"there is no word to search for in {quoted(text)}")
-        start = 0
-        while hits := await self._search(words, start, self.PAGE):
-            for hit in hits:
+        async with aclosing(self._search(words)) as hits:
+            async for hit in hits:
                 yield hit
-            start += len(hits)
 
     async def keep(
         self,
