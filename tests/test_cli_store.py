@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -575,8 +576,37 @@ def test_where_nothing_is_in_doubt_that_is_said(kaziro: Home) -> None:
 
 def test_a_message_in_doubt_blocks_and_the_cure_is_told(h2ogpte: Home) -> None:
     chat_id = h2ogpte.lose("One")
-    line = check(2, h2ogpte.run("send", h2ogpte.url, "Two", "-c", chat_id)).stderr.splitlines()[-1]
-    assert line.endswith("here: 'chatbridge settle URL', alone or with --waive TURN")
+    (turn,) = h2ogpte.json("turns")
+    told = (
+        "chatbridge: not sent: 'One' is in doubt, and blocks what follows it; to look for it: chatbridge "
+        f"settle '{h2ogpte.url}' {chat_id}; to let the next message go all the same: chatbridge settle "
+        f"'{h2ogpte.url}' --waive {turn['id']}"
+    )
+    for words in (("send", h2ogpte.url, "Two"), ("chat", h2ogpte.url)):
+        result = check(2, h2ogpte.run(*words, "-c", chat_id, stdin="Two\n"))
+        assert told == result.stderr.splitlines()[-1]
+
+
+def test_the_cure_names_the_store_as_it_was_given_and_works_as_it_is_told(kaziro: Home) -> None:
+    store = f"sqlite:///{kaziro.path}/my own.db"
+    chat_id = kaziro.lose("One", "--store", store)
+    (turn,) = kaziro.json("turns", "--store", store)
+    blocked = check(2, kaziro.run("send", kaziro.url, "Two", "-c", chat_id, "--store", store))
+    cure = f"chatbridge settle {kaziro.url} --waive {turn['id']} --store '{store}'"
+    way = f"kaziro cannot tell whether it arrived; to let the next message go all the same: {cure}"
+    assert blocked.stderr.endswith(f"; {way}\n")
+    settled = check(1, kaziro.run("settle", kaziro.url, "--store", store))
+    assert settled.stderr.endswith(f": {cure}\n")
+    kaziro.ok(*shlex.split(cure)[1:])
+    assert [] == kaziro.json("turns", "--store", store)
+
+
+def test_with_a_backend_that_is_named_by_nobody_the_cure_names_it(kaziro: Home) -> None:
+    chat_id = kaziro.lose("One")
+    result = check(
+        2, kaziro.run("chat", "-c", chat_id, stdin="Two\n", env={"CHATBRIDGE_BACKEND": kaziro.url})
+    )
+    assert f"chatbridge settle {kaziro.url} --waive " in result.stderr
 
 
 @pytest.mark.parametrize("which", ["all", "remote", "local"])
@@ -650,8 +680,8 @@ def test_only_what_is_in_doubt_can_be_waived(kaziro: Home) -> None:
     )
     account = kaziro.url.partition("//")[2]
     assert (
-        f"the store has no message 'x' to kaziro at {account}; 'chatbridge turns --all' lists them"
-        == kaziro.fails(2, "settle", kaziro.url, "--waive", "x")
+        f"the store has no message 'x' to kaziro at {account}; those that it has: chatbridge turns "
+        f"{kaziro.url} --all" == kaziro.fails(2, "settle", kaziro.url, "--waive", "x")
     )
 
 
@@ -784,5 +814,30 @@ def test_a_message_that_cannot_be_recorded_is_not_sent(kaziro: Home, monkeypatch
     for words in (("send", kaziro.url, "hi"), ("chat", kaziro.url)):
         result = check(1, kaziro.run(*words, stdin="hi\n"))
         assert "" == result.stdout
-        assert "the disk is full. The conversation " in result.stderr
+        assert "chatbridge: the disk is full. The conversation " in result.stderr
     assert [] == [call for call in kaziro.emulator.calls if call.operation == COMPLETE]
+
+
+def test_what_is_to_be_done_is_a_sentence_after_sentences(
+    kaziro: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object, **__: object) -> Turn:
+        raise StoreError("the disk is full", kind="full")
+
+    monkeypatch.setattr(Store, "record", refuse)
+    line = check(1, kaziro.run("send", kaziro.url, "hi")).stderr.splitlines()[-1]
+    assert line.endswith(" was created. Or use --store for another one, --no-store for none.")
+
+
+@pytest.mark.parametrize("command", ["send", "chat"])
+def test_the_same_reason_is_told_once(kaziro: Home, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    async def refuse(*_: object, **__: object) -> Turn:
+        raise StoreError("the disk is full", kind="full")
+
+    monkeypatch.setattr(Store, "keep", refuse)
+    words = (kaziro.url, "hi") if command == "send" else (kaziro.url,)
+    warned = kaziro.ok(command, *words, stdin="hi\n")
+    assert "warning: it is not stored: the disk is full" == warned.stderr.splitlines()[1]
+    monkeypatch.setattr(Store, "record", refuse)
+    failed = check(1, kaziro.run(command, *words, stdin="hi\n"))
+    assert 1 == failed.stderr.count("the disk is full")

@@ -14,7 +14,7 @@ from chatbridge.backend import Feature
 from chatbridge.bridge import Bridge
 from chatbridge.cli import arguments, history
 from chatbridge.cli.arguments import choice, example, open_bridge, open_last
-from chatbridge.cli.chat import Talk, after, create, created, warn
+from chatbridge.cli.chat import Talk, advised, after, create, first_in, warn
 from chatbridge.cli.conformance import conform, report
 from chatbridge.cli.describe import describe as describe_backend
 from chatbridge.cli.describe import list_backends
@@ -187,11 +187,12 @@ async def _send(
             talk = await (create(bridge, output) if conversation is None else find_chat(bridge, conversation))
             try:
                 if conversation is None:
-                    with after(created(talk.id)):
+                    with first_in(talk, output):
                         reply = await talk.send(text)
                 else:
                     output.note(f"conversation: {talk.id}")
-                    reply = await talk.send(text)
+                    with advised(bridge.profile):
+                        reply = await talk.send(text)
             except StoreError as error:
                 if error.reply is None:
                     raise

@@ -16,9 +16,10 @@ from typing import Any, TypeVar
 
 from attrs import define, field
 
-from chatbridge.backend import Feature, SettleBy
+from chatbridge.backend import Feature, Profile, SettleBy
 from chatbridge.bridge import Bridge
 from chatbridge.chat import Chat
+from chatbridge.cli.arguments import choice
 from chatbridge.cli.output import Output, paragraph
 from chatbridge.cli.stores import account_of, find_chat, last_used
 from chatbridge.domain import Conversation, Message, Reply, Role
@@ -26,7 +27,7 @@ from chatbridge.errors import ChatbridgeError, StoreError, UnsettledTurn, UsageE
 from chatbridge.text import quoted
 from chatbridge.turns import Turn, TurnState
 
-__all__ = ["HELP", "Talk", "after", "create", "created", "tell", "warn"]
+__all__ = ["HELP", "Talk", "advised", "after", "create", "cure", "first_in", "tell", "warn"]
 
 T = TypeVar("T")
 
@@ -63,7 +64,6 @@ async def create(bridge: Bridge, output: Output, title: str | None = None) -> Ch
             error.add_note(created(error.conversation_id))
         raise
     output.note(f"conversation: {chat.id}")
-    warn(chat.conversation, output)
     return chat
 
 
@@ -82,10 +82,47 @@ def after(what: str) -> Generator[None]:
         raise
 
 
-def warn(said: Reply | Conversation, output: Output) -> None:
-    """Say on stderr what was not as asked, and whether an answer has no text."""
+@contextmanager
+def first_in(chat: Chat, output: Output) -> Generator[None]:
+    """Let an error tell that *chat* was created just before, and warn of it, but for what the error says."""
+    told: str | None = None
+    try:
+        with after(created(chat.id)):
+            yield
+    except ChatbridgeError as error:
+        told = str(error)
+        raise
+    finally:
+        warn(chat.conversation, output, but=told)
+
+
+@contextmanager
+def advised(profile: Profile) -> Generator[None]:
+    """Let the error of a message that another one blocks say what to do about that one."""
+    try:
+        yield
+    except UnsettledTurn as error:
+        if error.turn is None:
+            raise
+        problem = f"not sent: {quoted(error.turn.message.text)} is in doubt, and blocks what follows it"
+        raise UsageError(f"{problem}; {cure(profile, error.turn)}") from error
+
+
+def cure(profile: Profile, turn: Turn) -> str:
+    """Say which commands end the doubt about *turn*."""
+    chosen = choice()
+    waiving = chosen.command("settle", chosen.url, "--waive", turn.id)
+    let_go = f"to let the next message go all the same: {waiving}"
+    if SettleBy.READ_BACK not in profile.settle_by:
+        return f"{profile.name} cannot tell whether it arrived; {let_go}"
+    return f"to look for it: {chosen.command('settle', chosen.url, turn.conversation_id)}; {let_go}"
+
+
+def warn(said: Reply | Conversation, output: Output, *, but: str | None = None) -> None:
+    """Say on stderr what was not as asked, unless it tells of *but*, and whether an answer has no text."""
     for warning in said.warnings:
-        output.note(f"warning: {warning}")
+        if but is None or but not in warning:
+            output.note(f"warning: {warning}")
     if isinstance(said, Reply) and not said.text:
         output.note("warning: the answer has no text")
 
@@ -189,7 +226,8 @@ class Talk:
 
     def _do(self, runner: asyncio.Runner, action: Coroutine[Any, Any, None]) -> None:
         if not self.output.interactive:
-            return runner.run(action)
+            with advised(self.bridge.profile):
+                return runner.run(action)
         try:
             runner.run(action)
         except ChatbridgeError as error:
@@ -246,6 +284,7 @@ class Talk:
 
     async def _new(self, title: str) -> None:
         self.chat = await self._waited(create(self.bridge, self.output, title or None))
+        warn(self.chat.conversation, self.output)
 
     async def _list(self, _: str) -> None:
         self.listed = await self._waited(self._conversations())
@@ -301,7 +340,7 @@ class Talk:
         if self.chat is not None:
             return await self._answer(self.chat, text)
         self.chat = await self._waited(create(self.bridge, self.output))
-        with after(created(self.chat.id)):
+        with first_in(self.chat, self.output):
             return await self._answer(self.chat, text)
 
     async def _answer(self, chat: Chat, text: str) -> None:

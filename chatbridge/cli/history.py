@@ -191,5 +191,5 @@ def settle(  # one argument for each of the command line's
     if waive is not None:
         asyncio.run(stored.waive(bridge, conversation, waive, output, as_json=as_json))
         return 0
-    settled = asyncio.run(stored.settle(bridge, conversation, url, output, wait=wait, as_json=as_json))
+    settled = asyncio.run(stored.settle(bridge, conversation, output, wait=wait, as_json=as_json))
     return 0 if settled else FAILED

@@ -45,8 +45,8 @@ def one_line(text: str) -> str:
     return _LINE_ENDS.sub(_escape, escaped(text))
 
 
-def paragraph(error: ChatbridgeError) -> str:
-    """Say what went wrong, what its notes tell of, and whether the request arrived."""
+def paragraph(error: ChatbridgeError, hint: str = "") -> str:
+    """Say what went wrong, what its notes tell of, whether the request arrived, and give a *hint*."""
     more: list[str] = [*getattr(error, "__notes__", [])]
     it, else_ = "It" if error.turn is None else "The message", " else" if more else ""
     # Where turn and outcome differ, no sending failed, but a look at what became of the message.
@@ -54,7 +54,8 @@ def paragraph(error: ChatbridgeError) -> str:
         words = (words for kind, words in _ARRIVAL.items() if isinstance(error, kind))
         more += [each.format(it=it, else_=else_) for each in words]
     if not more:
-        return str(error)
+        return f"{error}; {hint}" if hint else str(error)
+    more += [hint] if hint else []
     sentences = (str(error), *(f"{said[:1].upper()}{said[1:]}" for said in more))
     return " ".join(f"{said.rstrip('.')}." for said in sentences)
 

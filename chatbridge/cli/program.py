@@ -14,14 +14,7 @@ from typing import Any, NoReturn, TextIO
 import click
 
 from chatbridge.cli.output import Output, paragraph
-from chatbridge.errors import (
-    ChatbridgeError,
-    ChatbridgeWarning,
-    MissingSecret,
-    StoreError,
-    UnsettledTurn,
-    UsageError,
-)
+from chatbridge.errors import ChatbridgeError, ChatbridgeWarning, MissingSecret, StoreError, UsageError
 
 __all__ = ["FAILED", "INTERRUPTED", "MISUSED", "ListByDefault", "Program"]
 
@@ -138,7 +131,7 @@ def _explain(error: Exception, output: Output) -> int:
         output.note(f"chatbridge: {error.format_message()}{hint}")
         return error.exit_code
     if isinstance(error, ChatbridgeError):
-        output.note(f"chatbridge: {paragraph(error)}{_hint(error)}")
+        output.note(f"chatbridge: {paragraph(error, _hint(error))}")
         return MISUSED if isinstance(error, UsageError) else FAILED
     where = "" if output.debug else " (--debug shows where)"
     # Files and pipes fail so, stdout among them; of a connection's errors none should get here.
@@ -154,11 +147,9 @@ def _explain(error: Exception, output: Output) -> int:
 def _hint(error: ChatbridgeError) -> str:
     """Say what can be done about *error* on the command line."""
     if isinstance(error, MissingSecret):
-        return "; or use --ask-key"
-    if isinstance(error, UnsettledTurn):
-        return "; here: 'chatbridge settle URL', alone or with --waive TURN"
+        return "or use --ask-key"
     if isinstance(error, StoreError) and error.kind in _UNUSABLE and error.reply is None:
-        return "; or use --store for another one, --no-store for none"
+        return "or use --store for another one, --no-store for none"
     return ""
 
 

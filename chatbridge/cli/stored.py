@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import cast
@@ -14,6 +13,7 @@ from rich.text import Text
 
 from chatbridge.backend import SettleBy
 from chatbridge.bridge import Bridge
+from chatbridge.cli.arguments import choice
 from chatbridge.cli.chat import tell
 from chatbridge.cli.output import Output, one_line, paragraph
 from chatbridge.cli.plain import Json, plain
@@ -126,7 +126,6 @@ async def turns(
 async def settle(
     bridge: Bridge,
     conversation_id: str | None,
-    url: str,
     output: Output,
     *,
     wait: float | None,
@@ -138,7 +137,6 @@ async def settle(
     Args:
         bridge: Where they went.
         conversation_id: The backend's or the store's id of the conversation to look in; None for all.
-        url: How the user names the backend.
         output: Where to say what was found.
         wait: Seconds to look in each conversation.
         as_json: Say it as JSON.
@@ -166,7 +164,7 @@ async def settle(
         for remote, group in groupby(found, key=lambda row: row.remote):
             output.note(f"conversation: {remote.id}")
             for row in group:
-                tell(row.turn, output, _doubt(bridge, row.turn, url))
+                tell(row.turn, output, _doubt(bridge, row.turn))
     return readable and not any(row.turn.blocks for row in found)
 
 
@@ -179,10 +177,10 @@ async def _settled(
         return await bridge.open(remote.id).settle(wait=wait)
 
 
-def _doubt(bridge: Bridge, turn: Turn, url: str) -> str:
+def _doubt(bridge: Bridge, turn: Turn) -> str:
     can_look = SettleBy.READ_BACK in bridge.profile.settle_by
     why = "" if can_look else f": {bridge.profile.name} cannot tell whether it arrived"
-    waiving = f"chatbridge settle {shlex.quote(url)} --waive {turn.id}"
+    waiving = choice().command("settle", choice().url, "--waive", turn.id)
     return (
         f"{quoted(turn.message.text)} stays in doubt{why}; to let the next message go all the same: {waiving}"
     )
@@ -202,7 +200,7 @@ async def waive(
         if not rows:
             raise UsageError(
                 f"the store has no message {quoted(turn_id)} to {account_of(bridge)}; "
-                "'chatbridge turns --all' lists them"
+                f"those that it has: {choice().command('turns', choice().url, '--all')}"
             )
         waived = [evolve(row, turn=await bridge.open(row.remote.id).waive(row.turn)) for row in rows]
         ids = await _ids(bridge.store, waived)
