@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shlex
@@ -17,6 +18,7 @@ import pytest
 from attrs import define
 from click.testing import Result
 
+from chatbridge import history
 from chatbridge.cli.output import Output
 from chatbridge.cli.stored import snippet
 from chatbridge.cli.stores import address
@@ -713,6 +715,90 @@ def test_a_time_to_wait_that_is_none_is_refused(h2ogpte: Home) -> None:
     assert "to wait for nan seconds makes no sense" in h2ogpte.fails(
         2, "settle", h2ogpte.url, "--wait", "nan"
     )
+
+
+# conversations forget
+
+
+@pytest.mark.parametrize("by", ["the backend's id", "the store's id", "the store's id alone"])
+def test_a_conversation_is_forgotten_with_its_doubts(kaziro: Home, by: str) -> None:
+    chat_id, other = kaziro.lose("One"), kaziro.send("Two")
+    here = kaziro.json("conversations")[1]["id"]
+    words = [kaziro.url] if by != "the store's id alone" else []
+    shown = chat_id if by == "the backend's id" else here
+    calls = len(kaziro.emulator.calls)
+    result = kaziro.ok("conversations", *words, "forget", shown)
+    assert ("", f"forgotten: {shown}\n") == (result.stdout, result.stderr)
+    assert [other] == [each["remote_id"] for each in kaziro.json("conversations")]
+    assert [] == kaziro.json("turns")
+    assert calls == len(kaziro.emulator.calls)
+    kaziro.ok("send", kaziro.url, "Three", "-c", chat_id)
+
+
+def test_forgetting_may_be_told_as_json_and_of_any_store(kaziro: Home) -> None:
+    store = ("--store", f"sqlite:///{kaziro.path}/mine.db")
+    kaziro.send("One", *store)
+    (kept,) = kaziro.json("conversations", *store)
+    for words in (["forget", kept["id"], *store], [*store, "forget", kept["id"]]):
+        result = kaziro.run("conversations", *words, "--json")
+        if words[0] == "forget":
+            assert {"id": kept["id"], "forgotten": True} == json.loads(check(0, result).stdout)
+    assert 2 == result.exit_code
+    assert f"the store has no conversation '{kept['id']}'; those that it has: " in result.stderr
+
+
+def test_what_the_store_does_not_have_cannot_be_forgotten(kaziro: Home) -> None:
+    account = kaziro.url.partition("//")[2]
+    assert (
+        f"the store has no conversation 'x' of kaziro at {account}; those that it has: chatbridge "
+        "conversations"
+    ) == kaziro.fails(2, "conversations", kaziro.url, "forget", "x")
+    assert "the store has no conversation 'x'; those that it has: chatbridge conversations" == kaziro.fails(
+        2, "conversations", "forget", "x"
+    )
+
+
+def test_what_is_under_way_is_not_forgotten(kaziro: Home) -> None:
+    kaziro.send("One")
+    (kept,) = kaziro.json("conversations")
+
+    async def hold() -> None:
+        async with history.SQLiteStore(kaziro.file) as store:
+            there = await store.find(kept["id"])
+            assert there is not None
+            await store.hold(there.remote, "somebody")
+
+    asyncio.run(hold())
+    line = kaziro.fails(1, "conversations", "forget", kept["id"])
+    assert f"a message is under way to the conversation '{kept['id']}': try again after it" == line
+
+
+@pytest.mark.parametrize("words", [["forget"], ["forget", "kaziro:", "x"], ["show", "x"]], ids=" ".join)
+def test_a_command_in_the_place_of_the_url_is_misplaced(words: list[str]) -> None:
+    line = failure(2, "conversations", *words)
+    assert line.startswith(f"the URL comes before '{words[0]}'")
+
+
+def test_a_key_is_asked_for_a_backend_alone() -> None:
+    line = failure(2, "conversations", "--ask-key", "forget", "x")
+    assert "--ask-key is for a backend: name one, with its URL" == line
+
+
+def test_who_cannot_delete_is_told_how_to_forget(kaziro: Home) -> None:
+    chat_id = kaziro.send("One")
+    line = kaziro.fails(2, "conversations", kaziro.url, "delete", chat_id)
+    command = f"chatbridge conversations {kaziro.url} forget {chat_id}"
+    assert line.endswith(f"Here that is '{command}'.")
+    kaziro.ok(*shlex.split(command)[1:])
+    assert [] == kaziro.json("conversations")
+
+
+def test_the_help_has_the_options_of_the_list_that_is_meant() -> None:
+    shown = check(0, run("conversations", "--help")).stdout
+    own, _, listing = shown.partition("Options of list:")
+    assert "--search" not in own.partition("Options:")[2]
+    assert all(name in listing for name in ("--search TEXT", "--limit N", "--json"))
+    assert "--store" not in listing
 
 
 # What goes wrong

@@ -1,20 +1,24 @@
-"""`chatbridge conversations`: what a backend keeps, listed, shown, renamed and deleted."""
+"""`chatbridge conversations`: what a backend keeps, listed, shown, renamed, deleted and forgotten."""
 
 from __future__ import annotations
 
+from attrs import evolve
 from rich.table import Table
 from rich.text import Text
 
 from chatbridge.backend import Feature
 from chatbridge.bridge import Bridge
+from chatbridge.cli.arguments import choice
 from chatbridge.cli.chat import warn
 from chatbridge.cli.output import Output, one_line
 from chatbridge.cli.plain import kind_of, plain, time_text
-from chatbridge.cli.stores import find_chat, first
+from chatbridge.cli.stores import account_of, find_chat, first
 from chatbridge.domain import Conversation, Message
 from chatbridge.domain import Text as TextPart
+from chatbridge.errors import UnsupportedFeature, UsageError
+from chatbridge.text import quoted
 
-__all__ = ["delete", "list_all", "rename", "show"]
+__all__ = ["delete", "forget", "forgotten", "list_all", "rename", "show"]
 
 
 async def list_all(bridge: Bridge, output: Output, *, limit: int | None = None, as_json: bool) -> None:
@@ -119,7 +123,41 @@ async def delete(bridge: Bridge, conversation_id: str, output: Output, *, as_jso
     """Delete a conversation."""
     async with bridge:
         with output.waiting(f"waiting for {bridge.profile.name}"):
-            await (await find_chat(bridge, conversation_id)).delete()
+            try:
+                await (await find_chat(bridge, conversation_id)).delete()
+            except UnsupportedFeature as error:
+                error.add_note(f"here that is '{choice().command(*_forgetting(conversation_id))}'")
+                raise
     if as_json:
         return output.json({"id": conversation_id, "deleted": True})
     return output.note(f"deleted: {conversation_id}")
+
+
+def _forgetting(conversation_id: str) -> tuple[str, ...]:
+    return "conversations", choice().url, "forget", conversation_id
+
+
+async def forget(bridge: Bridge, conversation_id: str, output: Output, *, as_json: bool) -> None:
+    """
+    Drop what the store has of a conversation, once nothing is under way to it.
+
+    Raises:
+        UsageError: The store has none of this id of the backend's.
+    """
+    async with bridge:
+        chat = await find_chat(bridge, conversation_id)
+        account = account_of(bridge)
+        if await bridge.store.find(evolve(account, id=chat.id)) is None:
+            raise UsageError(
+                f"the store has no conversation {quoted(conversation_id)} of {account}; "
+                f"those that it has: {choice().command('conversations')}"
+            )
+        await chat.forget()
+    return forgotten(conversation_id, output, as_json=as_json)
+
+
+def forgotten(conversation_id: str, output: Output, *, as_json: bool) -> None:
+    """Say that the store has dropped a conversation."""
+    if as_json:
+        return output.json({"id": conversation_id, "forgotten": True})
+    return output.note(f"forgotten: {conversation_id}")

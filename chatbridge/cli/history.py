@@ -29,6 +29,7 @@ _BACKEND = "chatbridge.cli.backend"
         "chatbridge conversations",
         "chatbridge conversations --search maple",
         "chatbridge conversations h2ogpte:",
+        "chatbridge conversations forget 09d3f6a1c2b44e57",
         "chatbridge conversations h2ogpte: show 5f0c7d8e --json",
         'chatbridge conversations h2ogpte: rename 5f0c7d8e "Kyoto, with maples"',
     ),
@@ -40,7 +41,7 @@ _BACKEND = "chatbridge.cli.backend"
 @click.pass_context
 def conversations(context: click.Context, url: str | None, *, ask_key: bool) -> None:
     """
-    List, show, rename or delete conversations.
+    List, show, rename, delete or forget conversations.
 
     Without a command, list them: with a URL those that the backend keeps, without one those that the store
     has of all backends, the last used first. An ID is the backend's, or the store's.
@@ -122,6 +123,32 @@ def rename(output: Output, conversation_id: str, title: str, *, as_json: bool) -
 def delete(output: Output, conversation_id: str, *, as_json: bool) -> None:
     """Delete one on the server; it is not asked for again."""
     asyncio.run(kept.delete(_named(output), conversation_id, output, as_json=as_json))
+
+
+@conversations.command(
+    epilog=example(
+        "chatbridge conversations kaziro: forget 5f0c7d8e", "chatbridge conversations forget 09d3f6a1c2b44e57"
+    )
+)
+@click.argument("conversation_id", metavar="ID")
+@arguments.json
+@arguments.stored
+@arguments.debug
+@click.pass_obj
+def forget(output: Output, conversation_id: str, *, as_json: bool) -> None:
+    """
+    Drop one, with its doubts, from the store alone.
+
+    The server keeps it. Without a URL the ID is the store's.
+    """
+    url, ask_key = click.get_current_context().meta[_BACKEND]
+    _check_asked(url, ask_key=ask_key)
+    place = choice().to_read()
+    if url is None:
+        asyncio.run(stored.forget(place, conversation_id, output, as_json=as_json))
+    else:
+        bridge = open_bridge(url, output, ask_key=ask_key, new=False)
+        asyncio.run(kept.forget(bridge, conversation_id, output, as_json=as_json))
 
 
 @click.command(epilog=example("chatbridge turns", "chatbridge turns kaziro: --all --json"))

@@ -40,9 +40,10 @@ class Program(click.Group):
 
 class ListByDefault(click.Group):
     """
-    A group whose commands follow a URL, and of which `list` is meant where none does; that needs no URL.
+    A group whose commands follow a URL, and of which `list` is meant where none does.
 
-    Options may stand anywhere: the group's own are its, others the command's.
+    That needs no URL, nor does `forget` before an id. Options may stand anywhere: the group's own are its,
+    others the command's.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -63,10 +64,10 @@ class ListByDefault(click.Group):
         if misplaced is not None:
             if not set(ctx.help_option_names).isdisjoint(args):
                 own = set()
-            elif words != ["list"]:
+            elif words != ["list"] and not self._forgets(words, rest):
                 right = f"{ctx.command_path} URL {misplaced}"
                 raise click.UsageError(f"the URL comes before {misplaced!r}, as in: {right}", ctx)
-            words = ["URL", misplaced]
+            words = ["URL", *words]
         elif len(words) < 2:  # noqa: PLR2004 - the same
             words = [*(words or ["URL"]), "list"]
         mine = [word for flag in flags if flag[0].partition("=")[0] in own for word in flag]
@@ -80,6 +81,22 @@ class ListByDefault(click.Group):
         """Show that the URL may be left out together with the command."""
         *options, url, command = super().collect_usage_pieces(ctx)
         return [*options, f"[{url} {command}]"]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Show the options of `list` too, which is meant where no command is."""
+        super().format_options(ctx, formatter)
+        own: set[str] = {name for parameter in self.get_params(ctx) for name in parameter.opts}
+        records = [
+            record
+            for parameter in self.commands["list"].params
+            if own.isdisjoint(parameter.opts) and (record := parameter.get_help_record(ctx)) is not None
+        ]
+        with formatter.section("Options of list"):
+            formatter.write_dl(records)
+
+    def _forgets(self, words: list[str], rest: list[str]) -> bool:
+        """Tell whether `forget` comes first, and an id alone follows."""
+        return words[0] == "forget" and len(words) > 1 and (not rest or rest[0].startswith("-"))
 
     def _with_values(self) -> set[str]:
         """Name the options that take a value."""

@@ -15,17 +15,19 @@ from chatbridge.backend import SettleBy
 from chatbridge.bridge import Bridge
 from chatbridge.cli.arguments import choice
 from chatbridge.cli.chat import tell
+from chatbridge.cli.conversations import forgotten
 from chatbridge.cli.output import Output, one_line, paragraph
 from chatbridge.cli.plain import Json, plain
 from chatbridge.cli.stores import Place, account_of, find_chat, first
-from chatbridge.errors import ChatbridgeError, UsageError
+from chatbridge.errors import ChatbridgeError, StoreError, UsageError
 from chatbridge.history import Hit, Remote, Store, StoredConversation
+from chatbridge.history.known import is_held
 from chatbridge.history.rows import TurnRow
 from chatbridge.history.store import words_of
 from chatbridge.text import quoted
 from chatbridge.turns import Turn
 
-__all__ = ["list_all", "search", "settle", "snippet", "turns", "waive"]
+__all__ = ["forget", "list_all", "search", "settle", "snippet", "turns", "waive"]
 
 NO_DOUBT = "Nothing is in doubt."
 NO_CONVERSATIONS = "The store has no conversations."
@@ -211,6 +213,30 @@ async def waive(
         said = left if row.turn.waived else f"blocks nothing: it is {row.turn.state.value}"
         output.note(f"{quoted(row.turn.message.text)} {said}")
     return None
+
+
+async def forget(place: Place, conversation_id: str, output: Output, *, as_json: bool) -> None:
+    """
+    Drop what the store has of a conversation, by the store's id.
+
+    Raises:
+        UsageError: It has none of this id.
+        StoreError: A message to it is under way.
+    """
+    async with place.open() as store:
+        kept = await store.find(conversation_id)
+        if kept is None:
+            raise UsageError(
+                f"the store has no conversation {quoted(conversation_id)}; "
+                f"those that it has: {choice().command('conversations')}"
+            )
+        if is_held(kept):
+            raise StoreError(
+                f"a message is under way to the conversation {quoted(conversation_id)}: try again after it",
+                kind="locked",
+            )
+        await store.forget(kept.id)
+    forgotten(conversation_id, output, as_json=as_json)
 
 
 async def _rows(bridge: Bridge, conversation_id: str | None, turn_id: str | None = None) -> Sequence[TurnRow]:
