@@ -322,7 +322,8 @@ class Bridge:
         told = evolve(conversation, system=conversation.system or system)
         remote = self.deliveries.ledger.remote(conversation.id)
         try:
-            await self.store.keep(remote, told, history, created=created, deleted=deleted)
+            holder = self.deliveries.ledger.holder if created else None
+            await self.store.keep(remote, told, history, created=created, deleted=deleted, holder=holder)
         except StoreError as error:
             return evolve(conversation, warnings=(*conversation.warnings, f"it is not stored: {error}"))
         return conversation

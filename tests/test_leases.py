@@ -406,7 +406,7 @@ async def ledger(site: Site) -> Ledger:
     """Give a ledger that holds the conversation 'c', whose time is nearly over, and plans with a `Timer`."""
     ledger = (await site.bridge()).deliveries.ledger
     ledger.later = Timer()
-    assert Hold.OURS is await ledger.hold("c")
+    assert Hold.AFTER_ANOTHER is await ledger.hold("c")
     return ledger
 
 
@@ -529,7 +529,7 @@ async def test_each_process_of_a_fork_has_its_own_name(
 ) -> None:
     parent = ledger.holder
     assert parent == ledger.holder
-    monkeypatch.setattr(os, "getpid", lambda: os.getppid())
+    monkeypatch.setattr(os, "getpid", os.getppid)
 
     assert str(os.getppid()) == ledger.holder.rsplit("/", 2)[1]
     assert Hold.BUSY is await ledger.hold("c")
@@ -585,6 +585,21 @@ async def test_m3_nor_is_what_it_said_after_taking_the_conversation(site: Site) 
         await first
 
     assert [TurnState.UNKNOWN, TurnState.DELIVERED] == [turn.state for turn in await one.turns()]
+
+
+async def test_m3_nor_is_what_it_said_before_forgetting_the_conversation(site: Site) -> None:
+    one = await (await site.bridge()).create()
+    two = (await site.bridge()).open(one.id)
+    await one.send("Hi")
+    await two.send("Hi")
+    await two.forget()
+    site.double.fails["send"] = LOST
+
+    with pytest.raises(DeliveryUnknown):
+        await one.send("Hi")
+
+    (turn,) = await one.settle(wait=0)
+    assert (TurnState.UNKNOWN, (2, 0)) == (turn.state, turn.baseline)
 
 
 async def test_what_is_known_is_not_read_again_while_no_other_process_speaks(site: Site) -> None:
@@ -751,6 +766,6 @@ def test_the_same_id_in_another_container_is_another_process(
 
 async def test_what_a_dead_process_held_is_free_at_once(site: Site, ended: str) -> None:
     bridge = await site.bridge()
-    assert Hold.OURS is await bridge.store.hold(Remote("double", "c"), ended)
+    assert Hold.AFTER_ANOTHER is await bridge.store.hold(Remote("double", "c"), ended)
 
     assert Hold.AFTER_ANOTHER is await bridge.deliveries.ledger.hold("c")

@@ -86,7 +86,7 @@ async def test_nothing_in_doubt_is_forgotten(state: TurnState) -> None:
 
 async def test_nothing_that_is_held_is_forgotten() -> None:
     store = MemoryStore(keeps=1)
-    assert Hold.OURS is await store.hold(place("a"), "one")
+    assert Hold.AFTER_ANOTHER is await store.hold(place("a"), "one")
     await store.keep(place("b"))
     await store.keep(place("c"))
     assert ["c", "a"] == await names(store)

@@ -169,14 +169,14 @@ class MemoryStore(Store):
         """Try to hold a conversation for *holder*, to send something to it."""
         shelf = self._at(remote)
         before = shelf.holder
-        if before not in {holder, None}:
+        if before != holder:
             if shelf.is_held:
                 return Hold.BUSY
             dead = [row for row in shelf.unsettled.values() if row.turn.state is TurnState.PENDING]
             self._put(shelf, turns=map(died, dead))
         shelf.holder, shelf.until = holder, time.monotonic() + self.lease
         shelf.revision += 1
-        return Hold.OURS if before in {holder, None} else Hold.AFTER_ANOTHER
+        return Hold.OURS if before == holder else Hold.AFTER_ANOTHER
 
     async def release(self, remote: Remote, holder: str, *, lease: float = 0.0) -> bool:
         """Let others hold a conversation that *holder* has held."""

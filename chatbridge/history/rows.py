@@ -15,7 +15,12 @@ __all__ = ["Change", "Hit", "Hold", "Remote", "StoredConversation", "TurnRow"]
 
 
 class Hold(Enum):
-    """What came of trying to hold a conversation: another has it; or it is ours, perhaps after another."""
+    """
+    What came of trying to hold a conversation.
+
+    Another has it (`BUSY`); or it is held again by who held or made it last (`OURS`), or by who knows
+    nothing of what others may have said in it (`AFTER_ANOTHER`).
+    """
 
     BUSY = "busy"
     OURS = "ours"
@@ -54,7 +59,7 @@ class StoredConversation:
         gone: How many of them, the first ones, it has no more.
         tip: The last of them, or its identity.
         revision: How often the row was written; 0 while it is not in the store.
-        holder: Who last held it to send something.
+        holder: Who last held it to send something, or has made it.
         held_for: Seconds that are left to the holder by the store's clock; 0 or less once it is free.
         used_at: When it was last written, by the store's clock.
         created: Whether chatbridge made it at the backend.

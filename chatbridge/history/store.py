@@ -207,6 +207,7 @@ class Store(ABC):
         *,
         created: bool = False,
         deleted: bool = False,
+        holder: str | None = None,
     ) -> StoredConversation:
         """
         Take in what a backend has *told* of a conversation; what it leaves out stays as it was.
@@ -217,6 +218,7 @@ class Store(ABC):
             messages: Are added to its messages.
             created: Whether chatbridge has just made it there.
             deleted: Whether chatbridge has just deleted it there.
+            holder: Who has made it, and knows all that is in it; it is not held by that.
         """
         added = tuple(messages)
 
@@ -224,6 +226,8 @@ class Store(ABC):
             if told is not None:
                 kept = evolve(kept, conversation=merged(kept.conversation, told))
             kept = evolve(kept, created=kept.created or created, deleted=kept.deleted or deleted)
+            if not kept.revision:
+                kept = evolve(kept, holder=holder)
             return _with_messages(Change(kept), added)
 
         return await self._whole(self._update(remote, change))
@@ -275,7 +279,7 @@ class Store(ABC):
             turns = tuple(died(row) for row in dead if row.turn.state is TurnState.PENDING)
             change = Change(evolve(before, holder=holder), turns, lease=self.lease)
             if await self._commit(change):
-                return Hold.OURS if ours or before.holder is None else Hold.AFTER_ANOTHER
+                return Hold.OURS if ours else Hold.AFTER_ANOTHER
 
     async def release(self, remote: Remote, holder: str, *, lease: float = 0.0) -> bool:
         """

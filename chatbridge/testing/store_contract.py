@@ -164,7 +164,7 @@ class StoreContract(Contract):
         """Let one holder at a time have a conversation, until it is released or its time is over."""
         async with self.open_store() as store:
             place, (turn,) = _place(), _turns(1)
-            expect_equal(Hold.OURS, await store.hold(place, "one"), "what the first gets")
+            expect_equal(Hold.AFTER_ANOTHER, await store.hold(place, "one"), "what the first gets")
             expect_equal(Hold.BUSY, await store.hold(place, "two"), "what another gets meanwhile")
             expect_equal(Hold.OURS, await store.hold(place, "one"), "what the first gets again")
             expect(await store.release(place, "one", lease=1000.0), "who has it must be able to keep it")
@@ -187,6 +187,20 @@ class StoreContract(Contract):
             expect_equal(
                 Hold.AFTER_ANOTHER, await store.hold(place, "four"), "what comes after the last word"
             )
+
+    async def check_who_makes_a_conversation_knows_it(self) -> None:
+        """Give who has made a conversation, and nobody else, it as one that no other has spoken in."""
+        async with self.open_store() as store:
+            place = _place()
+            kept = await store.keep(place, created=True, holder="one")
+            expect(kept.held_for <= 0, "who has made it must not hold it yet")
+            expect_equal(Hold.OURS, await store.hold(place, "one"), "what its maker gets")
+            await store.release(place, "one")
+            await store.keep(place, holder="two")
+            expect_equal(Hold.OURS, await store.hold(place, "one"), "what its maker gets again")
+            await store.forget(kept.id)
+            await store.keep(place)
+            expect_equal(Hold.AFTER_ANOTHER, await store.hold(place, "one"), "what it gets of a new row")
 
     async def check_a_dead_holders_message_is_in_doubt(self) -> None:
         """Call a turn unknown that is pending though nobody holds its conversation."""
