@@ -382,6 +382,16 @@ async def test_the_last_word_on_a_message_does_not_release_what_another_holds(si
     assert [("1", "delivered"), ("2", "delivered")] == await states(one)
 
 
+async def test_a_clock_that_is_set_back_leaves_nothing_held_for_longer(site: Site) -> None:
+    ledger = (await site.bridge()).deliveries.ledger
+    assert Hold.AFTER_ANOTHER is await (await site.bridge()).deliveries.ledger.hold("c")
+    assert Hold.BUSY is await ledger.hold("c")
+    site.query("UPDATE conversations SET held_until = held_until + 7200000000")
+
+    assert Hold.AFTER_ANOTHER is await ledger.hold("c")
+    assert ledger.store.lease >= await left(ledger)
+
+
 class Timer:
     """Takes note of what is to be done later, in place of the event loop."""
 

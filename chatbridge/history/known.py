@@ -13,9 +13,13 @@ from chatbridge.turns import Turn, TurnState
 __all__ = ["check_holder", "died", "is_held", "merged", "settled"]
 
 
-def is_held(kept: StoredConversation) -> bool:
-    """Tell whether somebody who lives holds a conversation."""
-    return kept.holder is not None and kept.held_for > 0 and not is_gone(kept.holder)
+def is_held(kept: StoredConversation, lease: float) -> bool:
+    """
+    Tell whether somebody who lives holds a conversation.
+
+    What seems to be held for far longer than the *lease* was so before the clock was set back.
+    """
+    return kept.holder is not None and 0 < kept.held_for <= 2 * lease and not is_gone(kept.holder)
 
 
 def died(row: TurnRow) -> TurnRow:

@@ -42,7 +42,8 @@ class Store(ABC):
     `_commit` has written outlasts the process, where the store does.
 
     Attributes:
-        lease: Seconds for which a conversation is held, unless its holder says again that it is.
+        lease: Seconds for which a conversation is held, unless its holder says again that it is; about the
+            same for all that share the place.
         durable: Whether what it has outlasts the process.
     """
 
@@ -273,7 +274,7 @@ class Store(ABC):
         while True:
             before = await self._known(remote)
             ours = before.holder == holder
-            if not ours and is_held(before):
+            if not ours and is_held(before, self.lease):
                 return Hold.BUSY
             dead = () if ours or not before.revision else await self._turns(remote, unsettled=True)
             turns = tuple(died(row) for row in dead if row.turn.state is TurnState.PENDING)
@@ -294,7 +295,7 @@ class Store(ABC):
         while True:
             kept = await self._find(remote)
             # What was released while it was to be renewed stays so.
-            if kept is None or kept.holder != holder or (lease and not is_held(kept)):
+            if kept is None or kept.holder != holder or (lease and not is_held(kept, self.lease)):
                 return False
             if await self._commit(Change(kept, lease=lease)):
                 return True
@@ -378,7 +379,7 @@ class Store(ABC):
 
     async def _is_held(self, remote: Remote) -> bool:
         kept = await self._find(remote)
-        return kept is not None and is_held(kept)
+        return kept is not None and is_held(kept, self.lease)
 
     async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
         """Do *work*; what is begun of it is written, though its task is cancelled."""

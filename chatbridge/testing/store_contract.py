@@ -167,7 +167,7 @@ class StoreContract(Contract):
             expect_equal(Hold.AFTER_ANOTHER, await store.hold(place, "one"), "what the first gets")
             expect_equal(Hold.BUSY, await store.hold(place, "two"), "what another gets meanwhile")
             expect_equal(Hold.OURS, await store.hold(place, "one"), "what the first gets again")
-            expect(await store.release(place, "one", lease=1000.0), "who has it must be able to keep it")
+            expect(await store.release(place, "one", lease=store.lease), "who has it must be able to keep it")
             expect_equal(Hold.BUSY, await store.hold(place, "two"), "what another gets then")
             expect(not await store.release(place, "two"), "another must not release it")
             expect(await store.release(place, "one"), "who has it must be able to release it")
