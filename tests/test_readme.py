@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from attrs import fields
 
-from chatbridge import connect, errors
+from chatbridge import Chat, connect, errors
 from chatbridge.options import CommonOptions
 from chatbridge.registry import load_adapter
 from chatbridge.testing.emulator import serve
+from chatbridge.turns import TurnState
 from chatbridge_adapters.h2ogpte.emulator import H2OGPTeEmulator
 
 README = Path(__file__).parent.parent.joinpath("README.md").read_text(encoding="utf-8")
@@ -60,6 +61,29 @@ async def test_each_program_runs_on_any_backend_that_can_do_it(
         options = "include=usage" if "include=usage" in block else ""
         there = re.sub(r'connect\("[^"]*"', f'connect("{url}{options}", **key', block)
         await run(there, key={} if backend == "fake" else {"key": emulator.key})
+
+
+@pytest.mark.parametrize("profile", ["fake", "kaziro"])
+async def test_a_message_in_doubt_is_found_out_about_as_shown(
+    profile: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def lose_an_answer(chat: Chat) -> None:
+        with pytest.raises(errors.AnswerLost):
+            await chat.send("Hello")
+
+    (block,) = (block for block in PROGRAMS if ".settle(" in block)
+    block = block.replace("fake:", f"fake:?profile={profile}&settle_timeout=0&fail=cut:1,lost")
+    made = "    chat = await bridge.create()\n"
+    found = await run(
+        block.replace(made, f"{made}    await lose_an_answer(chat)\n"), lose_an_answer=lose_an_answer
+    )
+    turn = found["turn"]
+    if profile == "kaziro":
+        assert TurnState.UNKNOWN == turn.state
+        assert not any(each.blocks for each in await found["chat"].turns())
+    else:
+        assert "Book the table" == turn.message.text
+        assert f"{turn.reply.text}\n" == capsys.readouterr().out
 
 
 @pytest.mark.parametrize("block", TESTS)
