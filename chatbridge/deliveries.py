@@ -240,7 +240,6 @@ class Deliveries:
             StoreError: It cannot be recorded, or not in time; the answer is in it.
         """
         after = self._book.become(turn, TurnState.DELIVERED)
-        problem: StoreError | None
         note = partial(self._book.note, after, turn, reply, last=True)
         try:
             after = await self.writing.wait(turn.conversation_id, note, until)

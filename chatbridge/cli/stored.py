@@ -230,7 +230,7 @@ async def forget(place: Place, conversation_id: str, output: Output, *, as_json:
                 f"the store has no conversation {quoted(conversation_id)}; "
                 f"those that it has: {choice().command('conversations')}"
             )
-        if is_held(kept):
+        if is_held(kept, store.lease):
             raise StoreError(
                 f"a message is under way to the conversation {quoted(conversation_id)}: try again after it",
                 kind="locked",

@@ -100,7 +100,7 @@ class Ledger:
                     self._held.discard(conversation_id)
 
     async def _enter_loop(self) -> None:
-        """Leave what is planned in another event loop to it, and release what was held in one that is closed."""
+        """Leave what is planned in another event loop to it; release what was held in one that is closed."""
         before, loop = self._loop, asyncio.get_running_loop()
         if before is not loop:
             self._loop, self._timer, self._renewing = loop, None, None
