@@ -741,6 +741,39 @@ def test_it_may_be_used_before_and_after_a_fork(path: Path) -> None:
     assert sorted(f"{name} {number}" for name in "abc" for number in range(10)) == asyncio.run(said(path))
 
 
+@pytest.mark.parametrize("forked", [False, True])
+async def test_a_fork_waits_for_what_is_being_written_and_all_goes_on(store: Opened, forked: bool) -> None:
+    await store.find(PLACE)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold(_: sqlite3.Connection) -> None:
+        begun.set()
+        go_on.wait(10)
+
+    holding = asyncio.create_task(store.do(hold))
+    await asyncio.to_thread(begun.wait, 10)
+    worker = store._worker  # pyright: ignore[reportPrivateUsage]
+    pausing = asyncio.create_task(asyncio.to_thread(worker.pause))
+    await asyncio.sleep(0)
+    assert not pausing.done()
+    go_on.set()
+    await asyncio.gather(holding, pausing)
+    worker.go_on(forked=forked)
+
+    await store.keep(PLACE, messages=[Message.user("Hi")])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Of threads; the child does nothing.
+async def test_the_process_that_forks_goes_on(store: Opened) -> None:
+    await store.keep(PLACE, messages=[Message.user("Hi")])
+    if not (child := os.fork()):
+        os._exit(0)
+    await asyncio.to_thread(os.waitpid, child, 0)
+
+    await store.keep(PLACE, messages=[Message.user("Ho")])
+
+
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="what is open cannot be seen")
 def test_no_connection_is_carried_through_a_fork(path: Path) -> None:
     look = """
