@@ -381,11 +381,13 @@ class Bridge:
         """
         List the conversations that were made through chatbridge and never used, for the caller to delete.
 
+        One that the store knows to have more messages than it was made with is used, whoever said them.
+
         They are those of this backend and account in the store, whatever process made them.
 
         Args:
-            older_than: Seconds for which nothing was written of it: a process that has just made one is about
-                to use it. With 0 all of them.
+            older_than: Seconds since it was made: a process that has just made one is about to use it. With 0
+                all of them.
         """
         self.bounds.check_open()
         if not older_than >= 0:

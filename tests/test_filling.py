@@ -131,7 +131,7 @@ async def test_kaziro_has_a_history_a_list_and_titles(reach: Reach, store: Store
 
     assert (two.id, "Nara", "idle") == (renamed.id, renamed.title, renamed.extra["status"])
     assert ["Kyoto", "Nara"] == [chat.conversation.title for chat in (one, two)]
-    assert [(two.id, "Nara"), (one.id, "Kyoto")] == [(each.id, each.title) for each in await listed(bridge)]
+    assert [(one.id, "Kyoto"), (two.id, "Nara")] == [(each.id, each.title) for each in await listed(bridge)]
     assert "Kyoto" == (await bridge.open(one.id).refresh()).title
     held = [message async for message in bridge.open(one.id).messages()]
     assert [Role.USER, Role.ASSISTANT] * 2 == [message.role for message in held]
@@ -471,6 +471,19 @@ async def test_orphans_were_made_and_never_used(store: Store) -> None:
     async for each in bridge.orphans(older_than=0):
         await bridge.open(each.id).delete()
     assert [] == await orphans(bridge, older_than=0)
+
+
+async def test_what_others_have_spoken_in_is_no_orphan(store: Store) -> None:
+    bridge, said = Bridge(Silent(), store=store), [Message.user("Hi")]
+    for name in ("orphan", "added to", "pulled"):
+        await bridge.keep(Conversation(name), said, created=True)
+    place = bridge.deliveries.ledger.remote
+    await store.keep(place("added to"), messages=said)
+    pulled = await store.find(place("pulled"))
+    assert pulled is not None
+    await store.replace(pulled, 1, said)
+
+    assert ["orphan"] == await orphans(bridge, older_than=0)
 
 
 async def test_what_was_just_made_is_no_orphan_by_the_stores_clock(

@@ -186,6 +186,18 @@ async def test_a_log_ahead_that_others_use_stays(path: Path) -> None:
         assert ("wal",) == await two.pragma("journal_mode")
 
 
+async def test_the_order_of_use_outlasts_a_clock_that_is_set_back(store: Opened, path: Path) -> None:
+    for name in ("a", "b"):
+        await store.keep(Remote("a", name))
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("UPDATE conversations SET used_at = used_at + 7200000000")
+
+    await store.keep(Remote("a", "a"), messages=[Message.user("Hi")])
+    await store.keep(Remote("a", "c"))
+
+    assert ["c", "a", "b"] == [kept.remote.id async for kept in store.conversations()]
+
+
 async def test_closing_ends_the_thread(store: Opened, path: Path) -> None:
     writing = [
         asyncio.create_task(store.keep(PLACE, messages=[Message.user(f"{each}")])) for each in range(3)

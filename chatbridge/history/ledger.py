@@ -63,7 +63,7 @@ class Ledger:
                 yield kept
 
     async def orphans(self, older_than: float) -> AsyncGenerator[Conversation, None]:
-        """List those that were made here and never used, and not written for *older_than* seconds."""
+        """List those that were made here and never used, *older_than* seconds ago or before."""
         now = await self.store.now()
         async for kept in self.conversations():
             age = 0.0 if kept.used_at is None else (now - kept.used_at).total_seconds()

@@ -160,7 +160,7 @@ class MemoryStore(Store):
             self._account_for(shelf.entries[stays:], -1)
             del shelf.entries[stays:]
             shelf.gone = min(shelf.gone, change.start)
-        self._put(shelf, change.entries, change.turns)
+        self._put(shelf, change.entries, change.turns, use=change.use or not kept.revision)
         return True
 
     # The next three do in one step, and without a copy of the row, what they do in every store.
@@ -207,7 +207,8 @@ class MemoryStore(Store):
         shelf.used = True
         if last and shelf.holder == holder:
             shelf.until = 0.0
-        self._put(shelf, entries_of(said, shelf.tip), (TurnRow(remote, turn),))
+        use = turn.state is TurnState.PENDING
+        self._put(shelf, entries_of(said, shelf.tip), (TurnRow(remote, turn),), use=use)
         return turn
 
     def _at(self, place: Remote | StoredConversation) -> _Shelf:
@@ -216,15 +217,28 @@ class MemoryStore(Store):
         shelf = self._shelf(remote)
         if shelf is None:
             name = token_hex(8) if isinstance(place, Remote) else place.id
-            shelf = _Shelf(name, remote, Conversation(remote.id), self._now)
+            shelf = _Shelf(name, remote, Conversation(remote.id), self._tick())
             self._shelves[name], self._ids[remote] = shelf, name
             self._count += 1
         return shelf
 
-    def _put(self, shelf: _Shelf, entries: Iterable[Entry] = (), turns: Iterable[TurnRow] = ()) -> None:
-        """Add to a conversation, which is the last used then."""
-        self._now = shelf.used_at = max(datetime.now(UTC), self._now + _TICK)
-        self._shelves.move_to_end(shelf.id)
+    def _tick(self) -> datetime:
+        """Give a time after all others."""
+        self._now = max(datetime.now(UTC), self._now + _TICK)
+        return self._now
+
+    def _put(
+        self,
+        shelf: _Shelf,
+        entries: Iterable[Entry] = (),
+        turns: Iterable[TurnRow] = (),
+        *,
+        use: bool = False,
+    ) -> None:
+        """Add to a conversation, which is the last used then, where that is a *use* of it."""
+        if use:
+            shelf.used_at = self._tick()
+            self._shelves.move_to_end(shelf.id)
         shelf.revision += 1
         new = tuple(entries)
         shelf.entries += new

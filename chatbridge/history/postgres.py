@@ -38,6 +38,9 @@ _CONVERSATION: Final = (
 )
 _FIND: Final = f"SELECT {_CONVERSATION} FROM @.conversations c"
 _AT: Final = "c.backend = $1 AND c.account = $2 AND c.remote = $3"
+_USED_AT: Final = (
+    "greatest(clock_timestamp(), (SELECT max(used_at) FROM @.conversations) + interval '1 microsecond')"
+)
 _HELD_UNTIL: Final = "clock_timestamp() + $6::float8 * interval '1 second'"
 
 # They change nothing, and are refused to who may not write.
@@ -265,16 +268,17 @@ class PostgresStore(Store):
         if kept.revision:
             query = (
                 "UPDATE @.conversations SET body = $2, length = $3, head = $4, holder = $5, created = $7, "
-                "used = $8, deleted = $9, mark = $10, revision = revision + 1, used_at = clock_timestamp(), "
+                "used = $8, deleted = $9, mark = $10, revision = revision + 1, "
+                f"used_at = CASE WHEN $12 THEN {_USED_AT} ELSE used_at END, "
                 f"held_until = CASE WHEN $6::float8 IS NULL THEN held_until ELSE {_HELD_UNTIL} END "
                 "WHERE id = $1 AND revision = $11 RETURNING id"
             )
-            done = await connection.fetchval(self._sql(query), *values, kept.revision)
+            done = await connection.fetchval(self._sql(query), *values, kept.revision, change.use)
         else:
             query = (
                 "INSERT INTO @.conversations (id, body, length, head, holder, held_until, created, used, "
                 "deleted, mark, revision, used_at, backend, account, remote) "
-                f"VALUES ($1, $2, $3, $4, $5, {_HELD_UNTIL}, $7, $8, $9, $10, 1, clock_timestamp(), "
+                f"VALUES ($1, $2, $3, $4, $5, {_HELD_UNTIL}, $7, $8, $9, $10, 1, {_USED_AT}, "
                 "$11, $12, $13) ON CONFLICT DO NOTHING RETURNING id"
             )
             done = await connection.fetchval(self._sql(query), *values, *_key(kept.remote))

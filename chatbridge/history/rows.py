@@ -61,9 +61,10 @@ class StoredConversation:
         revision: How often the row was written; 0 while it is not in the store.
         holder: Who last held it to send something, or has made it.
         held_for: Seconds that are left to the holder by the store's clock; 0 or less once it is free.
-        used_at: When it was last written, by the store's clock.
+        used_at: When it was made here, messages were added to it, or one was about to be sent, by the store's
+            clock; what was used later never has an earlier time, though the clock is set back.
         created: Whether chatbridge made it at the backend.
-        used: Whether a message was to be sent to it.
+        used: Whether a message was to be sent to it, or others came to those that it began with.
         deleted: Whether chatbridge has deleted it at the backend.
     """
 
@@ -109,6 +110,7 @@ class Change:
         entries: The last of its messages, which are new.
         start: How many of its older messages stay before them; those behind are removed. None for all.
         lease: Seconds for which its holder has it from now on; None for as long as until now.
+        use: Whether it is the one that was last used then, as a new one always is; else its time stays.
     """
 
     conversation: StoredConversation
@@ -116,6 +118,7 @@ class Change:
     entries: tuple[Entry, ...] = ()
     start: int | None = None
     lease: float | None = None
+    use: bool = False
 
 
 @frozen

@@ -338,7 +338,7 @@ def _try_writing(connection: sqlite3.Connection) -> None:
 def _write(connection: sqlite3.Connection, change: Change) -> bool:
     kept = change.conversation
     with _transaction(connection):
-        if not _put(connection, kept, change.lease):
+        if not _put(connection, change):
             return False
         first = kept.length - len(change.entries)
         if change.start is not None:
@@ -365,19 +365,22 @@ def _write(connection: sqlite3.Connection, change: Change) -> bool:
     return True
 
 
-def _put(connection: sqlite3.Connection, kept: StoredConversation, lease: float | None) -> bool:
+def _put(connection: sqlite3.Connection, change: Change) -> bool:
     """Write the row of a conversation; False if it has another revision."""
+    kept, lease = change.conversation, change.lease
     now = time.time_ns() // 1000
     row = {
         "body": dump(kept.conversation, Conversation),
         "length": kept.length,
         "head": kept.head,
         "holder": kept.holder,
-        "used_at": now,
         "created": kept.created,
         "used": kept.used,
         "deleted": kept.deleted,
     }
+    if change.use or not kept.revision:
+        (last,) = connection.execute("SELECT max(used_at) FROM conversations").fetchone()
+        row["used_at"] = max(now, (last or 0) + 1)
     if lease is not None:
         row["held_until"] = now + round(lease * 1e6) if lease else 0
     if kept.revision:

@@ -229,7 +229,9 @@ class Store(ABC):
             kept = evolve(kept, created=kept.created or created, deleted=kept.deleted or deleted)
             if not kept.revision:
                 kept = evolve(kept, holder=holder)
-            return _with_messages(Change(kept), added)
+            if added and kept.revision:
+                kept = evolve(kept, used=True)
+            return _with_messages(Change(kept, use=bool(added)), added)
 
         return await self._whole(self._update(remote, change))
 
@@ -254,7 +256,7 @@ class Store(ABC):
             first = await self._read(kept.id, start - 1, start) if start else ()
             entries = tuple(entries_of(messages, first[0] if first else None))
             tip = entries[-1] if entries else first[0] if first else None
-            kept = evolve(kept, length=start + len(entries), tip=tip)
+            kept = evolve(kept, length=start + len(entries), tip=tip, used=kept.used or bool(entries))
             if await self._commit(Change(kept, entries=entries, start=start)):
                 return evolve(kept, revision=kept.revision + 1)
 
@@ -342,6 +344,7 @@ class Store(ABC):
                 evolve(kept, used=True),
                 (TurnRow(remote, turn),),
                 lease=0.0 if last and kept.holder == holder else None,
+                use=turn.state is TurnState.PENDING,
             )
             if await self._commit(_with_messages(change, said)):
                 return turn

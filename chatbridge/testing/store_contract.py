@@ -279,6 +279,31 @@ class StoreContract(Contract):
             ]
             expect_equal(expected, ours, "all")
 
+    async def check_only_what_is_said_changes_the_order(self) -> None:
+        """Put a conversation first once it is used: made, added to, or about to be sent to; by nothing else."""
+        async with self.open_store() as store:
+            backend, (turn,) = token_hex(8), _turns(1)
+            one, two = (Remote(backend, name) for name in "12")
+
+            async def order() -> list[str]:
+                return [kept.remote.id async for kept in store.conversations(backend)]
+
+            await store.record(one, turn, holder=None)
+            await store.keep(two)
+            expect_equal(["2", "1"], await order(), "the order when both are made")
+            await store.hold(one, "one")
+            await store.release(one, "one", lease=store.lease)
+            await store.waive(one, turn.id)
+            await store.record(one, evolve(turn, state=TurnState.DELIVERED), Reply([Message.assistant("Ho")]))
+            kept = await store.keep(one, Conversation("1", "Title"), deleted=True)
+            await store.replace(kept, 0, [Message.user("Hi")])
+            await store.release(one, "one")
+            expect_equal(["2", "1"], await order(), "the order when nothing was said")
+            await store.keep(one, messages=[Message.user("Hi")])
+            expect_equal(["1", "2"], await order(), "the order when a message was added")
+            await store.record(two, turn)
+            expect_equal(["2", "1"], await order(), "the order when one is about to be sent")
+
     async def check_it_tells_the_time(self) -> None:
         """Tell the time by the clock by which conversations are marked as used."""
         async with self.open_store() as store:
