@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 
 import pytest
@@ -95,6 +96,16 @@ async def test_nothing_that_is_held_is_forgotten() -> None:
     await store.keep(place("d"))
 
     assert ["d"] == await names(store)
+
+
+def test_what_was_held_in_an_event_loop_that_is_closed_is_free() -> None:
+    store = MemoryStore()
+    asyncio.run(store.hold(place("a"), "one"))
+    asyncio.run(store.record(place("a"), turn("a", 1, TurnState.PENDING), holder="one"))
+
+    (row,) = asyncio.run(store.turns(place("a")))
+    assert TurnState.UNKNOWN is row.turn.state
+    assert Hold.AFTER_ANOTHER is asyncio.run(store.hold(place("a"), "two"))
 
 
 async def test_the_last_turns_of_all_conversations_are_kept() -> None:

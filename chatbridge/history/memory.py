@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections import OrderedDict
@@ -42,13 +43,24 @@ class _Shelf:
     revision: int = 0
     holder: str | None = None
     until: float = 0.0
+    # The event loop that its holder runs in: who is in the middle of something when it is closed never ends.
+    loop: asyncio.AbstractEventLoop | None = None
     created: bool = False
     used: bool = False
     deleted: bool = False
 
     @property
     def is_held(self) -> bool:
-        return self.until > 0 and self.until > time.monotonic()
+        return self.held_for > 0
+
+    @property
+    def held_for(self) -> float:
+        over = not self.until or (self.loop is not None and self.loop.is_closed())
+        return 0.0 if over else self.until - time.monotonic()
+
+    def hold(self, lease: float) -> None:
+        self.until = time.monotonic() + lease if lease else 0.0
+        self.loop = asyncio.get_running_loop() if lease else None
 
     @property
     def may_go(self) -> bool:
@@ -69,7 +81,7 @@ class _Shelf:
             tip=self.tip,
             revision=self.revision,
             holder=self.holder,
-            held_for=self.until - time.monotonic(),
+            held_for=self.held_for,
             used_at=self.used_at,
             created=self.created,
             used=self.used,
@@ -81,7 +93,7 @@ class MemoryStore(Store):
     """
     Keeps what was used last for as long as the program runs.
 
-    Nobody else has it, so who holds a conversation holds it until it is released.
+    Nobody else has it, so who holds a conversation holds it until it is released, or its event loop closed.
 
     Args:
         keeps: How many conversations and messages together. Of the conversation used longest ago the first
@@ -154,7 +166,7 @@ class MemoryStore(Store):
         shelf.conversation, shelf.holder = kept.conversation, kept.holder
         shelf.created, shelf.used, shelf.deleted = kept.created, kept.used, kept.deleted
         if change.lease is not None:
-            shelf.until = time.monotonic() + change.lease if change.lease else 0.0
+            shelf.hold(change.lease)
         if change.start is not None:
             stays = max(change.start - shelf.gone, 0)
             self._account_for(shelf.entries[stays:], -1)
@@ -174,7 +186,8 @@ class MemoryStore(Store):
                 return Hold.BUSY
             dead = [row for row in shelf.unsettled.values() if row.turn.state is TurnState.PENDING]
             self._put(shelf, turns=map(died, dead))
-        shelf.holder, shelf.until = holder, time.monotonic() + self.lease
+        shelf.holder = holder
+        shelf.hold(self.lease)
         shelf.revision += 1
         return Hold.OURS if before == holder else Hold.AFTER_ANOTHER
 
@@ -183,7 +196,7 @@ class MemoryStore(Store):
         shelf = self._shelf(remote)
         if shelf is None or shelf.holder != holder or (lease and not shelf.is_held):
             return False
-        shelf.until = time.monotonic() + lease if lease else 0.0
+        shelf.hold(lease)
         shelf.revision += 1
         return True
 
@@ -206,7 +219,7 @@ class MemoryStore(Store):
             said = to_be_added(said, turn, turns, shelf.entries[-len(said) :])
         shelf.used = True
         if last and shelf.holder == holder:
-            shelf.until = 0.0
+            shelf.hold(0.0)
         use = turn.state is TurnState.PENDING
         self._put(shelf, entries_of(said, shelf.tip), (TurnRow(remote, turn),), use=use)
         return turn
