@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from chatbridge.history.chain import Entry
 from chatbridge.history.memory import MemoryStore
-from chatbridge.history.rows import Hit, Remote, StoredConversation
+from chatbridge.history.rows import Change, Hit, Hold, Remote, StoredConversation, TurnRow
 from chatbridge.history.store import Store
 from chatbridge.history.strings import open_store
 
@@ -21,13 +22,17 @@ if TYPE_CHECKING:
     from chatbridge.history.sqlite import SQLiteStore
 
 __all__ = [
+    "Change",
+    "Entry",
     "Hit",
+    "Hold",
     "MemoryStore",
     "PostgresStore",
     "Remote",
     "SQLiteStore",
     "Store",
     "StoredConversation",
+    "TurnRow",
     "open_store",
 ]
 

@@ -38,8 +38,21 @@ class Store(ABC):
     """
     Keeps conversations, their messages and turns, for any number of bridges and tasks.
 
-    A subclass has the methods that are abstract here. They raise StoreError and nothing else; what
-    `_commit` has written outlasts the process, where the store does.
+    A subclass has these methods, of which `chatbridge.testing.store_contract` checks that they do what they
+    say in their own descriptions; all else is made of them:
+
+        async open()
+        async close()
+        async _find(which) -> StoredConversation | None
+        async _list(backend, behind, limit) -> Sequence[StoredConversation]
+        async _read(conversation_id, start, stop) -> Sequence[Entry]
+        async _turns(remote, turn_id=None, *, unsettled=False) -> Sequence[TurnRow]
+        async _commit(change) -> bool
+        async _forget(conversation_id)
+
+    Where it has an index of words it has `_search` too, and `now` where its clock is not the machine's. They
+    raise StoreError and nothing else. `_commit` is the only one that writes messages and turns; what it has
+    written outlasts the process, where the store does.
 
     Attributes:
         lease: Seconds for which a conversation is held, unless its holder says again that it is; about the
