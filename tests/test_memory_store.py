@@ -75,7 +75,7 @@ async def test_nothing_in_doubt_is_forgotten(state: TurnState) -> None:
         await store.record(place("a"), turn("a", number))
         await store.keep(place(f"{number}"))
 
-    assert ["4", "a"] == await names(store)
+    assert ["4", "3", "a"] == await names(store)
     assert ["0", "4"] == await numbers(store, "a")
     await store.waive(place("a"), "0")
     await store.record(place("a"), turn("a", 5))
@@ -83,6 +83,17 @@ async def test_nothing_in_doubt_is_forgotten(state: TurnState) -> None:
     await store.keep(place("5"))
     await store.keep(place("6"))
     assert ["6", "5"] == await names(store)
+
+
+async def test_conversations_in_doubt_leave_room_for_others() -> None:
+    store = MemoryStore(keeps=3)
+    for name in "abcd":
+        await store.record(place(name), turn(name, 0, TurnState.UNKNOWN))
+
+    kept = await store.keep(place("e"), messages=[Message.user("1"), Message.user("2")])
+
+    assert ["1", "2"] == [each.text async for each in store.messages(kept.id)]
+    assert 5 == len(await names(store))
 
 
 async def test_nothing_that_is_held_is_forgotten() -> None:

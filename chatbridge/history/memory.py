@@ -96,8 +96,9 @@ class MemoryStore(Store):
     Nobody else has it, so who holds a conversation holds it until it is released, or its event loop closed.
 
     Args:
-        keeps: How many conversations and messages together. Of the conversation used longest ago the first
-            messages are forgotten beyond that, and at last it; no turn that is in doubt is.
+        keeps: How many conversations and messages together. Of the conversation written longest ago the first
+            messages are forgotten beyond that, and at last it; no turn that is in doubt is, nor does a
+            conversation count of which nothing else is left.
         size: How many characters and bytes of content in all messages together, with the same end.
         turns: How many turns that block nothing, of all conversations.
     """
@@ -113,6 +114,8 @@ class MemoryStore(Store):
         self._shelves: OrderedDict[str, _Shelf] = OrderedDict()
         self._ids: dict[Remote, str] = {}
         self._settled: OrderedDict[tuple[str, str], None] = OrderedDict()
+        # Of what something may go, the last written last: what may not is looked through by nobody.
+        self._room: OrderedDict[str, _Shelf] = OrderedDict()
         self._count = 0
         self._size = 0
         self._now = datetime.min.replace(tzinfo=UTC)
@@ -198,6 +201,7 @@ class MemoryStore(Store):
             return False
         shelf.hold(lease)
         shelf.revision += 1
+        self._sort(shelf)
         return True
 
     async def record(
@@ -232,7 +236,6 @@ class MemoryStore(Store):
             name = token_hex(8) if isinstance(place, Remote) else place.id
             shelf = _Shelf(name, remote, Conversation(remote.id), self._tick())
             self._shelves[name], self._ids[remote] = shelf, name
-            self._count += 1
         return shelf
 
     def _tick(self) -> datetime:
@@ -269,31 +272,44 @@ class MemoryStore(Store):
         while len(self._settled) > self._keeps_turns:
             (name, turn_id), _ = self._settled.popitem(last=False)
             self._drop_turn(name, turn_id)
-        while self._count > self._keeps or self._size > self._keeps_size:
-            if not self._make_room(shelf):
+        self._sort(shelf)
+        while self._is_full:
+            first = next(iter(self._room.values()))
+            if first.entries:
+                self._drop_first(first)
+            elif first is shelf:
                 break
+            elif first.may_go:
+                self._drop(first)
+            else:
+                del self._room[first.id]
 
-    def _make_room(self, used: _Shelf) -> bool:
-        """Forget the first message of the conversation used longest ago, or it; False if there is nothing."""
-        for shelf in self._shelves.values():
-            if shelf.entries:
-                self._drop_first(shelf)
-                return True
-            if shelf is not used and shelf.may_go:
-                self._drop(shelf)
-                return True
-        return False
+    def _sort(self, shelf: _Shelf) -> None:
+        """Note whether anything of a conversation may go; then it is the last that does."""
+        self._room.pop(shelf.id, None)
+        if shelf.entries or shelf.may_go:
+            self._room[shelf.id] = shelf
+
+    @property
+    def _is_full(self) -> bool:
+        return self._count + len(self._room) > self._keeps or self._size > self._keeps_size
 
     def _drop_first(self, shelf: _Shelf) -> None:
-        first = shelf.entries.pop(0)
+        """Forget as many of the first messages of a conversation as there is no room for."""
+        dropped = 0
+        for entry in shelf.entries:
+            if not self._is_full:
+                break
+            dropped += 1
+            self._account_for((entry,), -1)
+            place = shelf.id, entry.message.id or ""  # The id of a message that was sent is that of its turn.
+            if place in self._settled:
+                del self._settled[place]
+                self._drop_turn(*place)
+        del shelf.entries[:dropped]
+        shelf.gone += dropped
         if shelf.entries:
             shelf.entries[0].parent = None  # Else it would keep what is dropped.
-        shelf.gone += 1
-        self._account_for((first,), -1)
-        place = shelf.id, first.message.id or ""  # The id of a message that was sent is that of its turn.
-        if place in self._settled:
-            del self._settled[place]
-            self._drop_turn(*place)
 
     def _account_for(self, entries: Sequence[Entry], sign: int = 1) -> None:
         self._count += sign * len(entries)
@@ -307,7 +323,7 @@ class MemoryStore(Store):
     def _drop(self, shelf: _Shelf) -> None:
         del self._shelves[shelf.id]
         del self._ids[shelf.remote]
-        self._count -= 1
+        self._room.pop(shelf.id, None)
         self._account_for(shelf.entries, -1)
         for turn_id in shelf.turns:
             self._settled.pop((shelf.id, turn_id), None)
