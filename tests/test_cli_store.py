@@ -384,6 +384,15 @@ def test_what_was_only_looked_at_is_not_gone_on_with(h2ogpte: Home) -> None:
     assert f"conversation: {here}" in h2ogpte.ok("chat", "--continue", h2ogpte.url).stderr
 
 
+@pytest.mark.parametrize("words", [["show"], ["rename", "New"]], ids=str)
+def test_what_was_talked_in_before_and_only_looked_at_since_is_not_gone_on_with(
+    h2ogpte: Home, words: list[str]
+) -> None:
+    first, last = h2ogpte.send("One"), h2ogpte.send("Two")
+    h2ogpte.ok("conversations", h2ogpte.url, words[0], first, *words[1:])
+    assert f"conversation: {last}" in h2ogpte.ok("chat", "--continue", h2ogpte.url).stderr
+
+
 def test_what_was_made_and_never_talked_in_is_not_gone_on_with(h2ogpte: Home) -> None:
     here = h2ogpte.send("One")
     typed(h2ogpte, h2ogpte.url)
