@@ -51,6 +51,7 @@ class Defaults:
         host: The API's public host; None where it must be named, or *in_process* is set.
         path: The API's base path, without a slash at the end.
         env: Environment variables that hold an option, by the option's name, first found first.
+        base_url: The environment variable that holds the base URL where the config string names no host.
         model_option: The option that the model of `scheme:model` is; None where there is none to choose.
         in_process: Whether the backend lives in this process and takes no host.
     """
@@ -58,6 +59,7 @@ class Defaults:
     host: str | None = None
     path: str = ""
     env: Mapping[str, tuple[str, ...]] = field(factory=dict[str, tuple[str, ...]])
+    base_url: str | None = None
     model_option: str | None = None
     in_process: bool = False
 
@@ -239,6 +241,29 @@ def _base_url(url: BackendURL, adapter: Adapter, options: CommonOptions) -> str 
     return f"{scheme}://{authority}{port}{path}"
 
 
+def _placed(
+    url: BackendURL, written: Mapping[str, str], adapter: Adapter, environ: Mapping[str, str]
+) -> BackendURL:
+    """Give *url*, with the options *written*, the host of the environment, unless it names one itself."""
+    variable = adapter.defaults.base_url
+    text = environ.get(variable, "").strip() if variable is not None and url.host is None else ""
+    if not text:
+        return url
+    scheme, colon, rest = text.partition("://")
+    suffix = {"https": "", "http": "+http"}.get(scheme.lower())
+    problem = "it begins with neither https:// nor http://"
+    if colon and suffix is not None:
+        try:
+            place = BackendURL.parse(f"{adapter.name}{suffix}://{rest}")
+        except ConfigError as error:
+            problem = str(error)
+        else:
+            if not place.options:
+                return evolve(place, options=tuple(written.items()))
+            problem = "it has a part after '?', and options belong into the config string"
+    raise ConfigError(f"{adapter.name}: the variable {variable} is not a base URL: {problem}")
+
+
 def _recording_of(url: BackendURL, given: Mapping[str, object]) -> Path | None:
     """Say which file the exchange is to be recorded in; None where it is not."""
     written, named = url.options.get("record"), given.get("record")
@@ -287,6 +312,7 @@ def resolve(
                 provider=adapter.name,
             )
         written[option] = url.model
+    url = _placed(url, written, adapter, environ)
     options = structure_options(
         adapter.options,
         written,

@@ -223,6 +223,9 @@ ADAPTERS = {
     ),
     "own": adapter("own", Defaults()),
     "here": adapter("here", Defaults(in_process=True)),
+    "ours": adapter(
+        "ours", Defaults("api.ours.example", "/v1", base_url="OURS_BASE_URL", model_option="llm")
+    ),
 }
 
 
@@ -260,6 +263,64 @@ def test_each_form_of_a_config_string_has_its_base_url(text: str, base_url: str 
 
     assert base_url == target.base_url
     assert (url, ADAPTERS[url.scheme]) == (target.url, target.adapter)
+
+
+@pytest.mark.usefixtures("_adapters")
+@pytest.mark.parametrize(
+    ("text", "variable", "base_url", "shown"),
+    [
+        ("ours:", "", "https://api.ours.example/v1", "ours:"),
+        ("ours:m", " ", "https://api.ours.example/v1", "ours:m"),
+        ("ours:", "https://h/api/", "https://h/api", "ours://h/api"),
+        ("ours:", "HTTPS://H", "https://h/v1", "ours://h"),
+        ("ours:", "http://127.0.0.1:11434/v1", "http://127.0.0.1:11434/v1", "ours+http://127.0.0.1:11434/v1"),
+        ("ours:", "http://[::1]:1/", "http://[::1]:1", "ours+http://[::1]:1/"),
+        ("ours:m?timeout=5", "https://h/x", "https://h/x", "ours://h/x?llm=m&timeout=5"),
+        ("ours:?insecure=true", "http://h", "http://h/v1", "ours+http://h?insecure=true"),
+        ("ours://own/y", "https://h/x", "https://own/y", "ours://own/y"),
+    ],
+)
+def test_the_environment_may_say_where_the_api_is(
+    text: str, variable: str, base_url: str, shown: str
+) -> None:
+    """A host in the config string wins."""
+    target = resolve(BackendURL.parse(text), environ={"OURS_BASE_URL": variable})
+
+    assert (base_url, shown) == (target.base_url, str(target.url))
+
+
+@pytest.mark.usefixtures("_adapters")
+def test_the_model_goes_with_the_host_of_the_environment() -> None:
+    target = resolve(BackendURL.parse("ours:m"), environ={"OURS_BASE_URL": "https://h"})
+
+    assert Options(llm="m") == target.options
+
+
+@pytest.mark.usefixtures("_adapters")
+@pytest.mark.parametrize(
+    ("variable", "problem"),
+    [
+        ("h/v1", "it begins with neither https:// nor http://"),
+        ("ftp://h/v1", "it begins with neither https:// nor http://"),
+        ("https://", "there is no host after '//'"),
+        ("https://hunter2:hunter3@h/v1", "the part before '@' must not be a secret"),
+        ("https://h/v1?api-version=1", "an option's name is up to 64 of"),
+        ("https://h/v1?key=env:X", "it has a part after '\\?', and options belong into the config string"),
+    ],
+)
+def test_a_base_url_in_the_environment_that_is_none_is_refused(variable: str, problem: str) -> None:
+    with pytest.raises(
+        ConfigError, match=f"ours: the variable OURS_BASE_URL is not a base URL: {problem}"
+    ) as caught:
+        resolve(BackendURL.parse("ours:m"), environ={"OURS_BASE_URL": variable})
+    assert_plain(caught.value)
+    assert "hunter" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("_adapters")
+def test_plain_http_in_the_environment_is_refused_as_elsewhere() -> None:
+    with pytest.raises(ConfigError, match=PLAIN):
+        resolve(BackendURL.parse("ours:"), environ={"OURS_BASE_URL": "http://h/v1"})
 
 
 PLAIN = "plain http to .* would show key and messages to the network; use https, or say insecure=true"

@@ -126,7 +126,8 @@ class Description:
         if defaults.in_process:
             yield f"{name}:", "it lives in this process"
         elif defaults.host is not None:
-            yield f"{name}:", f"https://{defaults.host}{defaults.path}"
+            elsewhere = f", or the base URL in {defaults.base_url}" if defaults.base_url else ""
+            yield f"{name}:", f"https://{defaults.host}{defaults.path}{elsewhere}"
         if defaults.model_option is not None and (defaults.in_process or defaults.host is not None):
             yield f"{name}:MODEL", f"the same, with the option {defaults.model_option}"
         if not defaults.in_process:
