@@ -39,10 +39,10 @@ from chatbridge import (
     Usage,
 )
 from chatbridge.events import shown_text
-from chatbridge.http import BrokenContent, Frame, Mender, structure
+from chatbridge.http import BrokenContent, Chunk, Frame, Mender, read_event, structure
 from chatbridge.testing.checking import fold
 from chatbridge.testing.emulator import Fault
-from chatbridge_adapters.tachyon.completion import NO_CALL, Chunk, CompletionFold, read_event
+from chatbridge_adapters.tachyon.completion import NO_CALL, RoomFold
 from chatbridge_adapters.tachyon.emulator import TachyonEmulator
 
 Reach = Callable[..., Awaitable[Bridge]]
@@ -594,7 +594,7 @@ def test_however_a_text_is_cut_it_is_the_text(text: str, data: st.DataObject) ->
     units = text.encode("utf-16-le")
     cuts = sorted(data.draw(st.lists(st.integers(0, len(units) // 2), max_size=5)))
     places = [0, *(2 * cut for cut in cuts), len(units)]
-    answer = CompletionFold()
+    answer = RoomFold()
     events: list[StreamEvent] = []
     for begin, end in pairwise(places):
         content = units[begin:end].decode("utf-16-le", "surrogatepass")
@@ -630,7 +630,7 @@ CHUNK: Made = JSON | st.fixed_dictionaries(
 
 @given(st.lists(CHUNK, max_size=5), st.booleans())
 def test_whatever_a_server_sends_it_is_a_reply_or_broken(values: list[object], whole: bool) -> None:
-    answer = CompletionFold()
+    answer = RoomFold()
     events: list[StreamEvent] = []
     for value in values:
         with suppress(BrokenContent):

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from chatbridge.domain import FinishReason, Role, Usage
+from chatbridge.http.loose import as_object
+from chatbridge.http.wire import Raw, beyond
 
-__all__ = ["to_finish_reason", "to_role", "to_usage"]
+__all__ = ["beside_usage", "to_finish_reason", "to_role", "to_usage"]
 
 
 def to_finish_reason(word: str | None) -> FinishReason | None:
@@ -27,21 +29,45 @@ def to_usage(usage: Mapping[str, Any] | None) -> Usage | None:
     """
     Read `prompt_tokens`, `completion_tokens`, `total_tokens`, `cache_read_input_tokens`, `total_cost`.
 
+    Cached and reasoning tokens may be told in `prompt_tokens_details` and `completion_tokens_details` too.
     What is no number, or below 0, counts as not told; None where nothing is told.
     """
     given = usage or {}
-
-    def count(name: str) -> int | None:
-        value: object = given.get(name)
-        return value if type(value) is int and value >= 0 else None
-
+    read, written = (as_object(given.get(name)) for name in _DETAILS)
+    cached = _count(given.get("cache_read_input_tokens"))
     cost: object = given.get("total_cost")
     known = isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost < math.inf
     found = Usage(
-        count("prompt_tokens"),
-        count("completion_tokens"),
-        count("total_tokens"),
-        cached_tokens=count("cache_read_input_tokens"),
+        _count(given.get("prompt_tokens")),
+        _count(given.get("completion_tokens")),
+        _count(given.get("total_tokens")),
+        cached_tokens=_count(read.get("cached_tokens")) if cached is None else cached,
+        reasoning_tokens=_count(written.get("reasoning_tokens")),
         cost=float(cost) if known and isinstance(cost, int | float) else None,
     )
     return None if found == Usage() else found
+
+
+_DETAILS = {"prompt_tokens_details": "cached_tokens", "completion_tokens_details": "reasoning_tokens"}
+
+
+def _count(value: object) -> int | None:
+    return value if type(value) is int and value >= 0 else None
+
+
+def beside_usage(usage: Raw) -> dict[str, Any]:
+    """Pick for `extra` what the API tells of usage beyond our model."""
+    more = beyond(
+        usage,
+        "type",
+        "prompt_tokens",
+        "completion_tokens",
+        "total_tokens",
+        "cache_read_input_tokens",
+        "total_cost",
+    )
+    for name, read in _DETAILS.items():
+        if details := as_object(more.get(name)):
+            told = beyond(details, **{read: _count(details.get(read))})
+            more = {**more, name: told} if told else beyond(more, name)
+    return {"usage": more} if more else {}

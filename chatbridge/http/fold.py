@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from chatbridge.domain import Reset, StreamEvent, TextDelta
+from chatbridge.domain import Part, PartAdded, Reasoning, ReasoningDelta, Reset, StreamEvent, Text, TextDelta
 from chatbridge.http.content import Mender, TextJoiner, mend
 
-__all__ = ["TextFold"]
+__all__ = ["ReasoningFold", "TextFold"]
 
 DIFFERS = "the final text differs from the pieces that were streamed"
 
@@ -34,6 +34,19 @@ class TextFold:
         if len(self._pieces) > 1:
             self._pieces = ["".join(self._pieces)]
         return self._pieces[0] if self._pieces else ""
+
+    @property
+    def part(self) -> Part:
+        """The part, as far as it was handed out."""
+        return Text(self.shown)
+
+    def delta(self, piece: str) -> StreamEvent:
+        """Make the event that tells of *piece*."""
+        return TextDelta(piece, self.index)
+
+    def again(self) -> list[StreamEvent]:
+        """Hand out once more what was."""
+        return [self.delta(self.shown)] if self.shown else []
 
     def add(self, piece: str) -> list[StreamEvent]:
         """Take an increment."""
@@ -74,4 +87,26 @@ class TextFold:
         if not text:
             return []
         self._pieces.append(text)
-        return [TextDelta(text, self.index)]
+        return [self.delta(text)]
+
+
+class ReasoningFold(TextFold):
+    """The same for what a model thinks; at its end the part is told whole where it has a *signature*."""
+
+    def __init__(self, index: int = 0, signature: str | None = None) -> None:
+        super().__init__(index)
+        self.signature = signature
+
+    @property
+    def part(self) -> Part:
+        """The part, as far as it was handed out."""
+        return Reasoning(self.shown, self.signature)
+
+    def delta(self, piece: str) -> StreamEvent:
+        """Make the event that tells of *piece*."""
+        return ReasoningDelta(piece, self.index)
+
+    def finish(self, final: str | None = None) -> list[StreamEvent]:
+        """End it, as a text."""
+        events = super().finish(final)
+        return events if self.signature is None else [*events, PartAdded(self.part, self.index)]

@@ -12,16 +12,25 @@ from typing import Any, cast
 from attrs import define, field, fields_dict, frozen
 
 from chatbridge.domain import FinishReason, Message, Reply, Role, StreamEvent, ToolResult, Usage
-from chatbridge.http import Frame, Id, Raw, TextFold, beyond, keep_raw, loads, to_usage
-from chatbridge_adapters.tachyon.fold import CallFold, PartsFold
-from chatbridge_adapters.tachyon.parts import (
+from chatbridge.http import (
     DONE,
+    CallFold,
+    Frame,
+    Id,
+    PartsFold,
+    Raw,
+    TextFold,
     as_text,
     beside_usage,
+    beyond,
+    keep_raw,
+    loads,
     read_fields,
     tells_failure,
     to_progress,
+    to_usage,
 )
+from chatbridge_adapters.tachyon.parts import NAME
 
 SAID_AFTER_ALL = "the agent spoke after its attempt at an answer, which is in `extra`"
 
@@ -132,7 +141,7 @@ class AgentFold:
     events hold is told in `extra`, of each field the last.
     """
 
-    _parts: PartsFold = field(factory=lambda: PartsFold(_unread_call))
+    _parts: PartsFold = field(factory=lambda: PartsFold(NAME, _unread_call))
     _calls: dict[str, CallFold] = field(factory=dict[str, CallFold])
     _results: dict[str, _Result] = field(factory=dict[str, _Result])
     _speaking: str | None = None

@@ -39,7 +39,7 @@ from chatbridge.options import CommonOptions, option
 from chatbridge.secret import Secret
 from chatbridge_adapters.tachyon import wire
 from chatbridge_adapters.tachyon.agent import AgentFold, AgentRequest
-from chatbridge_adapters.tachyon.completion import CompletionFold, CompletionRequest, RequestMessage
+from chatbridge_adapters.tachyon.completion import CompletionRequest, RequestMessage, RoomFold
 from chatbridge_adapters.tachyon.parts import NAME
 
 PAGE = 100
@@ -283,7 +283,7 @@ class TachyonBackend(PartialBackend):
         )
         if not answer.is_answer:
             raise self._api.failed(wire.COMPLETE, *wire.read_failure(answer))
-        fold = CompletionFold()
+        fold = RoomFold()
         fold.take(answer, whole=True)
         fold.finish()
         return _finished(fold.reply(), options, warnings)
@@ -300,7 +300,7 @@ class TachyonBackend(PartialBackend):
         self, conversation_id: str, message: Message, options: SendOptions
     ) -> AsyncGenerator[StreamEvent, None]:
         request = evolve(self._request(message, options), stream=True)
-        fold, begun = CompletionFold(), False
+        fold, begun = RoomFold(), False
         async with self._api.stream(wire.STREAM, request, ids={"chatroom_id": conversation_id}) as chunks:
             async for chunk in chunks:
                 if chunk.error is not None or (chunks.whole and not chunk.is_answer):

@@ -1,101 +1,25 @@
 """
-What the messages of Tachyon hold, stored or streamed: JSON read leniently, and its parts in ours.
+What the messages of Tachyon hold, stored or streamed, and its parts in ours.
 
 Sources: "Tachyon API 0.58.1" (document), and the server's documentation at commit 21a23c0.
 """
 
 from __future__ import annotations
 
-import json
 import mimetypes
 import re
 from collections.abc import Mapping
-from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 
-from chatbridge.domain import Attachment, Opaque, Part, Progress, Text, ToolCall, ToolResult
-from chatbridge.http import BrokenContent, Frame, Mender, Raw, beyond, loads
+from chatbridge.domain import Attachment, Opaque, Part, Text, ToolResult
+from chatbridge.http import Mender, as_object, as_text, beyond, to_tool_call
 
 NAME = "tachyon"
-DONE = "[DONE]"
-
-
-def as_object(value: object) -> Mapping[str, Any]:
-    """Give an object as it is, and an empty one for other JSON."""
-    return cast(Mapping[str, Any], value) if isinstance(value, dict) else {}
-
-
-def as_list(content: object) -> list[Any]:
-    """Give a content, which is one part or a list of them, as a list; nothing is none."""
-    parts: list[Any] = cast(Any, content) if isinstance(content, list) else [content]
-    return [part for part in parts if part is not None]
-
-
-def as_text(value: object) -> str:
-    """Give a text as it is, nothing as an empty one, and other JSON written out."""
-    if isinstance(value, str):
-        return value
-    return "" if value is None else json.dumps(value, ensure_ascii=False)
-
-
-def read_loosely(data: bytes) -> object:
-    """Read JSON, or text where it is none; nothing is None."""
-    if not data:
-        return None
-    with suppress(BrokenContent):
-        return loads(data)
-    return data.decode("utf-8", "replace")
-
-
-def read_fields(frame: Frame) -> Mapping[str, Any]:
-    """Read an object, whatever the data of *frame* is: what is none is its `message`."""
-    value = read_loosely(frame.data.strip())
-    fields = as_object(value)
-    return fields if value is None or fields is value else {"message": value}
-
-
-def tells_failure(fields: Mapping[str, Any]) -> bool:
-    """Tell whether the data of an event that is not named so is an error all the same."""
-    told = (fields.get("message"), fields.get("error"))
-    return fields.get("type") == "error" or any(each is not None for each in told)
-
-
-def to_progress(beside: Raw, mended: Mender) -> Progress:
-    """Say an event that is no part of an answer in ours."""
-    data = mended(beside)
-    return Progress(as_text(data.get("type")), data)
-
-
-def beside_usage(usage: Raw) -> dict[str, Any]:
-    """Pick for `extra` what the API tells of usage beyond our model."""
-    more = beyond(
-        usage,
-        "type",
-        "prompt_tokens",
-        "completion_tokens",
-        "total_tokens",
-        "cache_read_input_tokens",
-        "total_cost",
-    )
-    return {"usage": more} if more else {}
 
 
 def to_opaque(content: object) -> Opaque:
     """Keep whole what is no part of ours."""
     return Opaque(NAME, as_text(as_object(content).get("type")), content)
-
-
-def to_tool_call(
-    call_id: str, name: str, arguments: str, unread: Opaque, mended: Mender
-) -> ToolCall | Opaque:
-    """Say a call of a tool in ours; *unread* stands for it where its arguments are no JSON object."""
-    try:
-        value: object = loads(mended(arguments).encode()) if arguments.strip() else {}
-    except BrokenContent:
-        return unread
-    if not isinstance(value, dict):
-        return unread
-    return ToolCall(mended(call_id), mended(name), mended(cast(dict[str, Any], value)))
 
 
 def to_part(content: object, mended: Mender) -> tuple[Part, dict[str, Any]]:

@@ -18,7 +18,9 @@ from attrs import Attribute, field, frozen
 
 from chatbridge.domain import Conversation, Message, Part, Role
 from chatbridge.http import (
+    DONE,
     ApiError,
+    Chunk,
     Endpoint,
     Hint,
     Id,
@@ -26,14 +28,16 @@ from chatbridge.http import (
     Mender,
     Raw,
     ServerSentEvents,
+    as_list,
     beyond,
     keep_raw,
+    read_event,
     to_role,
     warn_aside,
 )
 from chatbridge_adapters.tachyon.agent import AgentChunk, AgentRequest, read_chunk
-from chatbridge_adapters.tachyon.completion import Chunk, CompletionRequest, read_event
-from chatbridge_adapters.tachyon.parts import DONE, as_list, to_part
+from chatbridge_adapters.tachyon.completion import CompletionRequest
+from chatbridge_adapters.tachyon.parts import to_part
 
 
 @frozen

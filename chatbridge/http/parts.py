@@ -1,15 +1,30 @@
-"""The parts of one of Tachyon's answers, put together from its pieces."""
+"""The parts of an answer, put together from its pieces."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from attrs import define, field
 
-from chatbridge.domain import Opaque, Part, PartAdded, Reset, StreamEvent, Text, TextDelta
-from chatbridge.http import Mender, TextFold
-from chatbridge_adapters.tachyon.parts import NAME, to_tool_call
+from chatbridge.domain import Opaque, Part, PartAdded, Reset, StreamEvent, ToolCall
+from chatbridge.http.content import BrokenContent, Mender, loads
+from chatbridge.http.fold import ReasoningFold, TextFold
+
+__all__ = ["CallFold", "PartsFold", "to_tool_call"]
+
+
+def to_tool_call(
+    call_id: str, name: str, arguments: str, unread: Opaque, mended: Mender
+) -> ToolCall | Opaque:
+    """Say a call of a tool in ours; *unread* stands for it where its arguments are no JSON object."""
+    try:
+        value: object = loads(mended(arguments).encode()) if arguments.strip() else {}
+    except BrokenContent:
+        return unread
+    if not isinstance(value, dict):
+        return unread
+    return ToolCall(mended(call_id), mended(name), mended(cast(dict[str, Any], value)))
 
 
 @define(eq=False)
@@ -52,9 +67,11 @@ class PartsFold:
     its first result comes, and at the end, however often it grows.
 
     Attributes:
+        origin: The backend's name.
         mended: Mends what is no piece of a text.
     """
 
+    origin: str
     _unread_call: Callable[[CallFold], dict[str, Any]]  # In the API's form, for one that cannot be read.
     mended: Mender = field(factory=Mender)
     _parts: list[TextFold | Part | None] = field(factory=list[TextFold | Part | None])
@@ -67,7 +84,7 @@ class PartsFold:
     @property
     def parts(self) -> tuple[Part, ...]:
         """What there is so far."""
-        parts = (Text(part.shown) if isinstance(part, TextFold) else part for part in self._parts)
+        parts = (part.part if isinstance(part, TextFold) else part for part in self._parts)
         return tuple(part for part in parts if part is not None)
 
     @property
@@ -84,14 +101,15 @@ class PartsFold:
 
     def say(self, piece: str, *, fresh: bool = False) -> TextFold:
         """Add to the text at the end; one begins behind something else, or where a *fresh* one is wanted."""
-        self._tell_calls()
-        if fresh:
+        if fresh or isinstance(self._text, ReasoningFold):
             self._end_text()
-        if self._text is None:
-            self._text = TextFold(len(self._parts))
-            self._parts.append(self._text)
-        self._events += self._text.add(piece)
-        return self._text
+        return self._grow(self._text or TextFold(len(self._parts)), piece)
+
+    def think(self, piece: str, signature: str | None = None) -> TextFold:
+        """Add to the reasoning at the end; one begins behind something else, or with another signature."""
+        if not (isinstance(self._text, ReasoningFold) and self._text.signature == signature):
+            self._end_text()
+        return self._grow(self._text or ReasoningFold(len(self._parts), signature), piece)
 
     def call(self, call_id: str) -> CallFold:
         """Begin a call."""
@@ -130,7 +148,7 @@ class PartsFold:
             self._parts[text.index] = None
         for index, part in enumerate(self._parts):
             if isinstance(part, TextFold):
-                self._events += [TextDelta(part.shown, index)] if part.shown else []
+                self._events += part.again()
             elif part is not None:
                 self._events.append(PartAdded(part, index))
 
@@ -139,6 +157,14 @@ class PartsFold:
         self._end_text()
         for call in self._calls:
             self._tell(call)
+
+    def _grow(self, text: TextFold, piece: str) -> TextFold:
+        self._tell_calls()
+        if text is not self._text:
+            self._text = text
+            self._parts.append(text)
+        self._events += text.add(piece)
+        return text
 
     def _new_index(self) -> int:
         self._parts.append(None)
@@ -157,6 +183,6 @@ class PartsFold:
     def _tell(self, call: CallFold) -> None:
         if call.changed:
             call.changed = False
-            unread = Opaque(NAME, "tool_call", self.mended(self._unread_call(call)))
+            unread = Opaque(self.origin, "tool_call", self.mended(self._unread_call(call)))
             part = to_tool_call(call.id, call.name, call.arguments, unread, self.mended)
             self.put(part, call.index)

@@ -1,0 +1,306 @@
+"""
+What a chat completion answers, whole or event by event, in the form that most of such APIs share.
+
+A whole answer has choices with messages, an event of a stream choices with what is added to one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import Attribute, define, field
+
+from chatbridge.domain import Message, Opaque, Progress, Reply, Role, StreamEvent, Usage
+from chatbridge.http.completions import beside_usage, to_finish_reason, to_usage
+from chatbridge.http.content import BrokenContent, Mender, loads
+from chatbridge.http.framing import Frame
+from chatbridge.http.loose import as_list, as_object, as_text, read_fields, read_loosely
+from chatbridge.http.parts import CallFold, PartsFold
+from chatbridge.http.wire import Raw, beyond, keep_raw
+
+__all__ = [
+    "DONE",
+    "Choice",
+    "Chunk",
+    "CompletionFold",
+    "Increments",
+    "Said",
+    "read_event",
+    "tells_failure",
+    "to_progress",
+    "words",
+]
+
+DONE = "[DONE]"
+"""The data of the event that ends a stream."""
+
+
+def tells_failure(fields: Mapping[str, Any]) -> bool:
+    """Tell whether the data of an event that is not named so is an error all the same."""
+    told = (fields.get("message"), fields.get("error"))
+    return fields.get("type") == "error" or any(each is not None for each in told)
+
+
+def to_progress(beside: Raw, mended: Mender) -> Progress:
+    """Say an event that is no part of an answer in ours."""
+    data = mended(beside)
+    return Progress(as_text(data.get("type")), data)
+
+
+def _text_or_list(_: object, __: Attribute[Any], value: object) -> None:
+    if not isinstance(value, str | list | None):
+        raise TypeError("expected a text or a list")
+
+
+@define
+class Said:
+    """What a choice says: a message, or what a chunk adds to it. `content` may be a list of parts."""
+
+    role: str | None = None
+    content: Any = field(default=None, validator=_text_or_list)
+    tool_calls: list[Mapping[str, Any]] | None = None
+    raw: Raw = keep_raw()
+
+
+@define
+class Choice:
+    """One answer; only one is asked for."""
+
+    delta: Said | None = None
+    message: Said | None = None
+    finish_reason: str | None = None
+    raw: Raw = keep_raw()
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it is the one that was asked for: its number is 0, or it has none."""
+        index = self.raw.get("index")
+        return not isinstance(index, int | float) or index == 0
+
+
+@define
+class Chunk:
+    """
+    A whole answer, or one event of a streamed one.
+
+    Attributes:
+        error: What failed, whatever it is; then there is no more.
+        object: `[DONE]` stands for the end mark.
+        beside: The whole event, where its name says that it is no part of the answer.
+    """
+
+    choices: list[Choice] | None = None
+    model: str | None = None
+    usage: Raw | None = None
+    error: Any = field(default=None, repr=False)
+    object: Any = None
+    beside: Raw | None = None
+    raw: Raw = keep_raw()
+
+    @property
+    def choice(self) -> Choice | None:
+        """The first answer: the others were not asked for."""
+        return next((each for each in self.choices or () if each.is_first), None)
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether it is a whole answer: without a message, or with a failure, it is none."""
+        choice = self.choice
+        return self.error is None and choice is not None and (choice.message or choice.delta) is not None
+
+
+def read_event(frame: Frame) -> object:
+    """
+    Make of an event what a `Chunk` is built from: the end mark and failures are no chunks.
+
+    Raises:
+        BrokenContent: Its data is not JSON.
+    """
+    data = frame.data.strip()
+    if data == DONE.encode():
+        return {"object": DONE}
+    if frame.name == "error":
+        return {"error": read_loosely(data) or {}}
+    if frame.name != "message":  # So an event without a name is called.
+        fields = read_fields(frame)
+        return {"beside": {**fields, "type": fields.get("type") or frame.name}}
+    value: object = loads(data) if data else {}
+    fields = as_object(value)
+    return {"error": value} if tells_failure(fields) and "choices" not in fields else value
+
+
+def words(part: object) -> str | None:
+    """Give the text of a part; None where it is no text."""
+    match part:
+        case str(text) | {"type": "text", "text": str(text)}:
+            return text
+        case _:
+            return None
+
+
+def _joined(values: list[Any]) -> Any:  # noqa: ANN401 - JSON
+    """Join what came of one field: texts, lists and objects piece by piece; of others the last counts."""
+    if all(isinstance(value, str) for value in values):
+        return "".join(values)
+    if all(isinstance(value, list) for value in values):
+        return [item for value in values for item in value]
+    if all(isinstance(value, dict) for value in values):
+        fields = Increments()
+        for value in values:
+            fields.add(value)
+        return fields.joined()
+    return values[-1]
+
+
+@define
+class Increments:
+    """The fields of pieces, to be joined; null counts as not sent."""
+
+    _values: dict[str, list[Any]] = field(factory=dict[str, list[Any]])
+
+    def add(self, fields: Mapping[str, Any]) -> None:
+        """Take the fields of the next piece."""
+        for name, value in fields.items():
+            if value is not None:
+                self._values.setdefault(name, []).append(value)
+
+    def joined(self) -> dict[str, Any]:
+        """Give them."""
+        return {
+            name: values[0] if len(values) == 1 else _joined(values) for name, values in self._values.items()
+        }
+
+
+@define
+class CompletionFold:
+    """
+    An answer, put together from a stream or taken whole; what its API has beyond the form, a subclass reads.
+
+    Attributes:
+        origin: The backend's name.
+        model: The model that answers, as far as it was told.
+    """
+
+    origin: str
+    model: str | None = None
+    _usage: Usage | None = None
+    _reason: str | None = None
+    _parts: PartsFold = field(init=False)
+    _calls: dict[int, CallFold] = field(factory=dict[int, CallFold])
+    _warnings: list[str] = field(factory=list[str])
+    _told: dict[str, Any] = field(factory=dict[str, Any])
+    _of_chunks: dict[str, Any] = field(factory=dict[str, Any])
+    _of_choices: dict[str, Any] = field(factory=dict[str, Any])
+    _of_messages: Increments = field(factory=Increments)
+
+    def __attrs_post_init__(self) -> None:
+        self._parts = PartsFold(self.origin, self._unread_call)
+
+    @property
+    def has_reason(self) -> bool:
+        """Whether it was told why the answer ended, so that there is no more of it."""
+        return self._reason is not None
+
+    def take(self, chunk: Chunk, *, whole: bool = False) -> list[StreamEvent]:
+        """Take a chunk, or a *whole* answer, and tell what it adds."""
+        if chunk.beside is not None:
+            return [to_progress(chunk.beside, self._parts.mended)]
+        if chunk.model != self.model:
+            self.model = self._parts.mended(chunk.model) or self.model
+        if chunk.usage is not None:
+            self._usage = to_usage(chunk.usage) or self._usage
+            self._told |= beside_usage(chunk.usage)
+        self._of_chunks.update(chunk.raw)  # What is known of it is picked out once, at the end.
+        choice = chunk.choice
+        if choice is None:
+            return []
+        self._reason = choice.finish_reason or self._reason
+        self._of_choices.update(choice.raw)
+        message, delta = choice.message, choice.delta
+        if message is not None and (message.content or message.tool_calls or delta is None):
+            self._take(message, whole=True)
+        elif delta is not None:
+            self._take(delta, whole=whole or message is not None)
+        return self._parts.events()
+
+    def finish(self) -> list[StreamEvent]:
+        """End the answer."""
+        self._parts.finish()
+        return self._parts.events()
+
+    def reply(self) -> Reply:
+        """Give the answer, once it has ended."""
+        mended = self._parts.mended
+        message = Message(Role.ASSISTANT, self._parts.parts, extra=mended(self._of_messages.joined()))
+        reason = mended(self._reason)
+        extra = mended({
+            **beyond(self._of_chunks, "object", "model", "choices", "usage"),
+            **beyond(self._of_choices, "index", "delta", "message", "finish_reason"),
+            **self._told,
+        })  # fmt: skip
+        return Reply(
+            (message,),
+            finish_reason=to_finish_reason(reason),
+            raw_finish_reason=reason,
+            usage=self._usage,
+            model=self.model,
+            warnings=(*self._warnings, *self._parts.warnings),
+            extra=extra,
+        )
+
+    def _take(self, said: Said, *, whole: bool) -> None:
+        """Take a message that is *whole*, or what is added to one."""
+        self._of_messages.add(beyond(said.raw, "role", "content", "tool_calls"))
+        if said.content:
+            self._say(said.content)
+        self._call_all(said, whole=whole)
+
+    def _say(self, content: str | list[object]) -> None:
+        for part in as_list(content):
+            text = words(part)
+            if text is None:
+                kind = as_text(as_object(part).get("type"))
+                self._parts.put(Opaque(self.origin, kind, self._parts.mended(part)))
+            elif text:
+                self._parts.say(text)
+
+    def _call_all(self, said: Said, *, whole: bool) -> None:
+        for position, piece in enumerate(said.tool_calls or ()):
+            self._call(position, piece, whole=whole)
+
+    def _call(self, position: int, piece: Mapping[str, Any], *, whole: bool) -> None:
+        index = piece.get("index")
+        place = index if isinstance(index, int) else position
+        function = as_object(piece.get("function"))
+        call_id, name, arguments = (
+            as_text(value) for value in (piece.get("id"), function.get("name"), function.get("arguments"))
+        )
+        call = self._calls.get(place)
+        if whole or call is None or _begins(call, call_id, name, arguments):
+            call = self._calls[place] = self._begin(call_id)
+        call.add(call_id, name, arguments)
+
+    def _begin(self, call_id: str) -> CallFold:
+        """Begin a call."""
+        return self._parts.call(call_id)
+
+    def _unread_call(self, call: CallFold) -> dict[str, Any]:
+        function = {"name": call.name, "arguments": call.arguments}
+        return {"id": call.id, "type": "function", "function": function}
+
+
+def _begins(call: CallFold, call_id: str, name: str, arguments: str) -> bool:
+    """Tell whether a piece with the number of *call* begins another, as numbers count again from 0."""
+    if call.answered:
+        return bool(call_id or name)
+    if call_id:
+        return bool(call.id) and call_id != call.id
+    return bool(name and arguments) and not call.id and _is_whole(call.arguments)
+
+
+def _is_whole(arguments: str) -> bool:
+    try:
+        return isinstance(loads(arguments.encode("utf-8", "surrogatepass")), dict)
+    except BrokenContent:
+        return False
