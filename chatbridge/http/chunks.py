@@ -159,6 +159,9 @@ class Increments:
 
     _values: dict[str, list[Any]] = field(factory=dict[str, list[Any]])
 
+    def __bool__(self) -> bool:
+        return bool(self._values)
+
     def add(self, fields: Mapping[str, Any]) -> None:
         """Take the fields of the next piece."""
         for name, value in fields.items():
@@ -193,6 +196,7 @@ class CompletionFold:
     _of_chunks: dict[str, Any] = field(factory=dict[str, Any])
     _of_choices: dict[str, Any] = field(factory=dict[str, Any])
     _of_messages: Increments = field(factory=Increments)
+    _logprobs: Increments = field(factory=Increments)
 
     def __attrs_post_init__(self) -> None:
         self._parts = PartsFold(self.origin, self._unread_call)
@@ -217,6 +221,8 @@ class CompletionFold:
             return []
         self._reason = choice.finish_reason or self._reason
         self._of_choices.update(choice.raw)
+        if logprobs := as_object(choice.raw.get("logprobs")):
+            self._logprobs.add(logprobs)
         message, delta = choice.message, choice.delta
         if message is not None and (message.content or message.tool_calls or delta is None):
             self._take(message, whole=True)
@@ -237,6 +243,7 @@ class CompletionFold:
         extra = mended({
             **beyond(self._of_chunks, "object", "model", "choices", "usage"),
             **beyond(self._of_choices, "index", "delta", "message", "finish_reason"),
+            **({"logprobs": self._logprobs.joined()} if self._logprobs else {}),
             **self._told,
         })  # fmt: skip
         return Reply(

@@ -88,6 +88,11 @@ class PartsFold:
         return tuple(part for part in parts if part is not None)
 
     @property
+    def calls(self) -> Sequence[CallFold]:
+        """The calls of tools so far."""
+        return self._calls
+
+    @property
     def warnings(self) -> list[str]:
         """What had to be mended or taken back, each once."""
         of_texts = [each for part in self._parts if isinstance(part, TextFold) for each in part.warnings]

@@ -1,0 +1,138 @@
+"""
+What travels between a client and a server of OpenAI's chat completions.
+
+Sources: the types of the Python package openai 3.52.0, which are generated from OpenAI's OpenAPI document.
+What other servers do differently: ollama (openai/openai.go at commit 00988753), vLLM (entrypoints/openai/
+engine/protocol.py at 040a2cc2), llama.cpp (tools/server/server-common.cpp at 006639c3), llama-cpp-python
+(llama_cpp/server/errors.py at 10732af5), and LM Studio as its bug tracker shows it (issues 618 and 2339).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, cast
+
+from attrs import frozen
+
+from chatbridge.http import (
+    ApiError,
+    Chunk,
+    Endpoint,
+    Hint,
+    Kind,
+    Raw,
+    ServerSentEvents,
+    as_list,
+    as_object,
+    as_text,
+    keep_raw,
+    read_event,
+)
+
+NAME = "openai"
+HOST = "api.openai.com"
+
+
+@frozen
+class Model:
+    """
+    A model that the server has.
+
+    Attributes:
+        raw: The whole entry; servers tell different things beside the id.
+    """
+
+    id: str
+    owned_by: str | None = None
+    raw: Raw = keep_raw()
+
+
+@frozen
+class ModelList:
+    """The models; a server without any may say null."""
+
+    data: list[Model] | None
+
+
+COMPLETE = Endpoint(
+    "createChatCompletion",
+    "POST",
+    "/chat/completions",
+    Kind.COMPLETE,
+    answer=Chunk,
+    accept="text/event-stream, application/json",
+    # A whole answer is read as a stream of one event: there are servers that stream whatever they are asked.
+    framing=ServerSentEvents,
+    read=read_event,
+)
+LIST_MODELS = Endpoint("listModels", "GET", "/models", Kind.READ, answer=ModelList)
+ENDPOINTS = (COMPLETE, LIST_MODELS)
+
+CONTEXT_LENGTH = "context_length_exceeded"
+"""The code of an error that says that history and answer do not fit, whatever words the server has for it."""
+
+_TOO_LONG = re.compile(
+    r"maximum context length|exceeds? (?:the )?(?:available |model'?s? )?context (?:size|length|window)"
+    r"|context (?:size|length|window) (?:has been |was |is )?exceeded|n_keep .* >= n_ctx|prompt is too long",
+    re.IGNORECASE,
+)
+_TOO_LONG_CODES = {CONTEXT_LENGTH, "exceed_context_size_error"}
+_MONEY = re.compile("quota|billing|balance|credit|payment", re.IGNORECASE)
+_PAYMENT_REQUIRED = 402
+_CLIENT_ERRORS = range(400, 500)
+
+
+def read_error(status: int, body: Any) -> ApiError:  # noqa: ANN401 - JSON
+    """
+    Read an error in any of the forms that servers have for it.
+
+    They are an object or a text under `error`, the fields of such an object by themselves, an array of one of
+    these, and what FastAPI says under `detail`.
+    """
+    (first, *_) = as_list(body) or [None]
+    fields = as_object(first)
+    for wrapper in ("error", "detail"):
+        if fields.get(wrapper) is not None:
+            fields = _fields(fields[wrapper])
+            break
+    message, code = as_text(fields.get("message")), _code(fields)
+    too_long = code in _TOO_LONG_CODES or (status < 500 and _TOO_LONG.search(message))  # noqa: PLR2004
+    return ApiError(message or None, CONTEXT_LENGTH if too_long else code, _hint(status, fields, code))
+
+
+def _fields(error: object) -> Raw:
+    """Give an error as an object; a list of problems is told in one line."""
+    if isinstance(error, list):
+        return {"message": "; ".join(map(_problem, cast(list[object], error)))}
+    return as_object(error) or {"message": as_text(error)}
+
+
+def _problem(item: object) -> str:
+    fields = as_object(item)
+    if "msg" not in fields:
+        return as_text(item)
+    return ".".join([*map(str, as_list(fields.get("loc")))]) + f": {as_text(fields['msg'])}"
+
+
+def _code(fields: Raw) -> str | None:
+    """Find the code; some servers repeat the status there, and tell the error's type."""
+    told = (fields.get("code"), fields.get("type"))
+    return next((code for code in told if isinstance(code, str) and code and not code.isdigit()), None)
+
+
+def _hint(status: int, fields: Raw, code: str | None) -> Hint | None:
+    if status == _PAYMENT_REQUIRED or (status in _CLIENT_ERRORS and _MONEY.search(code or "")):
+        return Hint.QUOTA
+    # The model is still being loaded: nothing was begun.
+    return Hint.REFUSED if fields.get("type") == "unavailable_error" else None
+
+
+def is_good(chunk: Chunk, *, whole: bool) -> bool:
+    """Tell whether *chunk* is no failure, and if it is a *whole* document, an answer; it may have no choice."""
+    return chunk.is_answer or (chunk.error is None and not (whole and chunk.choices != []))
+
+
+def read_failure(chunk: Chunk, *, whole: bool) -> tuple[str | None, str | None]:
+    """Read the words and the code of a failure, or of a *whole* document that is no answer."""
+    error = read_error(200, chunk.raw)
+    return error.message or ("what came is not an answer" if whole else None), error.code
