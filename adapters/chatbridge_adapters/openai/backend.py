@@ -154,11 +154,7 @@ class OpenAIBackend:
         self, messages: Sequence[Message], options: SendOptions, *, streamed: bool
     ) -> AsyncGenerator[StreamEvent, None]:
         history = History(reasoning=self.options.reasoning)
-        request = self._request(history, messages, options)
-        if streamed:
-            request["stream"] = True
-            if self.options.stream_usage:
-                request["stream_options"] = {"include_usage": True}
+        request = self._request(history, messages, options, streamed=streamed)
         fold, begun, ended = AnswerFold(), False, False
         async with self._api.stream(wire.COMPLETE, request) as chunks:
             async for chunk in chunks:
@@ -181,7 +177,9 @@ class OpenAIBackend:
             yield event
         yield Finished(_finished(fold.reply(), options, [*history.warnings, *chunks.warnings]))
 
-    def _request(self, history: History, messages: Sequence[Message], options: SendOptions) -> dict[str, Any]:
+    def _request(
+        self, history: History, messages: Sequence[Message], options: SendOptions, *, streamed: bool
+    ) -> dict[str, Any]:
         extra = dict(options.extra)
         check_extra(extra, EXTRA_TO_SEND, PROFILE)
         body = extra.pop("extra_body", None)
@@ -190,7 +188,7 @@ class OpenAIBackend:
             raise BadOption(
                 backend=NAME,
                 option="model",
-                problem=f"is required: name one as in {NAME}:MODEL or {NAME}:?model=MODEL, or with the message",
+                problem=f"is required: name one as in {NAME}:MODEL or ?model=MODEL, or with the message",
             )
         if options.system:
             history.add(Message(Role.SYSTEM, options.system))
@@ -206,6 +204,8 @@ class OpenAIBackend:
             "tools": to_tools(options.tools) or None,
             "tool_choice": options.tool_choice and to_tool_choice(options.tool_choice, options.tools),
             "response_format": options.response_format and to_response_format(options.response_format),
+            "stream": streamed or None,
+            "stream_options": {"include_usage": True} if streamed and self.options.stream_usage else None,
             **extra,
         }
         request = {name: value for name, value in given.items() if value is not None}
@@ -219,7 +219,7 @@ def _with(request: dict[str, Any], body: object) -> dict[str, Any]:
         raise BadOption(backend=NAME, option="extra_body", problem="in extra takes a mapping")
     fields = cast(Mapping[str, Any], body)
     for name in fields:
-        if name in {*request, "stream", "stream_options"}:
+        if name in request or name == "stream":
             raise BadOption(
                 backend=NAME, option="extra_body", problem=f"holds {name!r}, which has an option of its own"
             )

@@ -128,7 +128,7 @@ def _hint(status: int, fields: Raw, code: str | None) -> Hint | None:
 
 
 def is_good(chunk: Chunk, *, whole: bool) -> bool:
-    """Tell whether *chunk* is no failure, and if it is a *whole* document, an answer; it may have no choice."""
+    """Tell whether *chunk* is no failure, and as a *whole* document an answer, which may have no choice."""
     return chunk.is_answer or (chunk.error is None and not (whole and chunk.choices != []))
 
 
