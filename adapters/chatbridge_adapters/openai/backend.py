@@ -112,7 +112,12 @@ def profile(_: OpenAIOptions | None = None) -> Profile:
 
 
 class OpenAIBackend:
-    """Asks for chat completions. Beside the protocol it lists the models."""
+    """
+    Asks for chat completions. Beside the protocol it lists the models.
+
+    Attributes:
+        limit_field: The field of a request that says how many tokens the answer may have.
+    """
 
     def __init__(self, options: OpenAIOptions, transport: Transport) -> None:
         host = URL(transport.base_url).host or ""
@@ -121,7 +126,7 @@ class OpenAIBackend:
         self.options = options
         self._needs_model = host == HOST
         is_openai = any(f".{host}".endswith(f".{domain}") for domain in _OPENAI)
-        self._limit = options.limit_field or ("max_completion_tokens" if is_openai else "max_tokens")
+        self.limit_field = options.limit_field or ("max_completion_tokens" if is_openai else "max_tokens")
         headers: dict[str, str | Secret | None] = {
             "Authorization": None if options.key is None else bearer(options.key),
             "OpenAI-Organization": options.organization,
@@ -198,7 +203,7 @@ class OpenAIBackend:
             "model": model,
             "temperature": options.temperature,
             "top_p": options.top_p,
-            self._limit: options.max_output_tokens,
+            self.limit_field: options.max_output_tokens,
             "stop": list(options.stop) or None,
             "seed": options.seed,
             "tools": to_tools(options.tools) or None,

@@ -89,29 +89,31 @@ def read_error(status: int, body: Any) -> ApiError:  # noqa: ANN401 - JSON
     They are an object or a text under `error`, the fields of such an object by themselves, an array of one of
     these, and what FastAPI says under `detail`.
     """
-    (first, *_) = as_list(body) or [None]
-    fields = as_object(first)
-    for wrapper in ("error", "detail"):
-        if fields.get(wrapper) is not None:
-            fields = _fields(fields[wrapper])
-            break
+    fields = _fields(body)
     message, code = as_text(fields.get("message")), _code(fields)
     too_long = code in _TOO_LONG_CODES or (status < 500 and _TOO_LONG.search(message))  # noqa: PLR2004
     return ApiError(message or None, CONTEXT_LENGTH if too_long else code, _hint(status, fields, code))
 
 
 def _fields(error: object) -> Raw:
-    """Give an error as an object; a list of problems is told in one line."""
+    """Give an error as an object, whatever it is wrapped in; a list of problems is told in one line."""
     if isinstance(error, list):
-        return {"message": "; ".join(map(_problem, cast(list[object], error)))}
-    return as_object(error) or {"message": as_text(error)}
+        problems = as_list(cast(object, error))
+        first = as_object(problems[0] if problems else None)
+        return _fields(first) if "error" in first else {"message": "; ".join(map(_problem, problems))}
+    if not isinstance(error, dict):
+        return {"message": as_text(error)}
+    fields = as_object(cast(object, error))
+    inner = next((fields[name] for name in ("error", "detail") if fields.get(name) is not None), None)
+    return fields if inner is None else _fields(inner)
 
 
 def _problem(item: object) -> str:
     fields = as_object(item)
     if "msg" not in fields:
         return as_text(item)
-    return ".".join([*map(str, as_list(fields.get("loc")))]) + f": {as_text(fields['msg'])}"
+    path = ".".join(map(str, as_list(fields.get("loc"))))
+    return f"{path}: {as_text(fields['msg'])}"
 
 
 def _code(fields: Raw) -> str | None:
