@@ -54,6 +54,7 @@ TOOLS: list[Json] = [
     {"name": "add", "description": "Adds.", "parameters": {"type": "object"}},
     {"name": "cut"},
 ]
+CALLING: list[set[Quirk]] = [set(), {"no_ids"}, {"no_indexes"}, {"no_ids", "no_indexes", "whole_calls"}]
 
 
 @pytest.fixture
@@ -337,9 +338,7 @@ async def test_reasoning_is_given_back_only_where_that_is_chosen(reach: Open) ->
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(
-    "quirks", [set(), {"no_ids"}, {"no_indexes"}, {"no_ids", "no_indexes", "whole_calls"}]
-)
+@pytest.mark.parametrize("quirks", CALLING)
 async def test_calls_of_tools_go_there_and_back(reach: Open, mode: Mode, quirks: set[Quirk]) -> None:
     backend = await reach(OpenAIEmulator(mode=mode, also=frozenset(quirks)))
     options = SendOptions(tools=TOOLS)

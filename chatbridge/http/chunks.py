@@ -260,8 +260,12 @@ class CompletionFold:
         """Take a message that is *whole*, or what is added to one."""
         self._of_messages.add(beyond(said.raw, "role", "content", "tool_calls"))
         if said.content:
-            self._say(said.content)
+            self._hear(said, whole=whole)
         self._call_all(said, whole=whole)
+
+    def _hear(self, said: Said, *, whole: bool) -> None:  # noqa: ARG002 - a subclass may mind
+        """Take the content of a message."""
+        self._say(said.content)
 
     def _say(self, content: str | list[object]) -> None:
         for part in as_list(content):

@@ -61,7 +61,7 @@ class AnswerFold(CompletionFold):
                     self._parts.think(told, sign(name))
         self._of_messages.add(beyond(raw, *read))
         if said.content:
-            self._say(said.content)
+            self._hear(said, whole=whole)
         refusal = raw.get("refusal")
         if isinstance(refusal, str) and refusal:
             self._refused = True

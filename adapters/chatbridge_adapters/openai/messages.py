@@ -216,6 +216,7 @@ def to_tool_choice(choice: str, tools: Sequence[Mapping[str, Any]]) -> str | Jso
         BadOption: It is none of these.
     """
     names = [str(tool.get("name")) for tool in tools]
+    offer = ", ".join(names) or "there is none"
     if choice in names:
         return {"type": "function", "function": {"name": choice}}
     if choice in {"auto", "none", "required", "any"}:
@@ -224,8 +225,7 @@ def to_tool_choice(choice: str, tools: Sequence[Mapping[str, Any]]) -> str | Jso
         backend=NAME,
         option="tool_choice",
         shown=choice,
-        problem="is none of auto, none, required, and no tool on offer",
-        known=names,
+        problem=f"is none of auto, none, required, nor a tool on offer ({offer})",
     )
 
 

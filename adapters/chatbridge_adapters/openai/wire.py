@@ -113,7 +113,7 @@ def _problem(item: object) -> str:
     if "msg" not in fields:
         return as_text(item)
     path = ".".join(map(str, as_list(fields.get("loc"))))
-    return f"{path}: {as_text(fields['msg'])}"
+    return ": ".join(filter(None, (path, as_text(fields["msg"]))))
 
 
 def _code(fields: Raw) -> str | None:

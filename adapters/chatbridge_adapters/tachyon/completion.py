@@ -14,7 +14,7 @@ from typing import Any
 from attrs import define, field, frozen
 
 from chatbridge.domain import ToolResult
-from chatbridge.http import CallFold, CompletionFold, Said, as_list, as_text, beyond, words
+from chatbridge.http import CallFold, CompletionFold, Said, as_list, as_text, words
 from chatbridge_adapters.tachyon.parts import NAME
 
 NO_CALL = "text without a role came before any call of a tool, and was taken for what a tool gave"
@@ -63,12 +63,9 @@ class RoomFold(CompletionFold):
     _unanswered: deque[CallFold] = field(factory=deque[CallFold])
     _answered: CallFold | None = None
 
-    def _take(self, said: Said, *, whole: bool) -> None:
-        self._of_messages.add(beyond(said.raw, "role", "content", "tool_calls"))
-        if said.content:
-            result = said.role == "tool" or (said.role is None and not whole)
-            (self._give if result else self._say)(said.content)
-        self._call_all(said, whole=whole)
+    def _hear(self, said: Said, *, whole: bool) -> None:
+        result = said.role == "tool" or (said.role is None and not whole)
+        (self._give if result else self._say)(said.content)
 
     def _give(self, content: str | list[object]) -> None:
         texts = [words(part) for part in as_list(content)]

@@ -1,0 +1,462 @@
+"""What is made of the answers, streams and errors of servers of chat completions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatbridge import (
+    FinishReason,
+    Opaque,
+    PartAdded,
+    Progress,
+    Reasoning,
+    Reply,
+    Started,
+    StreamEvent,
+    Text,
+    TextDelta,
+    ToolCall,
+    Usage,
+)
+from chatbridge.http import DONE, Chunk, Hint, ServerSentEvents, read_event, structure
+from chatbridge.testing.checking import fold
+from chatbridge_adapters.openai import OpenAIBackend
+from chatbridge_adapters.openai.emulator import OpenAIEmulator
+from chatbridge_adapters.openai.fold import NO_CHOICE, AnswerFold
+from chatbridge_adapters.openai.wire import read_error
+from openai_kit import HELLO, NOTHING, Json, answer, end, events, opener, said, streamed
+
+
+@pytest.fixture
+def emulator() -> OpenAIEmulator:
+    return OpenAIEmulator()
+
+
+@pytest.fixture
+async def backend(emulator: OpenAIEmulator) -> AsyncGenerator[OpenAIBackend, None]:
+    async with opener() as reach:
+        yield await reach(emulator)
+
+
+def whole(document: object) -> Reply:
+    """Take a whole answer."""
+    answer = AnswerFold()
+    told = [*answer.take(structure(document, Chunk), whole=True), *answer.finish()]
+    reply = answer.reply()
+    assert reply.message.parts == fold(told)
+    return reply
+
+
+def read(body: bytes, *cuts: int) -> tuple[list[StreamEvent], Reply]:
+    """Take a stream that arrives cut at *cuts*."""
+    framer, answer, told = ServerSentEvents(), AnswerFold(), list[StreamEvent]()
+    edges = [0, *sorted(cut % (len(body) + 1) for cut in cuts), len(body)]
+    for start, stop in pairwise(edges):
+        for frame in framer.feed(body[start:stop]):
+            chunk = structure(read_event(frame), Chunk)
+            told += [] if chunk.object == DONE else answer.take(chunk)
+    told += answer.finish()
+    return told, answer.reply()
+
+
+def call(**piece: Any) -> Json:
+    """Write the delta of a piece of a call; *arguments* and *name* are the function's."""
+    function = {name: piece.pop(name) for name in ("name", "arguments") if name in piece}
+    return {"tool_calls": [{**piece, "function": function}]}
+
+
+# Whole answers
+
+
+def test_what_the_model_has_no_place_for_is_kept() -> None:
+    document = said(content="Hi", annotations=[{"type": "url_citation"}], audio=None)
+    document |= {"service_tier": "default", "usage": {"prompt_tokens": 1, "queue_time": 0.1}}
+    document["choices"][0] |= {"logprobs": {"content": [{"token": "Hi"}]}, "stop_reason": 7}
+    reply = whole(document)
+    assert {
+        "id": "chatcmpl-1",
+        "created": 1,
+        "service_tier": "default",
+        "stop_reason": 7,
+        "logprobs": {"content": [{"token": "Hi"}]},
+        "usage": {"queue_time": 0.1},
+    } == reply.extra
+    assert {"annotations": [{"type": "url_citation"}]} == reply.message.extra
+    assert ("m", Usage(1)) == (reply.model, reply.usage)
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        ("stop", FinishReason.STOP),
+        ("length", FinishReason.LENGTH),
+        ("tool_calls", FinishReason.TOOL_CALLS),
+        ("content_filter", FinishReason.CONTENT_FILTER),
+        ("function_call", FinishReason.OTHER),
+        ("eos_token", FinishReason.OTHER),
+        ("", None),
+        (None, None),
+    ],
+)
+async def test_a_finish_reason_that_is_not_known_is_never_stop(
+    backend: OpenAIBackend, emulator: OpenAIEmulator, word: str | None, reason: FinishReason | None
+) -> None:
+    document = said(content="Hi")
+    document["choices"][0]["finish_reason"] = word
+    answer(emulator, document)
+    reply = await backend.complete(HELLO, NOTHING)
+    answer(emulator, events({"content": "Hi"}, end(word)))
+    assert 2 * [(reason, word or None)] == [
+        (each.finish_reason, each.raw_finish_reason) for each in (reply, (await streamed(backend)).reply)
+    ]
+
+
+@pytest.mark.parametrize("content", [None, "", [], [{"type": "text", "text": ""}]])
+def test_an_empty_answer_is_one(content: object) -> None:
+    reply = whole(said(content=content))
+    assert ((), "", FinishReason.STOP) == (reply.message.parts, reply.text, reply.finish_reason)
+
+
+async def test_an_answer_without_a_choice_says_so(backend: OpenAIBackend, emulator: OpenAIEmulator) -> None:
+    answer(emulator, {"id": "x", "choices": [], "usage": {"prompt_tokens": 1}})
+    reply = await backend.complete(HELLO, NOTHING)
+    assert ((NO_CHOICE,), (), Usage(1)) == (reply.warnings, reply.message.parts, reply.usage)
+
+
+async def test_a_stream_of_nothing_but_its_end_says_so(
+    backend: OpenAIBackend, emulator: OpenAIEmulator
+) -> None:
+    """As a server sends that the history is too long for."""
+    answer(emulator, events())
+    stream = await streamed(backend)
+    assert (Started(), (NO_CHOICE,)) == (stream.events[0], stream.reply.warnings)
+
+
+def test_only_the_first_answer_counts() -> None:
+    document = said(content="One")
+    document["choices"].insert(0, {"index": 1, "message": {"role": "assistant", "content": "Two"}})
+    assert "One" == whole(document).text
+
+
+def test_parts_of_a_content_that_are_not_text_are_kept_whole() -> None:
+    thinking = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}
+    reply = whole(said(content=[thinking, {"type": "text", "text": "Hi"}, " there"]))
+    assert (Opaque("openai", "thinking", thinking), Text("Hi there")) == reply.message.parts
+
+
+@pytest.mark.parametrize(
+    ("message", "thought", "beside"),
+    [
+        ({"reasoning_content": "A"}, "openai:reasoning_content", {}),
+        ({"reasoning": "A"}, "openai:reasoning", {}),
+        ({"reasoning_content": "A", "reasoning": "A"}, "openai:reasoning_content", {}),
+        ({"reasoning_content": "", "reasoning": "A"}, "openai:reasoning", {}),
+        ({"reasoning_content": "A", "reasoning": ""}, "openai:reasoning_content", {}),
+        ({"reasoning_content": "A", "reasoning": "B"}, "openai:reasoning_content", {"reasoning": "B"}),
+        ({"reasoning": {"effort": 1}}, None, {"reasoning": {"effort": 1}}),
+        ({"reasoning": None}, None, {}),
+    ],
+)
+def test_reasoning_is_read_from_either_field(message: Json, thought: str | None, beside: Json) -> None:
+    reply = whole(said(content="Hi", **message))
+    parts = (Text("Hi"),) if thought is None else (Reasoning("A", thought), Text("Hi"))
+    assert (parts, beside) == (reply.message.parts, reply.message.extra)
+
+
+# Calls of tools
+
+
+@pytest.mark.parametrize("arguments", ["not JSON", "[1]", '{"a": 1', "3"])
+def test_a_call_that_cannot_be_read_is_kept_as_it_came(arguments: str) -> None:
+    function = {"name": "add", "arguments": arguments}
+    shown = {"id": "a", "type": "function", "function": function}
+    reply = whole(said(content=None, tool_calls=[shown]))
+    assert (Opaque("openai", "tool_call", shown),) == reply.message.parts
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [("", {}), (" ", {}), (None, {}), ({"a": 1}, {"a": 1})])
+def test_arguments_may_be_missing_or_an_object(arguments: object, expected: Json) -> None:
+    reply = whole(said(tool_calls=[{"id": "a", "function": {"name": "add", "arguments": arguments}}]))
+    assert (ToolCall("a", "add", expected),) == reply.message.parts
+
+
+def test_a_tool_that_takes_a_text_is_kept_whole() -> None:
+    custom = {"id": "a", "type": "custom", "custom": {"name": "sql", "input": "SELECT 1"}}
+    reply = whole(said(tool_calls=[custom, {"id": "b", "function": {"name": "add"}}]))
+    assert (Opaque("openai", "tool_call", custom), ToolCall("b", "add", {})) == reply.message.parts
+
+
+def test_a_call_without_an_id_gets_one_of_its_own() -> None:
+    calls = [{"function": {"name": "add", "arguments": "{}"}} for _ in range(2)]
+    expected = (ToolCall("call_1_0", "add", {}), ToolCall("call_1_1", "add", {}))
+    assert expected == whole(said(tool_calls=calls)).message.parts
+    document = said(tool_calls=calls[:1])
+    del document["id"]
+    assert (ToolCall("call_0", "add", {}),) == whole(document).message.parts
+
+
+ADD = ToolCall("a", "add", {"x": 1})
+CUT = ToolCall("b", "cut", {"y": 2})
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [
+            call(index=0, id="a", name="add", arguments='{"x"'),
+            call(index=0, arguments=": 1}"),
+            call(index=1, id="b", name="cut", arguments=""),
+            call(index=1, arguments='{"y": 2}'),
+        ],
+        # In turns.
+        [
+            call(index=0, id="a", name="add"),
+            call(index=1, id="b", name="cut"),
+            call(index=0, arguments='{"x": 1}'),
+            call(index=1, arguments='{"y": 2}'),
+        ],
+        # Each whole, all with the same number.
+        [
+            call(index=0, id="a", name="add", arguments='{"x": 1}'),
+            call(index=0, id="b", name="cut", arguments='{"y": 2}'),
+        ],
+        # Without numbers.
+        [
+            call(id="a", name="add", arguments='{"x": 1'),
+            call(arguments="}"),
+            call(id="b", name="cut", arguments='{"y":'),
+            call(arguments=" 2}"),
+        ],
+        # With name and id in each piece.
+        [
+            call(index=0, id="a", name="add", arguments='{"x"'),
+            call(index=0, id="a", name="add", arguments=": 1}"),
+            call(index=1, id="b", name="cut", arguments='{"y": 2}'),
+            call(index=1, id="b", name="cut", arguments=""),
+        ],
+    ],
+)
+def test_the_pieces_of_calls_are_put_together(pieces: list[Json]) -> None:
+    told, reply = read(events({"role": "assistant", "content": None}, *pieces, end("tool_calls")))
+    assert (ADD, CUT) == reply.message.parts == fold(told)
+
+
+def test_calls_with_neither_ids_nor_numbers_are_told_apart_once_one_is_whole() -> None:
+    pieces = [
+        call(name="add", arguments='{"x": '),
+        call(name="add", arguments="1}"),
+        call(name="cut", arguments='{"y": 2}'),
+    ]
+    told, reply = read(events(*pieces, end("tool_calls")))
+    parts = (ToolCall("call_1_0", "add", {"x": 1}), ToolCall("call_1_1", "cut", {"y": 2}))
+    assert parts == reply.message.parts == fold(told)
+
+
+def test_a_call_is_told_once_something_else_comes() -> None:
+    add = call(index=0, id="a", name="add", arguments='{"x": 1}')
+    told, reply = read(events(add, {"content": "Hm."}, end()))
+    assert [PartAdded(ADD, 0), TextDelta("Hm.", 1)] == told
+    assert (ADD, Text("Hm.")) == reply.message.parts
+
+
+# Streams
+
+
+def test_reasoning_ends_where_the_answer_begins() -> None:
+    thoughts: list[Json] = [{"reasoning": "A"}, {"reasoning": "B"}]
+    told, reply = read(events(*thoughts, {"content": "Hi"}, {"reasoning_content": "C"}, end()))
+    parts = (Reasoning("AB", "openai:reasoning"), Text("Hi"), Reasoning("C", "openai:reasoning_content"))
+    assert parts == reply.message.parts == fold(told)
+
+
+def test_what_comes_piece_by_piece_beside_an_answer_is_joined() -> None:
+    pieces: list[Json] = [
+        {"content": "Hi", "annotations": [1], "audio": {"id": "x", "data": "QU"}},
+        {"annotations": [2], "audio": {"data": "JD", "expires_at": 1}},
+        {"function_call": {"name": "f", "arguments": "{"}},
+        {"audio": {"expires_at": 2}, "function_call": {"arguments": "}"}, "odd": 1},
+        {"odd": "text"},
+    ]
+    chunks = [
+        {"choices": [{"index": 0, "delta": piece, "logprobs": {"content": [n], "refusal": None}}]}
+        for n, piece in enumerate(pieces)
+    ]
+    _, reply = read(events(*chunks, end()))
+    assert {
+        "annotations": [1, 2],
+        "audio": {"id": "x", "data": "QUJD", "expires_at": 2},
+        "function_call": {"name": "f", "arguments": "{}"},
+        "odd": "text",
+    } == reply.message.extra
+    assert {"content": [0, 1, 2, 3, 4]} == reply.extra["logprobs"]
+
+
+def test_usage_may_come_anywhere_and_the_last_counts() -> None:
+    usage = [{"prompt_tokens": 1, "completion_tokens": n, "total_tokens": 1 + n} for n in range(3)]
+    first: Json = {"choices": [{"index": 0, "delta": {"content": "Hi"}}], "usage": usage[0]}
+    _, reply = read(events(first, end(usage=usage[1]), {"choices": [], "usage": usage[2]}))
+    assert (Usage(1, 2, 3), "Hi") == (reply.usage, reply.text)
+
+
+def test_an_event_of_another_name_is_progress() -> None:
+    body = b'event: hermes.tool\ndata: {"tool": "look"}\n\n' + events({"content": "Hi"}, end())
+    told, reply = read(body)
+    assert [Progress("hermes.tool", {"tool": "look", "type": "hermes.tool"}), TextDelta("Hi")] == told
+    assert "Hi" == reply.text
+
+
+def test_a_message_in_an_event_is_taken_for_what_it_adds_all_at_once() -> None:
+    _, reply = read(
+        events({"choices": [{"index": 0, "message": {"content": "Hi"}, "finish_reason": "stop"}]})
+    )
+    assert "Hi" == reply.text
+
+
+def test_halves_of_characters_are_joined() -> None:
+    halves = [json.dumps({"choices": [{"delta": {"content": half}}]}) for half in ("\ud83d", "\ude00")]
+    assert "\U0001f600" == read(events(*halves, end()))[1].text
+
+
+STREAM = b": OPENROUTER PROCESSING\r\n\r\n" + events(
+    {"role": "assistant", "content": ""},
+    {"reasoning": "Hm, \u00e9."},
+    {"content": "On"},
+    {"content": "e \U0001f600"},
+    call(index=0, id="a", name="add", arguments='{"x"'),
+    call(index=0, arguments=": 1}"),
+    end("tool_calls"),
+    {"choices": [], "usage": {"prompt_tokens": 3}},
+)
+EXPECTED = (Reasoning("Hm, \u00e9.", "openai:reasoning"), Text("One \U0001f600"), ADD)
+
+
+@given(st.lists(st.integers(min_value=0), max_size=8))
+def test_a_stream_may_arrive_in_any_pieces(cuts: list[int]) -> None:
+    told, reply = read(STREAM, *cuts)
+    assert EXPECTED == reply.message.parts == fold(told)
+    assert (FinishReason.TOOL_CALLS, Usage(3)) == (reply.finish_reason, reply.usage)
+
+
+words = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+deltas = st.lists(
+    st.one_of(
+        st.fixed_dictionaries({"content": words}),
+        st.fixed_dictionaries({"reasoning_content": words}),
+        st.fixed_dictionaries({"refusal": words}),
+        st.fixed_dictionaries({"content": st.none(), "annotations": st.lists(st.integers(), max_size=2)}),
+    ),
+    max_size=8,
+)
+
+
+@given(deltas)
+def test_the_events_of_a_stream_are_its_reply(pieces: list[Json]) -> None:
+    told, reply = read(events(*pieces, end()))
+    assert reply.message.parts == fold(told)
+    shown = "".join(piece.get("content") or piece.get("refusal") or "" for piece in pieces)
+    assert shown == reply.text
+    refused = any(piece.get("refusal") for piece in pieces)
+    assert (FinishReason.REFUSAL if refused else FinishReason.STOP) == reply.finish_reason
+
+
+@given(words, words, st.booleans())
+def test_a_streamed_answer_is_the_whole_one(thought: str, text: str, refused: bool) -> None:
+    name = "refusal" if refused else "content"
+    message = {"reasoning": thought, name: text, "extra": [1, 2]}
+    pieces: list[Json] = [{"reasoning": thought}, {name: text[:3]}, {name: text[3:]}]
+    one, other = whole(said(**message)), read(events(*pieces, {"extra": [1]}, {"extra": [2]}, end()))[1]
+    assert (one.message.parts, one.finish_reason) == (other.message.parts, other.finish_reason)
+    assert {**one.message.extra, "refusal": ""} == {**other.message.extra, "refusal": ""}
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("body", "message", "code"),
+    [
+        ({"error": {"message": "No", "type": "t", "param": None, "code": "c"}}, "No", "c"),
+        ({"error": {"message": "No", "type": "t", "code": None}}, "No", "t"),
+        ({"error": {"message": "No", "type": "t", "code": 400}}, "No", "t"),
+        ({"error": {"message": "No", "type": "t", "code": "400"}}, "No", "t"),
+        ({"error": "Unauthorized"}, "Unauthorized", None),
+        ({"object": "error", "message": "No", "type": "t", "code": 400}, "No", "t"),
+        ({"detail": "No"}, "No", None),
+        ({"detail": {"error": "No"}}, "No", None),
+        (
+            {"detail": [{"loc": ["body", 0], "msg": "Bad"}, {"msg": "Worse"}, 3]},
+            "body.0: Bad; Worse; 3",
+            None,
+        ),
+        ([{"error": {"code": 400, "message": "No", "status": "INVALID_ARGUMENT"}}], "No", None),
+        ([], None, None),
+        ({"error": {}}, None, None),
+        ({"error": 3}, "3", None),
+        ({}, None, None),
+        ("No", "No", None),
+        (None, None, None),
+    ],
+)
+def test_an_error_is_read_in_each_form(body: object, message: str | None, code: str | None) -> None:
+    error = read_error(400, body)
+    assert (message, code, None) == (error.message, error.code, error.hint)
+    assert (message is not None) is error.from_api
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"code": "context_length_exceeded", "message": "x"},
+        {"type": "exceed_context_size_error", "message": "x"},
+        {"message": "This model's maximum context length is 8 tokens. However, you requested 9 tokens"},
+        {"message": "request (9 tokens) exceeds the available context size (8 tokens), try increasing it"},
+        {"message": "Cannot truncate prompt with n_keep (9) >= n_ctx (8)"},
+        {"message": "Context size has been exceeded."},
+        {"message": "Requested tokens (9) exceed context window of 8"},
+        {"message": "prompt is too long: 9 tokens > 8 maximum"},
+    ],
+)
+def test_what_does_not_fit_has_one_code_whatever_the_words(error: Json) -> None:
+    assert "context_length_exceeded" == read_error(400, {"error": error}).code
+    assert "context_length_exceeded" == read_error(200, {"error": error}).code
+
+
+def test_an_error_of_the_server_may_mention_a_context_and_be_another() -> None:
+    assert None is read_error(500, {"error": "failed to read the context size exceeded by none"}).code
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "hint"),
+    [
+        (429, {"code": "insufficient_quota"}, Hint.QUOTA),
+        (429, {"code": "rate_limit_exceeded"}, None),
+        (403, {"code": "billing_hard_limit_reached"}, Hint.QUOTA),
+        (402, {"message": "Insufficient Balance"}, Hint.QUOTA),
+        (500, {"code": "insufficient_quota"}, None),
+        (503, {"type": "unavailable_error", "message": "Loading model"}, Hint.REFUSED),
+        (503, {"type": "server_error"}, None),
+    ],
+)
+def test_what_an_error_says_beyond_its_status(status: int, error: Json, hint: Hint | None) -> None:
+    assert hint == read_error(status, {"error": error}).hint
+
+
+fields = st.sampled_from(["error", "detail", "message", "code", "type", "msg", "loc"])
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda value: st.lists(value, max_size=3) | st.dictionaries(fields, value, max_size=4),
+)
+
+
+@given(st.integers(200, 599), json_values)
+def test_no_error_is_too_odd_to_be_read(status: int, body: object) -> None:
+    error = read_error(status, body)
+    assert isinstance(error.message, str | None)
+    assert isinstance(error.code, str | None)

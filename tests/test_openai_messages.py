@@ -1,0 +1,356 @@
+"""What of a conversation is sent to chat completions, and in which form."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatbridge import (
+    Attachment,
+    BadOption,
+    Message,
+    Opaque,
+    Part,
+    Reasoning,
+    Role,
+    SendOptions,
+    Text,
+    ToolCall,
+    ToolResult,
+    UsageError,
+)
+from chatbridge.http import Chunk, structure
+from chatbridge.testing.emulator import is_array, is_object
+from chatbridge_adapters.openai.fold import AnswerFold
+from chatbridge_adapters.openai.messages import History, to_response_format, to_tool_choice, to_tools
+from chatbridge_adapters.openai.requests import Asked
+from openai_kit import Json, said
+
+PNG = b"\x89PNG\r\n"
+TOOLS: list[Json] = [{"name": "add"}, {"name": "any"}]
+
+
+def sent(*messages: Message, reasoning: bool = False) -> list[Json]:
+    history = History(reasoning=reasoning)
+    for message in messages:
+        history.add(message)
+    return history.messages
+
+
+def warned(*messages: Message) -> list[str]:
+    history = History()
+    for message in messages:
+        history.add(message)
+    return history.warnings
+
+
+# Who speaks
+
+
+def test_each_role_has_its_message() -> None:
+    assert [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "Add"},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [
+                {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": "é"}'}}
+            ],
+        },
+        {"role": "tool", "tool_call_id": "c1", "content": "3"},
+        {"role": "assistant", "content": "It is 3."},
+    ] == sent(
+        Message(Role.SYSTEM, "Be kind."),
+        Message.user("Add"),
+        Message.assistant([ToolCall("c1", "add", {"a": "é"})]),
+        Message(Role.TOOL, [ToolResult("c1", "3")]),
+        Message.assistant("It is 3."),
+    )
+
+
+def test_results_come_before_what_the_user_says_with_them() -> None:
+    """The API wants them right behind their calls."""
+    assert [
+        {"role": "tool", "tool_call_id": "a", "content": "1"},
+        {"role": "tool", "tool_call_id": "b", "content": "2"},
+        {"role": "user", "content": "Go on"},
+    ] == sent(Message.user([ToolResult("a", "1"), "Go on", ToolResult("b", "2", is_error=True)]))
+
+
+def test_tools_that_ran_on_another_server_are_told_in_order() -> None:
+    parts: list[Part | str] = ["Let me see.", ToolCall("a", "look", {}), ToolResult("a", "1"), "It is 1."]
+    assert ["assistant", "tool", "assistant"] == [each["role"] for each in sent(Message.assistant(parts))]
+    assert "Let me see." == sent(Message.assistant(parts))[0]["content"]
+
+
+@pytest.mark.parametrize("role", [Role.SYSTEM, Role.USER, Role.ASSISTANT])
+def test_what_one_says_twice_in_a_row_is_one_message(role: Role) -> None:
+    """As after a question that got no answer; the templates of many models want roles in turn."""
+    assert [{"role": role.value, "content": "One\n\nTwo"}] == sent(Message(role, "One"), Message(role, "Two"))
+
+
+def test_messages_of_different_forms_are_joined_too() -> None:
+    picture = Attachment("image/png", url="https://h/x.png")
+    shown = {"type": "image_url", "image_url": {"url": "https://h/x.png"}}
+    text: Json = {"type": "text", "text": "One"}
+    assert [{"role": "user", "content": [text, shown]}] == sent(Message.user("One"), Message.user([picture]))
+    assert [{"role": "user", "content": [shown, text]}] == sent(Message.user([picture]), Message.user("One"))
+    assert [{"role": "user", "content": "One"}] == sent(Message.user(""), Message.user("One"))
+    call = ToolCall("a", "add", {})
+    (joined,) = sent(Message.assistant([call]), Message.assistant(["Hm.", ToolCall("b", "add", {})]))
+    assert ("Hm.", ["a", "b"]) == (joined["content"], [each["id"] for each in joined["tool_calls"]])
+
+
+def test_the_results_of_several_tools_stay_apart() -> None:
+    results = [Message(Role.TOOL, [ToolResult(name, "1")]) for name in "ab"]
+    assert ["a", "b"] == [each["tool_call_id"] for each in sent(*results)]
+
+
+def test_a_message_that_says_nothing_is_sent_as_such() -> None:
+    assert [{"role": "user", "content": ""}] == sent(Message.user([]))
+    assert [{"role": "assistant", "content": ""}] == sent(Message.assistant(""))
+    assert [] == sent(Message.assistant([]))
+
+
+# Attachments
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        (
+            Attachment("image/png", PNG),
+            {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0K"}},
+        ),
+        (
+            Attachment("image/*", url="https://h/x"),
+            {"type": "image_url", "image_url": {"url": "https://h/x"}},
+        ),
+        (
+            Attachment("audio/wav", b"RIFF"),
+            {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}},
+        ),
+        (
+            Attachment("audio/mpeg", url="data:audio/mpeg;base64,UklGRg=="),
+            {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "mp3"}},
+        ),
+        (
+            Attachment("application/pdf", b"%PDF", name="a.pdf"),
+            {
+                "type": "file",
+                "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,JVBERg=="},
+            },
+        ),
+        (
+            Attachment("application/pdf", url="data:application/pdf;base64,JVBERg=="),
+            {
+                "type": "file",
+                "file": {"filename": "file.pdf", "file_data": "data:application/pdf;base64,JVBERg=="},
+            },
+        ),
+        (
+            Attachment("x/nobody-knows", b""),
+            {"type": "file", "file": {"filename": "file", "file_data": "data:x/nobody-knows;base64,"}},
+        ),
+    ],
+)
+def test_an_attachment_has_the_form_of_its_kind(part: Attachment, expected: Json) -> None:
+    message = Message.user(["Look", part])
+    assert [{"role": "user", "content": [{"type": "text", "text": "Look"}, expected]}] == sent(message)
+    Asked(fields={"messages": sent(message)})
+
+
+@pytest.mark.parametrize("media_type", ["application/pdf", "audio/wav"])
+def test_a_file_elsewhere_cannot_be_sent(media_type: str) -> None:
+    with pytest.raises(UsageError, match=f"{media_type} as data only") as caught:
+        sent(Message.user([Attachment(media_type, url="https://h/x")]))
+    assert "openai" == caught.value.provider
+
+
+# What stays behind
+
+
+@pytest.mark.parametrize(
+    ("role", "part"),
+    [
+        (Role.SYSTEM, Attachment("image/png", PNG)),
+        (Role.SYSTEM, ToolCall("a", "add", {})),
+        (Role.USER, ToolCall("a", "add", {})),
+        (Role.USER, Reasoning("Hm.")),
+        (Role.TOOL, Text("3")),
+        (Role.ASSISTANT, Attachment("image/png", PNG)),
+    ],
+)
+def test_what_the_api_does_not_take_from_who_speaks_is_refused(role: Role, part: Part) -> None:
+    with pytest.raises(UsageError, match=f"openai cannot be sent the part {type(part).__name__}"):
+        sent(Message(role, [part]))
+
+
+def test_what_is_opaque_goes_back_to_its_origin_only() -> None:
+    ours, call = Opaque("openai", "thinking", {"type": "thinking"}), {"id": "a", "custom": {"name": "sql"}}
+    parts: list[Part | str] = [
+        ours,
+        "Hi",
+        Opaque("openai", "tool_call", call),
+        Opaque("acme", "map", {"secret": 1}),
+    ]
+    assert [
+        {
+            "role": "assistant",
+            "content": [{"type": "thinking"}, {"type": "text", "text": "Hi"}],
+            "tool_calls": [call],
+        }
+    ] == sent(Message.assistant(parts))
+    warning = "a part of the kind 'map' was left out: it can be given back to acme only"
+    assert [warning] == warned(Message.assistant(parts), Message.assistant(parts))
+    assert [{"role": "user", "content": [{"type": "thinking"}]}] == sent(Message.user([ours]))
+
+
+def test_a_message_of_which_nothing_is_left_is_refused() -> None:
+    with pytest.raises(UsageError, match="nothing of the user's message is left: a part of the kind 'map'"):
+        sent(Message.user([Opaque("acme", "map", {})]))
+    assert [] == sent(Message.assistant([Opaque("acme", "map", {})]))
+
+
+@pytest.mark.parametrize("signature", [None, "anthropic:abc", "openai", "EqQB"])
+def test_reasoning_of_another_is_never_given_back(signature: str | None) -> None:
+    message = Message.assistant([Reasoning("Hm.", signature), "Hi"])
+    assert [{"role": "assistant", "content": "Hi"}] == sent(message, reasoning=True)
+
+
+def test_reasoning_goes_back_in_the_field_that_it_came_in() -> None:
+    thoughts = [Reasoning("One. ", "openai:reasoning"), Reasoning("Two.", "openai:reasoning")]
+    (shown,) = sent(Message.assistant([*thoughts, ToolCall("a", "add", {})]), reasoning=True)
+    assert (None, "One. Two.") == (shown["content"], shown["reasoning"])
+    assert [{"role": "assistant", "content": "", "reasoning": "Hm."}] == sent(
+        Message.assistant([Reasoning("Hm.", "openai:reasoning")]), reasoning=True
+    )
+    assert [] == sent(Message.assistant([Reasoning("Hm.", "openai:reasoning")]))
+
+
+# Tools, and the form of the answer
+
+
+def test_a_tool_goes_as_it_is() -> None:
+    tool = {"name": "add", "description": "Adds.", "parameters": {"type": "object"}, "strict": True}
+    assert [{"type": "function", "function": tool}] == to_tools([tool])
+
+
+def test_a_tool_without_a_name_is_refused() -> None:
+    with pytest.raises(BadOption, match="'tools' takes mappings with name, description and parameters"):
+        to_tools([{"type": "function", "function": {"name": "add"}}])
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        ("auto", "auto"),
+        ("none", "none"),
+        ("required", "required"),
+        ("add", {"type": "function", "function": {"name": "add"}}),
+        ("any", {"type": "function", "function": {"name": "any"}}),
+    ],
+)
+def test_a_choice_is_a_word_or_a_tool(choice: str, expected: object) -> None:
+    assert expected == to_tool_choice(choice, TOOLS)
+    assert "required" == to_tool_choice("any", TOOLS[:1])
+
+
+def test_another_choice_is_refused() -> None:
+    with pytest.raises(BadOption, match=r"'tool_choice' = 'ad' is none of .* on offer \(add, any\)"):
+        to_tool_choice("ad", TOOLS)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"type": "text"},
+        {"type": "json_object"},
+        {"type": "json_schema", "json_schema": {"name": "x", "schema": {}, "strict": True}},
+        {"type": "structural_tag", "format": {}},
+    ],
+)
+def test_the_apis_own_form_of_an_answer_stays_as_it_is(form: Json) -> None:
+    assert form == to_response_format(form)
+
+
+@pytest.mark.parametrize(
+    ("schema", "name"),
+    [
+        ({"type": "object"}, "answer"),
+        ({"type": ["object", "null"], "title": "A title"}, "A_title"),
+        ({"anyOf": [], "title": "x" * 99}, "x" * 64),
+        ({"$ref": "#/x", "title": ""}, "answer"),
+    ],
+)
+def test_a_json_schema_is_wrapped(schema: Json, name: str) -> None:
+    expected = {"type": "json_schema", "json_schema": {"name": name, "schema": schema}}
+    assert expected == to_response_format(schema)
+
+
+# Both ways
+
+names = st.from_regex(r"[A-Za-z0-9_-]{1,12}", fullmatch=True)
+texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+values = st.recursive(st.none() | st.booleans() | st.integers() | texts, lambda v: st.lists(v, max_size=3))
+calls = st.builds(ToolCall, names, names, st.dictionaries(texts, values, max_size=3))
+answers = st.tuples(
+    st.lists(texts.map(Text), max_size=1), st.lists(calls, max_size=3, unique_by=lambda c: c.id)
+)
+
+
+@given(answers)
+def test_an_answer_that_is_sent_back_is_the_one_that_came(answer: tuple[list[Text], list[ToolCall]]) -> None:
+    """What goes out in a history is in the form in which it comes in."""
+    parts: tuple[Part, ...] = (*answer[0], *answer[1])
+    if not parts:
+        return
+    (message,) = sent(Message.assistant(parts))
+    fold = AnswerFold()
+    fold.take(structure(json.loads(json.dumps(said(**message))), Chunk), whole=True)
+    fold.finish()
+    assert parts == fold.reply().message.parts
+
+
+speakers = st.sampled_from([Role.SYSTEM, Role.USER, Role.ASSISTANT])
+turns = st.lists(st.tuples(speakers, texts), min_size=1, max_size=8)
+
+
+@given(turns)
+def test_nothing_that_is_said_gets_lost_and_nobody_speaks_twice_in_a_row(
+    said: list[tuple[Role, str]],
+) -> None:
+    shown = sent(*(Message(role, text) for role, text in said))
+    roles = [each["role"] for each in shown]
+    assert all(one != other for one, other in pairwise(roles))
+    assert "\n\n".join(text for _, text in said) == "\n\n".join(each["content"] for each in shown)
+    Asked(fields={"messages": shown})
+
+
+@given(st.binary(), st.sampled_from(["image/png", "application/pdf", "audio/wav"]))
+def test_data_is_sent_whole(data: bytes, media_type: str) -> None:
+    (message,) = sent(Message.user([Attachment(media_type, data)]))
+    assert b64encode(data).decode() in [text.rpartition(",")[2] for text in texts_in(message)]
+
+
+def texts_in(value: object) -> list[str]:
+    if is_object(value):
+        return [text for each in value.values() for text in texts_in(each)]
+    if is_array(value):
+        return [text for each in value for text in texts_in(each)]
+    return [str(value)]
+
+
+def test_options_of_a_message_stay_as_they_were() -> None:
+    """Nothing that was given is changed on the way."""
+    history = [Message.user(["Hi", Opaque("openai", "x", {"a": [1]})]), Message.user("Again")]
+    before = repr((history, SendOptions(tools=TOOLS)))
+    sent(*history)
+    to_tools(TOOLS)
+    assert before == repr((history, SendOptions(tools=TOOLS)))
