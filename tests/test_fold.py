@@ -8,9 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from chatbridge import Reset, StreamEvent, TextDelta
-from chatbridge.http import TextFold
-from chatbridge.http.fold import DIFFERS
+from chatbridge import Part, PartAdded, Reasoning, ReasoningDelta, Reset, StreamEvent, Text, TextDelta
+from chatbridge.http import PartsFold, TextFold
+from chatbridge.http.fold import DIFFERS, ReasoningFold
+from chatbridge.testing.checking import fold as put_together
 
 HALVES = "the answer held halves of characters, which are replaced by U+FFFD"
 MAPLE = "\U0001f341"
@@ -168,3 +169,29 @@ def test_a_text_may_end_without_being_told_whole_and_half_a_character_at_its_end
     fold, _ = run(["leaf ", HIGH, LOW])
     assert [] == fold.finish()
     assert (f"leaf {MAPLE}", []) == (fold.shown, fold.warnings)
+
+
+def test_reasoning_is_told_as_such_and_whole_at_its_end_where_it_is_signed() -> None:
+    signed, plain = ReasoningFold(1, "s"), ReasoningFold()
+    assert [ReasoningDelta("Hm", 1)] == signed.add("Hm")
+    assert [PartAdded(Reasoning("Hm", "s"), 1)] == signed.finish()
+    assert [ReasoningDelta("Hm")] == plain.add("Hm")
+    assert [] == plain.finish()
+    assert Reasoning("Hm") == plain.part
+
+
+def test_reasoning_and_text_follow_each_other() -> None:
+    """Reasoning with another signature is another part."""
+    parts = PartsFold("acme", lambda _: {})
+    parts.think("A", "s")
+    parts.think("B", "s")
+    parts.think("C", "t")
+    parts.say("D")
+    text = parts.say("E")
+    parts.think("F")
+    parts.finish()
+    expected: tuple[Part, ...] = (Reasoning("AB", "s"), Reasoning("C", "t"), Text("DE"), Reasoning("F"))
+    assert expected == parts.parts == put_together(parts.events())
+    parts.take_back([text], "so")
+    assert (*expected[:2], expected[3]) == parts.parts
+    assert [ReasoningDelta("AB"), ReasoningDelta("C", 1), ReasoningDelta("F", 3)] == parts.events()[1:]

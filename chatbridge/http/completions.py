@@ -17,7 +17,10 @@ def to_finish_reason(word: str | None) -> FinishReason | None:
     """Say why an answer ended; a word that is none of ours is `OTHER`."""
     if word is None:
         return None
-    return FinishReason(word) if word in set(FinishReason) else FinishReason.OTHER
+    return _REASONS.get(word, FinishReason.OTHER)
+
+
+_REASONS = {reason.value: reason for reason in FinishReason}
 
 
 def to_role(word: str) -> tuple[Role, dict[str, str]]:

@@ -127,6 +127,8 @@ class Mender:
 
     def __call__(self, value: object) -> Any:  # noqa: ANN401 - of the same shape
         """Return *value* with every string and key mended."""
+        if not value or (isinstance(value, str) and value.isascii()):
+            return value
         mended, replaced = mend_all(value)
         self.replaced |= replaced
         return mended

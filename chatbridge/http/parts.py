@@ -181,6 +181,8 @@ class PartsFold:
             self._text = None
 
     def _tell_calls(self) -> None:
+        if not self._untold:
+            return
         untold, self._untold = self._untold, []
         for call in untold:
             self._tell(call)

@@ -163,6 +163,8 @@ def _class_hook(kind: Any, converter: Converter) -> _Hook:  # noqa: ANN401 - a t
 
     def hook(value: object, to: Any) -> object:  # noqa: ANN401 - a type expression
         if type(value) is not dict:
+            if type(value) is kind:  # An adapter has built it by hand.
+                return value
             raise TypeError("expected an object")
         built: object = build(cast(dict[str, Any], value), to)
         if keeps_raw:

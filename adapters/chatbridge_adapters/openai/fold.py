@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import define, evolve
 
 from chatbridge.domain import FinishReason, Opaque, Reply, StreamEvent
-from chatbridge.http import Chunk, CompletionFold, Said, beyond
+from chatbridge.http import CompletionFold, Said, as_list
 from chatbridge_adapters.openai.messages import sign
 from chatbridge_adapters.openai.wire import NAME
 
@@ -25,13 +25,7 @@ class AnswerFold(CompletionFold):
     """
 
     origin: str = NAME
-    _chosen: bool = False
     _refused: bool = False
-
-    def take(self, chunk: Chunk, *, whole: bool = False) -> list[StreamEvent]:
-        """Take a chunk, or a *whole* answer, and tell what it adds."""
-        self._chosen = self._chosen or bool(chunk.choices)
-        return CompletionFold.take(self, chunk, whole=whole)
 
     def finish(self) -> list[StreamEvent]:
         """End the answer."""
@@ -39,34 +33,37 @@ class AnswerFold(CompletionFold):
             if not call.id:
                 place = str(self._of_chunks.get("id") or "").rpartition("-")[2]
                 call.add("_".join(filter(None, ("call", place, str(number)))), "", "")
-        return CompletionFold.finish(self)
+        return super().finish()
 
     def reply(self) -> Reply:
         """Give the answer, once it has ended."""
-        reply = CompletionFold.reply(self)
-        if not self._chosen:
+        reply = super().reply()
+        if not self._of_choices:
             return evolve(reply, warnings=(NO_CHOICE, *reply.warnings))
         if self._refused and reply.finish_reason in {None, FinishReason.STOP}:
             return evolve(reply, finish_reason=FinishReason.REFUSAL)
         return reply
 
     def _take(self, said: Said, *, whole: bool) -> None:
-        raw, read, thought = said.raw, ["role", "content", "tool_calls"], ""
+        if "reasoning" in said.raw or "reasoning_content" in said.raw:
+            said = self._think(said)
+        refusal = said.raw.get("refusal")
+        if isinstance(refusal, str) and refusal:
+            self._refused = True
+            said = evolve(said, content=[*as_list(said.content), refusal])
+        super()._take(said, whole=whole)
+
+    def _think(self, said: Said) -> Said:
+        """Take the reasoning out of a message."""
+        thought, rest = "", dict(said.raw)
         for name in _THOUGHTS:
-            told = raw.get(name)
+            told = said.raw.get(name)
             if isinstance(told, str) and (not thought or told in {"", thought}):
-                read.append(name)  # There are servers that say the same in both.
+                del rest[name]  # There are servers that say the same in both.
                 if told and not thought:
                     thought = told
                     self._parts.think(told, sign(name))
-        self._of_messages.add(beyond(raw, *read))
-        if said.content:
-            self._hear(said, whole=whole)
-        refusal = raw.get("refusal")
-        if isinstance(refusal, str) and refusal:
-            self._refused = True
-            self._parts.say(refusal)
-        self._call_all(said, whole=whole)
+        return evolve(said, raw=rest)
 
     def _call_all(self, said: Said, *, whole: bool) -> None:
         for position, piece in enumerate(said.tool_calls or ()):

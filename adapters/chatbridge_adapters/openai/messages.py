@@ -57,6 +57,13 @@ class History:
         Raises:
             UsageError: It has a part that the API does not take from who speaks.
         """
+        if (
+            len(message.parts) == 1
+            and isinstance(part := message.parts[0], Text)
+            and message.role is not Role.TOOL
+        ):
+            self._append({"role": message.role.value, "content": part.text})  # As nearly every message is.
+            return
         results = [part for part in message.parts if isinstance(part, ToolResult)]
         if message.role is Role.ASSISTANT:
             self._add_answer(message.parts)

@@ -131,7 +131,7 @@ def _hint(status: int, fields: Raw, code: str | None) -> Hint | None:
 
 def is_good(chunk: Chunk, *, whole: bool) -> bool:
     """Tell whether *chunk* is no failure, and as a *whole* document an answer, which may have no choice."""
-    return chunk.is_answer or (chunk.error is None and not (whole and chunk.choices != []))
+    return chunk.error is None and (not whole or chunk.is_answer or chunk.choices == [])
 
 
 def read_failure(chunk: Chunk, *, whole: bool) -> tuple[str | None, str | None]:
