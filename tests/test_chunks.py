@@ -27,7 +27,8 @@ def built(value: object) -> tuple[object, ...] | str:
     return chunk, chunk.raw, [choice.raw for choice in choices], [said.raw for said in saids]
 
 
-odd: Strategy = st.none() | st.integers() | st.text(max_size=3) | st.just([]) | st.just({})
+objects: Strategy = st.dictionaries(st.text(max_size=1), st.integers(), max_size=1)
+odd: Strategy = st.none() | st.integers() | st.text(max_size=3) | st.lists(st.none(), max_size=1) | objects
 deltas: Strategy = st.fixed_dictionaries(
     {}, optional={"content": st.text(max_size=3) | odd, "role": odd, "tool_calls": odd, "reasoning": odd}
 )

@@ -600,9 +600,10 @@ async def test_nothing_listens_there() -> None:
     await transport.close()
 
 
+@pytest.mark.parametrize("named", [False, True])
 @pytest.mark.parametrize("mode", MODES)
-async def test_an_error_in_a_stream_is_the_servers(reach: Open, mode: Mode) -> None:
-    emulator = OpenAIEmulator(mode=mode)
+async def test_an_error_in_a_stream_is_the_servers(reach: Open, mode: Mode, *, named: bool) -> None:
+    emulator = OpenAIEmulator(mode=mode, also=frozenset({"named_errors"} if named else set[Quirk]()))
     backend = await reach(emulator)
     emulator.fail(Fault(cut_after=3, error="out of memory"))
     with pytest.raises(ProviderFailed, match="out of memory") as caught:

@@ -18,7 +18,7 @@ from chatbridge.secret import Secret
 from chatbridge_adapters.openai import wire
 from chatbridge_adapters.openai.fold import AnswerFold
 from chatbridge_adapters.openai.messages import History, to_response_format, to_tool_choice, to_tools
-from chatbridge_adapters.openai.wire import HOST, NAME, Model
+from chatbridge_adapters.openai.wire import NAME, Model
 
 
 @frozen(kw_only=True)
@@ -121,12 +121,12 @@ class OpenAIBackend:
 
     def __init__(self, options: OpenAIOptions, transport: Transport) -> None:
         host = URL(transport.base_url).host or ""
-        if options.key is None and host == HOST:
+        at_openai = any(f".{host}".endswith(f".{domain}") for domain in _OPENAI)
+        if options.key is None and at_openai:
             raise MissingSecret(backend=NAME, option="key", looked_in=("OPENAI_API_KEY",))
         self.options = options
-        self._needs_model = host == HOST
-        is_openai = any(f".{host}".endswith(f".{domain}") for domain in _OPENAI)
-        self.limit_field = options.limit_field or ("max_completion_tokens" if is_openai else "max_tokens")
+        self.limit_field = options.limit_field or ("max_completion_tokens" if at_openai else "max_tokens")
+        self._needs_model = at_openai
         headers: dict[str, str | Secret | None] = {
             "Authorization": None if options.key is None else bearer(options.key),
             "OpenAI-Organization": options.organization,

@@ -149,7 +149,6 @@ SERVERS: Mapping[Mode, Server] = {
         thoughts="reasoning_content",
         too_long="Cannot truncate prompt with n_keep ({read}) >= n_ctx ({fits})",
         owner="organization_owner",
-        quirks=frozenset({"named_errors"}),
     ),
 }
 
