@@ -1,0 +1,23 @@
+"""Anthropic's Messages API, which keeps nothing: each call carries the whole history."""
+
+from __future__ import annotations
+
+from chatbridge.registry import Adapter, Defaults
+from chatbridge_adapters.anthropic.backend import AnthropicBackend, AnthropicOptions, profile
+from chatbridge_adapters.anthropic.wire import NAME, Model
+
+__all__ = ["ADAPTER", "AnthropicBackend", "AnthropicOptions", "Model"]
+
+ADAPTER = Adapter(
+    NAME,
+    "Anthropic's Messages API, for the models of Claude",
+    options=AnthropicOptions,
+    profile=profile,
+    open=AnthropicBackend,
+    defaults=Defaults(
+        host="api.anthropic.com",
+        env={"key": ("ANTHROPIC_API_KEY",)},
+        model_option="model",
+    ),
+    emulator="chatbridge_adapters.anthropic.emulator:AnthropicEmulator",
+)

@@ -1,0 +1,190 @@
+"""
+Anthropic's Messages API, which keeps nothing: each call carries the whole history.
+
+A turn in which tools run on the server may be paused; the documentation ("Stop reasons and fallback") says to
+give the answer back as it came, and the model goes on. The user has nothing to say then, and there is no
+message by which a program could mean it, so it is done here, within `complete` and `stream`, up to
+`continuations` times, and what comes is one answer. One that is paused once more ends with the reason
+`other`, and `pause_turn` in the API's own word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+from attrs import evolve, frozen, validators
+
+from chatbridge.backend import ContextOwner, Feature, Profile, Stores, Support
+from chatbridge.domain import Finished, Message, Reply, SendOptions, StreamEvent
+from chatbridge.errors import ChatbridgeError
+from chatbridge.http import Api, Transport
+from chatbridge.options import CommonOptions, option
+from chatbridge.secret import Secret
+from chatbridge_adapters.anthropic import wire
+from chatbridge_adapters.anthropic.fold import AnswerFold
+from chatbridge_adapters.anthropic.request import goes_on, to_request
+from chatbridge_adapters.anthropic.wire import NAME, Model
+
+PAGE = 1000
+
+
+@frozen(kw_only=True)
+class AnthropicOptions(CommonOptions):
+    """What Anthropic's API can be told."""
+
+    key: Secret = option("The API key, made in the Claude Console.")
+    model: str | None = option("The model, unless a message names another.", default=None)
+    max_tokens: int = option(
+        "How many tokens an answer may have, unless a message says so: the API wants to know.",
+        default=8192,
+        validator=validators.ge(1),
+    )
+    continuations: int = option(
+        "How often an answer goes on that the server paused.", default=5, validator=validators.ge(0)
+    )
+
+
+_NATIVE = (
+    Feature.SYSTEM,
+    Feature.SEND,
+    Feature.STREAM,
+    Feature.ATTACHMENTS,
+    Feature.TOOLS,
+    Feature.USAGE,
+    Feature.REASONING,
+)
+
+PROFILE = Profile(
+    NAME,
+    dict.fromkeys(_NATIVE, Support.NATIVE),
+    options={
+        "model",
+        "system",
+        "temperature",
+        "top_p",
+        "max_output_tokens",
+        "stop",
+        "tools",
+        "tool_choice",
+        "response_format",
+    },
+    context=ContextOwner.CLIENT,
+    stores=Stores.NEVER,
+    instead={Feature.REFERENCES: "the citations of the API, in the `extra` of an answer's message"},
+    notes=(
+        "A model must be named, with the backend or with each message.",
+        "Models from Claude Opus 4.7 on refuse temperature and top_p.",
+        "Thinking is asked for by `thinking` in extra; thoughts that another backend signed are not sent.",
+        "An answer that the server paused goes on by itself, up to `continuations` times.",
+    ),
+)
+
+
+def profile(_: AnthropicOptions | None = None) -> Profile:
+    """Tell what Anthropic's API can do, whatever the options."""
+    return PROFILE
+
+
+class AnthropicBackend:
+    """Completes conversations by the Messages API. Beside the protocol it lists the models."""
+
+    def __init__(self, options: AnthropicOptions, transport: Transport) -> None:
+        self.options = options
+        self._api = Api(
+            transport,
+            NAME,
+            headers={"x-api-key": options.key, "anthropic-version": wire.VERSION},
+            read_error=wire.read_error,
+        )
+
+    @property
+    def profile(self) -> Profile:
+        """What Anthropic's API can do."""
+        return PROFILE
+
+    async def complete(self, messages: Sequence[Message], options: SendOptions) -> Reply:
+        """
+        Answer the last of *messages*; `extra` may hold the request's fields in `EXTRA_TO_SEND`.
+
+        Raises:
+            UsageError: No model is named, or what is to be answered cannot be sent.
+            ChatbridgeError: Any other; see `chatbridge.errors`.
+        """
+        body, warnings = self._request(messages, options)
+        fold, request = AnswerFold(warnings), body
+        for run in range(self.options.continuations + 1):
+            try:
+                said = await self._api.call(wire.COMPLETE, request, warn=warnings.append)
+                if said.content is None:
+                    raise self._api.failed(wire.COMPLETE, *wire.read_failure(said.raw))
+            except ChatbridgeError as error:
+                if not run:
+                    raise
+                warnings.append(_not_gone_on(error))
+                break
+            for _ in fold.take_whole(said.raw):
+                pass
+            if not fold.is_paused:
+                break
+            request = goes_on(body, fold.paused, fold.container)
+        return _finished(fold.reply(), options)
+
+    async def stream(
+        self, messages: Sequence[Message], options: SendOptions
+    ) -> AsyncGenerator[StreamEvent, None]:
+        """Yield the answer to the last of *messages* as it arrives; the rest is as in `complete`."""
+        body, warnings = self._request(messages, options)
+        fold, request = AnswerFold(warnings), {**body, "stream": True}
+        for run in range(self.options.continuations + 1):
+            async with AsyncExitStack() as stack:
+                try:
+                    events = await stack.enter_async_context(self._api.stream(wire.STREAM, request))
+                except ChatbridgeError as error:
+                    if not run:
+                        raise
+                    warnings.append(_not_gone_on(error))
+                    break
+                async for event in events:
+                    if event.type == "error" or (events.whole and event.content is None):
+                        raise events.failed(*wire.read_failure(event.raw))
+                    for told in fold.take_whole(event.raw) if events.whole else fold.take(event):
+                        yield told
+                warnings += events.warnings
+            if not fold.is_paused:
+                break
+            request = {**goes_on(body, fold.paused, fold.container), "stream": True}
+        yield Finished(_finished(fold.reply(), options))
+
+    async def list_models(self) -> tuple[Model, ...]:
+        """Read which models there are, newest first."""
+        models: list[Model] = []
+        after: str | None = None
+        while True:
+            page = await self._api.call(wire.LIST_MODELS, query={"limit": PAGE, "after_id": after})
+            models += page.data
+            if not page.has_more or page.last_id is None or page.last_id == after:
+                return tuple(models)
+            after = page.last_id
+
+    async def close(self) -> None:
+        """Do nothing: there is nothing that the backend made itself."""
+
+    def _request(
+        self, messages: Sequence[Message], options: SendOptions
+    ) -> tuple[Mapping[str, Any], list[str]]:
+        return to_request(
+            messages, options, PROFILE, model=self.options.model, max_tokens=self.options.max_tokens
+        )
+
+
+def _not_gone_on(error: ChatbridgeError) -> str:
+    return f"the server paused the answer, and it could not go on: {error}"
+
+
+def _finished(reply: Reply, options: SendOptions) -> Reply:
+    """Add a warning if usage was asked for and not told."""
+    if "usage" in options.include and reply.usage is None:
+        return evolve(reply, warnings=(*reply.warnings, "the server told no usage that can be read"))
+    return reply

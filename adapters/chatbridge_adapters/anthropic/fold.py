@@ -1,0 +1,286 @@
+"""
+An answer of Anthropic's Messages API, put together from a stream or taken whole.
+
+Sources: as in `wire`. Both ways lead through the blocks of the answer as the API has them, so that both make
+the same reply, and a paused answer can be given back as it came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any, cast
+
+from attrs import define, field
+
+from chatbridge.domain import (
+    Message,
+    Opaque,
+    Part,
+    PartAdded,
+    Progress,
+    Reasoning,
+    ReasoningDelta,
+    Reply,
+    Role,
+    Started,
+    StreamEvent,
+    Text,
+    TextDelta,
+    ToolCall,
+    Usage,
+)
+from chatbridge.http import BrokenContent, Mender, Raw, TextFold, beyond, loads
+from chatbridge_adapters.anthropic.request import UNREAD, sign
+from chatbridge_adapters.anthropic.wire import NAME, Event, beside_usage, to_finish_reason, to_usage
+
+PAUSED = "pause_turn"
+_KNOWN: Mapping[type[Part], tuple[str, ...]] = {
+    Text: ("text",),
+    Reasoning: ("thinking", "signature"),
+    ToolCall: ("id", "name", "input"),
+}
+
+
+@define(eq=False)
+class _BlockFold:
+    """
+    One block of an answer, whose pieces arrive.
+
+    Attributes:
+        block: What is known of it, in the API's form.
+        unknown: Pieces of kinds that are new.
+    """
+
+    block: dict[str, Any]
+    index: int
+    mended: Mender
+    unknown: list[Raw] = field(init=False, factory=list[Raw])
+    _text: TextFold = field(init=False)
+    _json: list[str] = field(init=False, factory=list[str])
+    _ended: bool = field(init=False, default=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._text = TextFold(self.index)
+
+    @property
+    def key(self) -> str | None:
+        """Which of its fields is told piece by piece, as text."""
+        kind = self.block.get("type")
+        return kind if kind in {"text", "thinking"} else None
+
+    @property
+    def warnings(self) -> list[str]:
+        """What had to be mended."""
+        return self._text.warnings
+
+    def begin(self) -> Iterator[StreamEvent]:
+        """Tell what the block begins with."""
+        begun = self.block.get(self.key) if self.key else None
+        if isinstance(begun, str):
+            yield from self._shown(self._text.add(begun))
+
+    def take(self, delta: Raw) -> Iterator[StreamEvent]:
+        """Take what comes next, and tell what it adds."""
+        match delta:
+            case {"type": "text_delta", "text": str(piece)} if self.key == "text":
+                yield from self._text.add(piece)
+            case {"type": "thinking_delta", "thinking": str(piece)} if self.key == "thinking":
+                yield from self._shown(self._text.add(piece))
+            case {"type": "input_json_delta", "partial_json": str(piece)}:
+                self._json.append(piece)
+            case {"type": "signature_delta", "signature": str(signature)}:
+                self.block["signature"] = signature
+            case {"type": "citations_delta", "citation": citation}:
+                self.block["citations"] = [*(self.block.get("citations") or ()), citation]
+            case _:
+                self.unknown.append(delta)
+
+    def end(self) -> Iterator[StreamEvent]:
+        """End the block; a second time does nothing."""
+        if self._ended:
+            return
+        self._ended = True
+        if self.key is not None:
+            yield from self._shown(self._text.finish())
+            self.block[self.key] = self._text.shown
+        self._end_json()
+        self.block, self.unknown = self.mended(self.block), self.mended(self.unknown)
+        part = to_part(self.block)
+        if part is not None and not isinstance(part, Text):
+            yield PartAdded(part, self.index)
+
+    def _end_json(self) -> None:
+        text = self.mended("".join(self._json))
+        if not text:
+            return
+        with suppress(BrokenContent):
+            arguments: object = loads(text.encode())
+            if isinstance(arguments, dict):
+                self.block["input"] = arguments
+                return
+        self.block.pop("input", None)
+        self.block[UNREAD] = text
+
+    def _shown(self, events: list[StreamEvent]) -> Iterator[StreamEvent]:
+        thought = self.key == "thinking"
+        for event in events:
+            if thought and isinstance(event, TextDelta):
+                yield ReasoningDelta(event.text, event.index)
+            else:
+                yield event
+
+
+def to_part(block: Raw) -> Part | None:
+    """Say a block in ours; None for a text that is empty."""
+    match block:
+        case {"type": "text", "text": str(text)}:
+            return Text(text) if text else None
+        case {"type": "thinking", "thinking": str(text), "signature": str(signature)} if signature:
+            return Reasoning(text, sign(signature))
+        case {"type": "thinking", "thinking": str(text)}:
+            return Reasoning(text)
+        case {"type": "tool_use", "id": str(call_id), "name": str(name), "input": Mapping() as arguments}:
+            return ToolCall(call_id, name, cast(Raw, arguments))
+        case _:
+            return Opaque(NAME, str(block.get("type")), dict(block))
+
+
+@define
+class AnswerFold:
+    """
+    An answer, in one or several runs: a paused one goes on in another, whose blocks follow.
+
+    Attributes:
+        warnings: What had to be mended, or was not as it should be.
+    """
+
+    warnings: list[str] = field(factory=list[str])
+    _begun: bool = False
+    _blocks: list[_BlockFold] = field(factory=list[_BlockFold])
+    _open: dict[int | None, _BlockFold] = field(factory=dict[int | None, _BlockFold])
+    _message: dict[str, Any] = field(factory=dict[str, Any])
+    _usage: dict[str, Any] = field(factory=dict[str, Any])
+    _usages: list[Raw] = field(factory=list[Raw])
+    _mended: Mender = field(factory=Mender)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the answer is to go on."""
+        return self._message.get("stop_reason") == PAUSED
+
+    @property
+    def paused(self) -> list[Raw]:
+        """The blocks of all runs so far, as they came, to be given back."""
+        return [each.block for each in self._blocks]
+
+    @property
+    def container(self) -> str | None:
+        """Where the server's tools worked, for them to go on there."""
+        container: object = self._message.get("container")
+        found = cast(Raw, container).get("id") if isinstance(container, Mapping) else None
+        return found if isinstance(found, str) else None
+
+    def take_whole(self, raw: Raw) -> Iterator[StreamEvent]:
+        """Take a run that came whole."""
+        yield from self._start(raw)
+        for index, block in enumerate(cast("list[Raw]", raw.get("content") or [])):
+            yield from self._begin(index, block)
+            yield from self._open.pop(index).end()
+        self.end_run()
+
+    def take(self, event: Event) -> Iterator[StreamEvent]:
+        """Take an event of a streamed run, and tell what it adds."""
+        kind, block = event.type, self._open.get(event.index)
+        if kind == "content_block_delta" and block is not None and event.delta is not None:
+            yield from block.take(event.delta)
+        elif kind == "content_block_start" and event.content_block is not None:
+            yield from self._begin(event.index, event.content_block)
+        elif kind == "content_block_stop" and block is not None:
+            del self._open[event.index]
+            yield from block.end()
+        elif kind == "message_start" and event.message is not None:
+            yield from self._start(event.message)
+        elif kind == "message_delta" and event.delta is not None:
+            self._note(event.delta, event.usage)
+        elif kind == "message_stop":
+            for each in self._open.values():
+                yield from each.end()
+            self.end_run()
+        elif kind != "ping":
+            yield Progress(kind, self._mended(event.raw))
+
+    def end_run(self) -> None:
+        """Note that a run is complete."""
+        self._usages.append(self._usage)
+        self._usage, self._open = {}, {}
+
+    def reply(self) -> Reply:
+        """Give the answer."""
+        message: Raw = self._mended(self._message)
+        known = {name: _text(message.get(name)) for name in ("id", "model", "stop_reason")}
+        parts = [(to_part(each.block), each) for each in self._blocks]
+        kept = [(part, each) for part, each in parts if part is not None]
+        halves = [Mender.WARNING] if self._mended.replaced else []
+        warnings = [*self.warnings, *(each for block in self._blocks for each in block.warnings), *halves]
+        cost = {name: value for usage in self._usages for name, value in beside_usage(usage).items()}
+        return Reply(
+            (Message(Role.ASSISTANT, [part for part, _ in kept], id=known["id"], extra=_beside_parts(kept)),),
+            finish_reason=to_finish_reason(known["stop_reason"]),
+            raw_finish_reason=known["stop_reason"],
+            usage=_sum([to_usage(usage) for usage in self._usages]),
+            model=known["model"],
+            warnings=list(dict.fromkeys(warnings)),
+            extra=beyond(message, "type", "role", "content", "usage", **known)
+            | ({"usage": cost} if cost else {}),
+        )
+
+    def _start(self, message: Raw) -> Iterator[StreamEvent]:
+        self._message.pop("stop_reason", None)
+        self._note(message, cast("Raw | None", message.get("usage")))
+        if not self._begun:
+            self._begun = True
+            yield Started(_text(message.get("id")), _text(message.get("model")))
+
+    def _note(self, message: Raw, usage: Raw | None) -> None:
+        """Take what is told of the answer and its cost: what is told anew replaces what was told before."""
+        self._message |= {name: value for name, value in message.items() if value is not None}
+        self._usage |= {name: value for name, value in (usage or {}).items() if value is not None}
+
+    def _begin(self, index: int | None, block: Raw) -> Iterator[StreamEvent]:
+        begun = self._open[index] = _BlockFold(dict(block), len(self._blocks), self._mended)
+        self._blocks.append(begun)
+        yield from begun.begin()
+
+
+def _beside_parts(parts: list[tuple[Part, _BlockFold]]) -> dict[str, Any]:
+    """Pick for `extra` what blocks tell beyond our parts, such as citations, by the number of the part."""
+    beside: dict[str, Any] = {}
+    for number, (part, fold) in enumerate(parts):
+        known = fold.block if isinstance(part, Opaque) else ("type", *_KNOWN[type(part)])
+        more = beyond(fold.block, *known) | ({"deltas": fold.unknown} if fold.unknown else {})
+        if more:
+            beside[str(number)] = more
+    return {"content": beside} if beside else {}
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _sum(usages: list[Usage | None]) -> Usage | None:
+    """Add up what the runs of an answer cost; what one of them does not tell is not known of all."""
+    known = [usage for usage in usages if usage is not None]
+    if not known or len(known) == 1 == len(usages):
+        return known[0] if known else None
+
+    def total(name: str) -> int | None:
+        counts = [getattr(usage, name) for usage in usages]
+        return None if None in counts else sum(counts)
+
+    return Usage(
+        total("input_tokens"),
+        total("output_tokens"),
+        cached_tokens=total("cached_tokens"),
+        reasoning_tokens=total("reasoning_tokens"),
+    )

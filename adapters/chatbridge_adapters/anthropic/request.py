@@ -1,0 +1,290 @@
+"""
+Requests to Anthropic's Messages API, made of neutral messages and options.
+
+Sources: as in `wire`. The API knows two roles, which take turns: what tools gave is said by the user, before
+anything else that the user says there; the system prompt stands apart.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, cast
+
+from attrs import define, field
+
+from chatbridge.backend import Profile, check_extra
+from chatbridge.domain import (
+    Attachment,
+    Message,
+    Opaque,
+    Part,
+    Reasoning,
+    Role,
+    SendOptions,
+    Text,
+    ToolCall,
+    ToolResult,
+)
+from chatbridge.errors import BadOption, UsageError
+from chatbridge.http import Raw
+from chatbridge_adapters.anthropic.wire import NAME
+
+EXTRA_TO_SEND = (
+    "cache_control",
+    "container",
+    "inference_geo",
+    "metadata",
+    "output_config",
+    "service_tier",
+    "speed",
+    "thinking",
+    "tools",
+    "top_k",
+)
+UNREAD = "partial_json"
+"""Where the arguments of a call are kept as text, that are no JSON object."""
+
+MOVED = "a system message within the history was put before it, as the API takes a system prompt only there"
+
+Side = Literal["user", "assistant"]
+Block = Mapping[str, Any]
+
+_IMAGES = ("image/gif", "image/jpeg", "image/png", "image/webp")
+_TAKEN = f"{', '.join(_IMAGES)}, application/pdf and text/... (the last not by a url)"
+_CHOICES: Mapping[str, str] = {"auto": "auto", "none": "none", "any": "any", "required": "any"}
+_SIGNED = f"{NAME}:"
+
+
+def sign(signature: str) -> str:
+    """Give the signature of a thought in a form that says whose it is, as another's is never sent."""
+    return _SIGNED + signature
+
+
+def to_request(
+    messages: Sequence[Message], options: SendOptions, profile: Profile, *, model: str | None, max_tokens: int
+) -> tuple[dict[str, Any], list[str]]:
+    """
+    Make the body of a request, and say what of the history had to be left out or moved.
+
+    Args:
+        messages: The history, and last what is to be answered.
+        options: Of this answer.
+        profile: The backend's.
+        model: The model, unless the options name one.
+        max_tokens: How long the answer may be, unless the options say so.
+
+    Raises:
+        BadOption: There is no model, or an option is not what it takes.
+        UsageError: What is to be answered cannot be sent.
+    """
+    extra = dict(options.extra)
+    check_extra(extra, EXTRA_TO_SEND, profile)
+    history = _History()
+    for number, message in enumerate(messages, 1):
+        history.take(message, last=number == len(messages))
+    prompts = [options.system, *history.prompts]
+    body = {
+        "model": options.model or model,
+        "max_tokens": max_tokens if options.max_output_tokens is None else options.max_output_tokens,
+        "system": "\n\n".join(filter(None, prompts)) or None,
+        "messages": history.turns(),
+        "temperature": options.temperature,
+        "top_p": options.top_p,
+        "stop_sequences": list(options.stop) or None,
+        "tools": [*map(_tool, options.tools), *_list("tools", extra.pop("tools", None))] or None,
+        "tool_choice": None if options.tool_choice is None else _choice(options.tool_choice),
+        "output_config": _output(options.response_format, extra.pop("output_config", None)),
+        **extra,
+    }
+    if body["model"] is None:
+        raise BadOption(
+            backend=NAME,
+            option="model",
+            problem=f"is required: name one, as in {NAME}:MODEL, or {NAME}://HOST?model=MODEL",
+        )
+    return {name: value for name, value in body.items() if value is not None}, history.warnings
+
+
+def goes_on(body: Mapping[str, Any], paused: Sequence[Block], container: str | None) -> dict[str, Any]:
+    """Make the request that lets a *paused* answer go on: it is given back as it came."""
+    messages = [*body["messages"], {"role": "assistant", "content": paused}]
+    return {**body, "messages": messages, **({} if container is None else {"container": container})}
+
+
+@define
+class _History:
+    """
+    Messages, in the API's form.
+
+    Attributes:
+        prompts: The system's texts.
+        warnings: What was left out or moved.
+    """
+
+    prompts: list[str] = field(factory=list[str])
+    _turns: list[tuple[Side, list[Block]]] = field(factory=list[tuple[Side, list[Block]]])
+    _warnings: dict[str, None] = field(factory=dict[str, None])
+
+    @property
+    def warnings(self) -> list[str]:
+        return list(self._warnings)
+
+    def take(self, message: Message, *, last: bool) -> None:
+        """
+        Add *message*.
+
+        Raises:
+            UsageError: It is the *last*, which is to be answered, and cannot be sent as it is.
+        """
+        empty = True
+        for part in message.parts:
+            if isinstance(part, Text) and not part.text.strip():
+                continue  # The API refuses blank texts.
+            try:
+                self._add(part, message.role)
+            except UsageError as error:
+                if last:
+                    raise
+                self._warnings[f"left out of the history: {error}"] = None
+            else:
+                empty = False
+        if last and (empty or message.role is Role.SYSTEM):
+            raise UsageError(f"{NAME}: the last message is to be answered, and says nothing", provider=NAME)
+
+    def turns(self) -> list[Block]:
+        """Give the messages, each side's turn as one, and in it what tools gave before anything else."""
+        return [
+            {"role": side, "content": blocks if side == "assistant" else sorted(blocks, key=_is_no_result)}
+            for side, blocks in self._turns
+        ]
+
+    def _add(self, part: Part, role: Role) -> None:
+        if role is Role.SYSTEM:
+            if not isinstance(part, Text):
+                raise _refusal(part, role)
+            if self._turns:
+                self._warnings[MOVED] = None
+            self.prompts.append(part.text)
+            return
+        for side, block in _blocks(part, role):
+            if not self._turns or self._turns[-1][0] != side:
+                self._turns.append((side, []))
+            self._turns[-1][1].append(block)
+
+
+def _is_no_result(block: Block) -> bool:
+    return block.get("type") != "tool_result"
+
+
+def _blocks(part: Part, role: Role) -> Iterator[tuple[Side, Block]]:
+    """
+    Say a part in the API's form, and who says it.
+
+    What only another backend knows again is not given to this one, and so gives nothing.
+
+    Raises:
+        UsageError: The API cannot take it there.
+    """
+    answered = role is Role.ASSISTANT
+    side: Side = "assistant" if answered else "user"
+    match part:
+        case Text(text):
+            yield side, {"type": "text", "text": text}
+        case ToolResult(call_id, content, is_error):
+            result = {"type": "tool_result", "tool_use_id": call_id, "content": content}
+            yield "user", {**result, "is_error": True} if is_error else result
+        case ToolCall(call_id, name, arguments) if answered:
+            yield side, {"type": "tool_use", "id": call_id, "name": name, "input": arguments}
+        case Attachment() if not answered:
+            yield side, _attached(part)
+        case Opaque(origin, _, data) if origin == NAME and isinstance(data, Mapping) and UNREAD not in data:
+            yield side, cast(Block, data)
+        case Reasoning(text, signature) if answered:
+            if signature is not None and signature.startswith(_SIGNED):
+                signature = signature.removeprefix(_SIGNED)
+                yield side, {"type": "thinking", "thinking": text, "signature": signature}
+        case Opaque(origin) if answered and origin != NAME:
+            pass
+        case _:
+            raise _refusal(part, role)
+
+
+def _refusal(part: Part, role: Role) -> UsageError:
+    kind = type(part).__name__
+    if isinstance(part, Opaque):
+        kind = f"part of {part.origin} of the kind {part.kind!r}"
+    return UsageError(f"{NAME} takes no {kind} in a message of the {role.value}'s", provider=NAME)
+
+
+def _attached(part: Attachment) -> Block:
+    kind = part.media_type.lower().partition(";")[0].strip()
+    title = {} if part.name is None else {"title": part.name}
+    data: bytes | None = part.data
+    if data is None:
+        source = {"type": "url", "url": part.url}
+        if kind.startswith("image/"):
+            return {"type": "image", "source": source}
+        if kind == "application/pdf":
+            return {"type": "document", "source": source, **title}
+    elif kind in _IMAGES:
+        return {"type": "image", "source": _base64(kind, data)}
+    elif kind == "application/pdf":
+        return {"type": "document", "source": _base64(kind, data), **title}
+    elif kind.startswith("text/"):
+        text = {"type": "text", "media_type": "text/plain", "data": data.decode("utf-8", "replace")}
+        return {"type": "document", "source": text, **title}
+    raise UsageError(
+        f"{NAME} takes no attachment of the type {part.media_type!r}"
+        f"{' by its url' if data is None else ''}, only {_TAKEN}",
+        provider=NAME,
+    )
+
+
+def _base64(kind: str, data: bytes) -> Block:
+    return {"type": "base64", "media_type": kind, "data": base64.b64encode(data).decode()}
+
+
+def _tool(tool: Mapping[str, Any]) -> Block:
+    """Say a tool in the API's form; its other fields, such as `strict`, go along as they are."""
+    rest = {name: value for name, value in tool.items() if name != "parameters"}
+    return {**rest, "input_schema": tool.get("parameters") or {"type": "object"}}
+
+
+def _choice(choice: str) -> Block:
+    """Say which tool is to be called: `auto`, `none`, `any` or `required`, or else the one of that name."""
+    kind = _CHOICES.get(choice)
+    return {"type": "tool", "name": choice} if kind is None else {"type": kind}
+
+
+def _output(form: Raw | None, given: object) -> Block | None:
+    """
+    Say the form of an answer in the API's: a JSON Schema is all that it takes.
+
+    Raises:
+        BadOption: It is another, or what is *given* in extra is no mapping.
+    """
+    if given is not None and not isinstance(given, Mapping):
+        raise BadOption(backend=NAME, option="output_config", problem="in extra takes a mapping")
+    output = dict(cast(Block, given or {}))
+    match form:
+        case None | {"type": "text"}:
+            pass
+        case {"type": "json_schema", "json_schema": {"schema": Mapping() as schema}} | {
+            "type": "json_schema",
+            "schema": Mapping() as schema,
+        }:
+            output["format"] = {"type": "json_schema", "schema": schema}
+        case _:
+            raise BadOption(
+                backend=NAME,
+                option="response_format",
+                problem='is neither {"type": "json_schema", "json_schema": {"schema": {}}} nor {"type": "text"}',
+            )
+    return output or None
+
+
+def _list(name: str, value: object) -> Sequence[Block]:
+    if value is None or isinstance(value, list | tuple):
+        return cast(Sequence[Block], value or ())
+    raise BadOption(backend=NAME, option=name, problem="in extra takes a list")
