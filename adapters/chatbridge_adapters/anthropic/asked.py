@@ -339,8 +339,8 @@ def _said_by(block: Mapping[str, Any]) -> str:
     match block:
         case {"text": str(text)} | {"type": "tool_result", "content": str(text)}:
             return text
-        case {"type": "tool_result", "content": list() as content}:
-            return _words([each for each in content if is_object(each)])  # pyright: ignore[reportUnknownVariableType]
+        case {"type": "tool_result", "content": content} if is_array(content):
+            return _words([each for each in content if is_object(each)])
         case {"type": "image" | "document" as kind, "source": {"type": str(how), **source}}:
             return f"[{kind} {block.get('title') or source.get('media_type') or how}]"
         case _:

@@ -140,7 +140,9 @@ def to_part(block: Raw) -> Part | None:
             return Reasoning(text, sign(signature))
         case {"type": "thinking", "thinking": str(text)}:
             return Reasoning(text)
-        case {"type": "tool_use", "id": str(call_id), "name": str(name), "input": Mapping() as arguments}:
+        case {"type": "tool_use", "id": str(call_id), "name": str(name), "input": arguments} if isinstance(
+            arguments, Mapping
+        ):
             return ToolCall(call_id, name, cast(Raw, arguments))
         case _:
             return Opaque(NAME, str(block.get("type")), dict(block))
@@ -156,7 +158,7 @@ class AnswerFold:
     """
 
     warnings: list[str] = field(factory=list[str])
-    _begun: bool = False
+    _ids: list[str | None] = field(factory=list["str | None"])
     _blocks: list[_BlockFold] = field(factory=list[_BlockFold])
     _open: dict[int | None, _BlockFold] = field(factory=dict[int | None, _BlockFold])
     _message: dict[str, Any] = field(factory=dict[str, Any])
@@ -219,28 +221,30 @@ class AnswerFold:
         """Give the answer."""
         message: Raw = self._mended(self._message)
         known = {name: _text(message.get(name)) for name in ("id", "model", "stop_reason")}
+        first, *later = self._ids or [None]
         parts = [(to_part(each.block), each) for each in self._blocks]
         kept = [(part, each) for part, each in parts if part is not None]
         halves = [Mender.WARNING] if self._mended.replaced else []
         warnings = [*self.warnings, *(each for block in self._blocks for each in block.warnings), *halves]
         cost = {name: value for usage in self._usages for name, value in beside_usage(usage).items()}
         return Reply(
-            (Message(Role.ASSISTANT, [part for part, _ in kept], id=known["id"], extra=_beside_parts(kept)),),
+            (Message(Role.ASSISTANT, [part for part, _ in kept], id=first, extra=_beside_parts(kept)),),
             finish_reason=to_finish_reason(known["stop_reason"]),
             raw_finish_reason=known["stop_reason"],
             usage=_sum([to_usage(usage) for usage in self._usages]),
             model=known["model"],
             warnings=list(dict.fromkeys(warnings)),
             extra=beyond(message, "type", "role", "content", "usage", **known)
-            | ({"usage": cost} if cost else {}),
+            | ({"usage": cost} if cost else {})
+            | ({"continued_as": later} if later else {}),
         )
 
     def _start(self, message: Raw) -> Iterator[StreamEvent]:
         self._message.pop("stop_reason", None)
         self._note(message, cast("Raw | None", message.get("usage")))
-        if not self._begun:
-            self._begun = True
-            yield Started(_text(message.get("id")), _text(message.get("model")))
+        self._ids.append(_text(message.get("id")))
+        if len(self._ids) == 1:
+            yield Started(self._ids[0], _text(message.get("model")))
 
     def _note(self, message: Raw, usage: Raw | None) -> None:
         """Take what is told of the answer and its cost: what is told anew replaces what was told before."""

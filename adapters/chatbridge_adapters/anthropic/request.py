@@ -80,6 +80,8 @@ def to_request(
     """
     extra = dict(options.extra)
     check_extra(extra, EXTRA_TO_SEND, profile)
+    if not messages:
+        raise UsageError(f"{NAME}: there is no message to answer", provider=NAME)
     history = _History()
     for number, message in enumerate(messages, 1):
         history.take(message, last=number == len(messages))
@@ -137,19 +139,17 @@ class _History:
         Raises:
             UsageError: It is the *last*, which is to be answered, and cannot be sent as it is.
         """
-        empty = True
+        said = 0
         for part in message.parts:
             if isinstance(part, Text) and not part.text.strip():
                 continue  # The API refuses blank texts.
             try:
-                self._add(part, message.role)
+                said += self._add(part, message.role)
             except UsageError as error:
                 if last:
                     raise
                 self._warnings[f"left out of the history: {error}"] = None
-            else:
-                empty = False
-        if last and (empty or message.role is Role.SYSTEM):
+        if last and not said:
             raise UsageError(f"{NAME}: the last message is to be answered, and says nothing", provider=NAME)
 
     def turns(self) -> list[Block]:
@@ -159,18 +159,21 @@ class _History:
             for side, blocks in self._turns
         ]
 
-    def _add(self, part: Part, role: Role) -> None:
+    def _add(self, part: Part, role: Role) -> int:
+        """Add a part, and count what it adds to what is said; a system prompt stands apart."""
         if role is Role.SYSTEM:
             if not isinstance(part, Text):
                 raise _refusal(part, role)
             if self._turns:
                 self._warnings[MOVED] = None
             self.prompts.append(part.text)
-            return
-        for side, block in _blocks(part, role):
+            return 0
+        blocks = list(_blocks(part, role))
+        for side, block in blocks:
             if not self._turns or self._turns[-1][0] != side:
                 self._turns.append((side, []))
             self._turns[-1][1].append(block)
+        return len(blocks)
 
 
 def _is_no_result(block: Block) -> bool:
@@ -267,21 +270,17 @@ def _output(form: Raw | None, given: object) -> Block | None:
     if given is not None and not isinstance(given, Mapping):
         raise BadOption(backend=NAME, option="output_config", problem="in extra takes a mapping")
     output = dict(cast(Block, given or {}))
-    match form:
-        case None | {"type": "text"}:
-            pass
-        case {"type": "json_schema", "json_schema": {"schema": Mapping() as schema}} | {
-            "type": "json_schema",
-            "schema": Mapping() as schema,
-        }:
-            output["format"] = {"type": "json_schema", "schema": schema}
-        case _:
-            raise BadOption(
-                backend=NAME,
-                option="response_format",
-                problem='is neither {"type": "json_schema", "json_schema": {"schema": {}}} nor {"type": "text"}',
-            )
-    return output or None
+    if form is None or form.get("type") == "text":
+        return output or None
+    named: object = form.get("json_schema", form)
+    schema = cast(Block, named).get("schema") if isinstance(named, Mapping) else None
+    if form.get("type") == "json_schema" and isinstance(schema, Mapping):
+        return {**output, "format": {"type": "json_schema", "schema": schema}}
+    raise BadOption(
+        backend=NAME,
+        option="response_format",
+        problem='is neither {"type": "json_schema", "json_schema": {"schema": ...}} nor {"type": "text"}',
+    )
 
 
 def _list(name: str, value: object) -> Sequence[Block]:
