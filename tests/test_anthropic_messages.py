@@ -1,0 +1,478 @@
+"""What goes to Anthropic's Messages API and comes back: a history as its blocks, its blocks as our parts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+from functools import reduce
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anthropic_kit import MODEL, Json, Talk, begin, block, end, event, message, said, talk, text
+from chatbridge import (
+    Attachment,
+    BadOption,
+    FinishReason,
+    Message,
+    Opaque,
+    Part,
+    PartAdded,
+    Progress,
+    Reasoning,
+    Reply,
+    Role,
+    SendOptions,
+    Text,
+    ToolCall,
+    ToolResult,
+    Usage,
+    UsageError,
+)
+from chatbridge.http import Mender, ServerSentEvents, structure
+from chatbridge.testing.checking import fold
+from chatbridge_adapters.anthropic import wire
+from chatbridge_adapters.anthropic.backend import PROFILE
+from chatbridge_adapters.anthropic.emulator import AnthropicEmulator
+from chatbridge_adapters.anthropic.fold import AnswerFold
+from chatbridge_adapters.anthropic.request import MOVED, sign, to_request
+
+BOTH = pytest.mark.parametrize("how", ["whole", "streamed"])
+MAPLE = "\U0001f341"
+
+
+@pytest.fixture
+async def here() -> AsyncGenerator[Talk, None]:
+    async with talk() as opened:
+        yield opened
+
+
+def request(*messages: Message | str, **options: Any) -> tuple[Json, list[str]]:
+    return to_request(said(messages), SendOptions(**options), PROFILE, model="m", max_tokens=9)
+
+
+def turns(*messages: Message | str) -> list[tuple[str, list[Json]]]:
+    body, warnings = request(*messages)
+    assert [] == warnings
+    return [(turn["role"], turn["content"]) for turn in body["messages"]]
+
+
+def t(words: str) -> Json:
+    return {"type": "text", "text": words}
+
+
+def tool(*parts: Part) -> Message:
+    return Message(Role.TOOL, parts)
+
+
+def system(*parts: Part | str) -> Message:
+    return Message(Role.SYSTEM, parts)
+
+
+# The history
+
+
+def test_messages_of_one_side_are_one_turn() -> None:
+    assert [
+        ("user", [t("a"), t("b")]),
+        ("assistant", [t("c"), t("d")]),
+        ("user", [t("e")]),
+    ] == turns("a", "b", Message.assistant("c"), Message.assistant("d"), "e")
+
+
+def test_what_tools_gave_is_said_by_the_user_before_anything_else() -> None:
+    calls = Message.assistant(["Wait.", ToolCall("1", "f", {"x": 1}), ToolCall("2", "g", {})])
+    results = Message.user(["So?", ToolResult("1", "one")]), tool(ToolResult("2", "two", is_error=True))
+    assert [
+        ("user", [t("Hi")]),
+        (
+            "assistant",
+            [
+                t("Wait."),
+                {"type": "tool_use", "id": "1", "name": "f", "input": {"x": 1}},
+                {"type": "tool_use", "id": "2", "name": "g", "input": {}},
+            ],
+        ),
+        (
+            "user",
+            [
+                {"type": "tool_result", "tool_use_id": "1", "content": "one"},
+                {"type": "tool_result", "tool_use_id": "2", "content": "two", "is_error": True},
+                t("So?"),
+            ],
+        ),
+    ] == turns("Hi", calls, *results)
+
+
+def test_an_answer_with_the_results_of_a_servers_own_tools_becomes_several_turns() -> None:
+    answer = Message.assistant([ToolCall("1", "f", {}), ToolResult("1", "one"), "It is one."])
+    assert ["user", "assistant", "user", "assistant", "user"] == [
+        side for side, _ in turns("Hi", answer, "Thanks")
+    ]
+
+
+def test_system_messages_and_the_options_make_the_system_prompt() -> None:
+    body, warnings = request(system("Be kind."), "Hi", system="Be brief.")
+    assert ("Be brief.\n\nBe kind.", []) == (body["system"], warnings)
+    body, warnings = request(system("A"), "Hi", system("B"), "Ho")
+    assert ("A\n\nB", [MOVED]) == (body["system"], warnings)
+    assert [t("Hi"), t("Ho")] == body["messages"][0]["content"]
+
+
+def test_blank_texts_are_not_sent() -> None:
+    assert [("user", [t("Hi"), t("Ho")])] == turns(
+        "Hi", Message.assistant(" \n"), "", Message.user(["Ho", ""])
+    )
+
+
+def test_what_only_another_backend_knows_again_is_not_sent() -> None:
+    theirs = [
+        Reasoning("unsigned"),
+        Reasoning("signed", "else:77"),
+        Reasoning("signed", "77"),
+        Opaque("openai", "refusal", {"refusal": "No."}),
+    ]
+    assert ["user"] == [side for side, _ in turns("Hi", Message.assistant(theirs), "Ho")]
+
+
+def test_what_is_ours_is_given_back_as_it_came() -> None:
+    hidden = {"type": "redacted_thinking", "data": "c2VjcmV0"}
+    ours = Message.assistant([Reasoning("", sign("abc")), Opaque("anthropic", "redacted_thinking", hidden)])
+    assert [{"type": "thinking", "thinking": "", "signature": "abc"}, hidden] == turns("Hi", ours, "Ho")[1][1]
+    file = {"type": "document", "source": {"type": "file", "file_id": "file_1"}}
+    assert [file] == turns(Message.user([Opaque("anthropic", "document", file)]))[0][1]
+
+
+UNSENDABLE = [
+    (Role.USER, ToolCall("1", "f", {}), "no ToolCall in a message of the user's"),
+    (Role.USER, Reasoning("x", sign("y")), "no Reasoning in a message of the user's"),
+    (Role.USER, Opaque("openai", "audio", {}), "no part of openai of the kind 'audio'"),
+    (Role.USER, Opaque("anthropic", "odd", "text"), "no part of anthropic of the kind 'odd'"),
+    (Role.SYSTEM, Attachment("image/png", data=b"x"), "no Attachment in a message of the system's"),
+    (Role.USER, Attachment("audio/wav", data=b"x"), "no attachment of the type 'audio/wav', only image/gif"),
+    (Role.USER, Attachment("image/bmp", data=b"x"), "no attachment of the type 'image/bmp', only"),
+    (Role.USER, Attachment("text/plain", url="https://x.example/"), "'text/plain' by its url, only image/"),
+    (Role.ASSISTANT, Attachment("image/png", data=b"x"), "no Attachment in a message of the assistant's"),
+    (
+        Role.ASSISTANT,
+        Opaque("anthropic", "tool_use", {"type": "tool_use", "partial_json": "{"}),
+        "no part of anthropic of the kind 'tool_use'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("role", "part", "words"), UNSENDABLE)
+def test_what_cannot_be_sent_is_refused_in_the_last_message_and_left_out_of_earlier_ones_with_a_warning(
+    role: Role, part: Part, words: str
+) -> None:
+    with pytest.raises(UsageError, match=words) as caught:
+        request("Hi", Message(role, ("Look:", part)))
+    assert "anthropic" == caught.value.provider
+    body, warnings = request("Hi", Message(role, ("Look:", part)), "Ho")
+    (warning,) = [each for each in warnings if each != MOVED]
+    assert warning == f"left out of the history: {caught.value}"
+    assert "Look:" in json.dumps(body)
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [(), ("Hi", ""), ("Hi", Message.user([])), ("Hi", system("Be kind.")), (Message.assistant(" "),)],
+)
+def test_there_must_be_something_to_answer(messages: tuple[Message | str, ...]) -> None:
+    with pytest.raises(UsageError, match=r"says nothing|no message to answer"):
+        request(*messages)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"response_format": {"type": "json_schema", "json_schema": 7}}, "response_format"),
+        ({"extra": {"output_config": 7}}, "'output_config' in extra takes a mapping"),
+        ({"extra": {"tools": "f"}}, "'tools' in extra takes a list"),
+        ({"extra": {"thinkin": {}}}, "did you mean 'thinking'"),
+    ],
+)
+def test_an_option_of_another_form_is_refused(options: Json, words: str) -> None:
+    with pytest.raises(BadOption, match=words):
+        request("Hi", **options)
+
+
+def test_forms_of_answers_are_said_in_the_apis_way() -> None:
+    schema = {"type": "object"}
+    own = {"type": "json_schema", "schema": schema}
+    assert "output_config" not in request("Hi", response_format={"type": "text"})[0]
+    effort = {"output_config": {"effort": "low"}}
+    assert {"effort": "low"} == request("Hi", extra=effort)[0]["output_config"]
+    both = request("Hi", response_format=own, extra=effort)[0]
+    assert {"effort": "low", "format": own} == both["output_config"]
+
+
+def test_tools_of_the_server_stand_beside_those_of_the_program() -> None:
+    search = {"type": "web_search_20250305", "name": "web_search"}
+    body, _ = request("Hi", tools=[{"name": "f", "strict": True}], extra={"tools": (search,)})
+    assert [{"name": "f", "strict": True, "input_schema": {"type": "object"}}, search] == body["tools"]
+
+
+PARTS = {
+    Role.USER: st.builds(Text, st.text(min_size=1))
+    | st.builds(Attachment, st.just("image/png"), data=st.binary())
+    | st.builds(ToolResult, st.text(), st.text(), st.booleans()),
+    Role.ASSISTANT: st.builds(Text, st.text(min_size=1))
+    | st.builds(ToolCall, st.text(), st.text(), st.dictionaries(st.text(), st.integers()))
+    | st.builds(Reasoning, st.text(), st.none() | st.text().map(sign))
+    | st.builds(Opaque, st.sampled_from(["anthropic", "else"]), st.just("x"), st.just({"type": "x"}))
+    | st.builds(ToolResult, st.text(), st.text(), st.booleans()),
+}
+MESSAGES = st.sampled_from([Role.USER, Role.ASSISTANT]).flatmap(
+    lambda role: st.builds(Message, st.just(role), st.lists(PARTS[role], max_size=4))
+)
+
+
+@given(st.lists(MESSAGES))
+def test_sides_take_turns_and_nothing_of_ours_is_lost(messages: list[Message]) -> None:
+    body, _ = request(*messages, "Last.")
+    sides = [turn["role"] for turn in body["messages"]]
+    assert all(one != other for one, other in pairwise(sides))
+    assert {"user", "assistant"} >= set(sides)
+    parts = [part for each in messages for part in each.parts]
+    expected = [
+        part
+        for part in parts
+        if (not isinstance(part, Text) or part.text.strip())
+        and (not isinstance(part, Reasoning) or part.signature is not None)
+        and (not isinstance(part, Opaque) or part.origin == "anthropic")
+    ]
+    assert len(expected) + 1 == sum(len(turn["content"]) for turn in body["messages"])
+    for turn in body["messages"]:
+        results = [each["type"] == "tool_result" for each in turn["content"]]
+        assert sorted(results, reverse=True) == results
+    json.dumps(body)
+
+
+# Answers
+
+CITED = {"type": "web_search_result_location", "url": "https://example.com/", "cited_text": "Red."}
+
+
+@BOTH
+async def test_what_blocks_tell_beyond_our_parts_is_kept_beside_them(here: Talk, how: str) -> None:
+    call = {"type": "tool_use", "id": "1", "name": "f", "input": {}, "caller": {"type": "direct"}}
+    whole = message({**t("Red."), "citations": [CITED]}, call, t(""), t("End."))
+    streamed = (
+        begin()
+        + block(
+            0,
+            {**t(""), "citations": []},
+            {"type": "text_delta", "text": "Red."},
+            {"type": "citations_delta", "citation": CITED},
+        )
+        + block(1, call, {"type": "input_json_delta", "partial_json": ""})
+        + text(2)
+        + text(3, "End.")
+        + end()
+    )
+    reply = await here.answered(whole if how == "whole" else streamed, how=how)
+    assert (Text("Red."), ToolCall("1", "f", {}), Text("End.")) == reply.message.parts
+    assert {
+        "content": {"0": {"citations": [CITED]}, "1": {"caller": {"type": "direct"}}}
+    } == reply.message.extra
+
+
+@BOTH
+async def test_what_a_message_tells_beyond_ours_is_in_extra(here: Talk, how: str) -> None:
+    told = {"container": {"id": "box"}, "stop_details": {"type": "refusal", "category": "bio"}}
+    counts = {"output_tokens_details": {"thinking_tokens": 2}, "server_tool_use": {"web_search_requests": 1}}
+    usage = {"input_tokens": 1, "output_tokens": 7, **counts}
+    whole = message(t("No."), reason="refusal", usage=usage, **told)
+    streamed = begin(usage=usage) + text(0, "No.") + end("refusal", **told)
+    reply = await here.answered(whole if how == "whole" else streamed, how=how)
+    assert {**told, "usage": counts} == reply.extra
+    assert FinishReason.REFUSAL is reply.finish_reason
+    assert Usage(1, 7 if how == "whole" else 4, reasoning_tokens=2) == reply.usage
+
+
+async def test_a_call_whose_arguments_are_cut_off_is_kept_whole(here: Talk) -> None:
+    call = {"type": "tool_use", "id": "1", "name": "f", "input": {}}
+    deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in ('{"a', '": [1')]
+    reply = await here.answered(begin() + block(0, call, *deltas) + end("max_tokens"))
+    data = {"type": "tool_use", "id": "1", "name": "f", "partial_json": '{"a": [1'}
+    assert (Opaque("anthropic", "tool_use", data),) == reply.message.parts
+    deltas = [{"type": "input_json_delta", "partial_json": "[1]"}]
+    reply = await here.answered(begin() + block(0, call, *deltas) + end())
+    assert (Opaque("anthropic", "tool_use", {**data, "partial_json": "[1]"}),) == reply.message.parts
+
+
+async def test_new_kinds_of_events_blocks_and_pieces_are_kept(here: Talk) -> None:
+    odd = {"type": "odd_delta", "x": 1}
+    body = (
+        begin()
+        + event("weather", degrees=7)
+        + block(0, {"type": "hologram", "beam": "b"}, odd)
+        + block(1, t("Hi"), odd)
+        + event("content_block_delta", index=1, delta=odd)
+        + end()
+    )
+    reply = await here.answered(body)
+    assert (Opaque("anthropic", "hologram", {"type": "hologram", "beam": "b"}), Text("Hi")) == (
+        reply.message.parts
+    )
+    assert {"content": {"0": {"deltas": [odd]}, "1": {"deltas": [odd]}}} == reply.message.extra
+    progress = [each for each in here.events if isinstance(each, Progress)]
+    assert ["weather", "content_block_delta"] == [each.kind for each in progress]
+    assert {"type": "weather", "degrees": 7} == progress[0].data
+    assert reply.message.parts == fold(here.events)
+
+
+async def test_blocks_that_are_never_closed_end_with_the_answer(here: Talk) -> None:
+    opened = event("content_block_start", index=0, content_block=t("Hi"))
+    thought = {"type": "thinking", "thinking": "", "signature": ""}
+    signed = {"type": "signature_delta", "signature": "s"}
+    body = (
+        begin()
+        + opened
+        + event("content_block_start", index=1, content_block=thought)
+        + event("content_block_delta", index=1, delta=signed)
+        + end()
+    )
+    reply = await here.answered(body)
+    assert (Text("Hi"), Reasoning("", sign("s"))) == reply.message.parts
+    assert PartAdded(Reasoning("", sign("s")), 1) in here.events
+
+
+async def test_an_answer_need_not_tell_anything_of_itself(here: Talk) -> None:
+    body = text(0, "Hi") + event("message_stop")
+    reply = await here.answered(body)
+    assert ("Hi", None, None, None, None) == (
+        reply.text,
+        reply.message.id,
+        reply.model,
+        reply.finish_reason,
+        reply.usage,
+    )
+    reply = await here.answered(message(t("Hi"), id=7, model=7, reason=None, stop_reason=[8]), how="whole")
+    assert ({"id": 7, "model": 7, "stop_reason": [8]}, None) == (reply.extra, reply.finish_reason)
+    reply = await here.answered(message({"type": "thinking", "thinking": "Hm."}), how="whole")
+    assert (Reasoning("Hm."),) == reply.message.parts
+    odd = {"input_tokens": "3", "output_tokens": -1, "output_tokens_details": 7}
+    assert None is (await here.answered(message(usage=odd), how="whole")).usage
+
+
+@BOTH
+async def test_halves_of_characters_are_joined_or_replaced_with_a_warning(here: Talk, how: str) -> None:
+    high, low = "\ud83c", "\udf41"
+    reply = await here.answered(begin() + text(0, high, low) + end())
+    assert (MAPLE, ()) == (reply.text, reply.warnings)
+    streamed = begin() + text(0, f"a{high}", "b") + end() if how == "streamed" else None
+    reply = await here.answered(streamed or message(t(f"a{high}b")), how=how)
+    assert ("a\ufffdb", (Mender.WARNING,)) == (reply.text, reply.warnings)
+    hidden = {"type": "redacted_thinking", "data": low}
+    streamed = begin() + block(0, hidden) + end() if how == "streamed" else None
+    reply = await here.answered(streamed or message(hidden), how=how)
+    assert (Mender.WARNING,) == reply.warnings
+
+
+BLOCKS = st.one_of(
+    st.builds(t, st.text()),
+    st.builds(
+        lambda thought, signature: {"type": "thinking", "thinking": thought, "signature": signature},
+        st.text(),
+        st.text(),
+    ),
+    st.builds(
+        lambda given: {"type": "tool_use", "id": "1", "name": "f", "input": given},
+        st.dictionaries(st.text(), st.text() | st.integers() | st.booleans()),
+    ),
+    st.builds(lambda data: {"type": "redacted_thinking", "data": data}, st.text()),
+)
+DELTAS = {
+    "text": ("text", "text_delta", "text"),
+    "thinking": ("thinking", "thinking_delta", "thinking"),
+    "tool_use": ("input", "input_json_delta", "partial_json"),
+}
+
+
+def in_pieces(index: int, whole: Json, size: int) -> bytes:
+    """Stream a block, *size* characters at a time."""
+    if whole["type"] not in DELTAS:
+        return block(index, whole)
+    key, kind, name = DELTAS[whole["type"]]
+    value = whole[key] if isinstance(whole[key], str) else json.dumps(whole[key])
+    begun = {**whole, key: "" if isinstance(whole[key], str) else {}}
+    pieces = [value[at : at + size] for at in range(0, len(value), size)]
+    deltas: list[Json] = [{"type": kind, name: piece} for piece in pieces]
+    if "signature" in whole:
+        begun["signature"] = ""
+        deltas.append({"type": "signature_delta", "signature": whole["signature"]})
+    return block(index, begun, *deltas)
+
+
+def read(data: bytes, cuts: list[int]) -> tuple[Reply, tuple[Part, ...]]:
+    """Read a stream that arrives in pieces."""
+    framer, answer, events = ServerSentEvents(), AnswerFold(), []
+    edges = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
+    for one, other in pairwise(edges):
+        for frame in framer.feed(data[one:other]):
+            events += answer.take(structure(json.loads(frame.data), wire.Event))
+    return answer.reply(), fold(events)
+
+
+@given(st.lists(BLOCKS), st.integers(1, 9), st.lists(st.integers(0, 10_000)))
+def test_however_an_answer_is_cut_it_is_the_one_that_comes_whole(
+    blocks: list[Json], size: int, cuts: list[int]
+) -> None:
+    stream = begin() + b"".join(in_pieces(at, each, size) for at, each in enumerate(blocks)) + end()
+    streamed, shown = read(stream, cuts)
+    answer = AnswerFold()
+    list(answer.take_whole(json.loads(message(*blocks))))
+    whole = answer.reply()
+    assert whole.message.same_content(streamed.message)
+    assert (whole.usage, whole.extra, whole.message.extra, whole.warnings) == (
+        streamed.usage,
+        streamed.extra,
+        streamed.message.extra,
+        streamed.warnings,
+    )
+    assert shown == streamed.message.parts
+
+
+@given(st.lists(BLOCKS))
+def test_what_came_goes_back_as_it_came(blocks: list[Json]) -> None:
+    answer = AnswerFold()
+    list(answer.take_whole(json.loads(message(*blocks))))
+    body, warnings = request("Hi", answer.reply().message, "Ho")
+    sendable = [
+        each
+        for each in blocks
+        if each["type"] not in {"text", "thinking"} or each.get("text", "").strip() or each.get("signature")
+    ]
+    sent = reduce(
+        list.__add__, (each["content"] for each in body["messages"] if each["role"] == "assistant"), []
+    )
+    assert (sendable, []) == (sent, warnings)
+
+
+def test_the_words_of_errors_tell_what_has_no_code_of_its_own() -> None:
+    def code(words: str, kind: str = "invalid_request_error") -> str | None:
+        return wire.read_error(400, {"error": {"type": kind, "message": words}}).code
+
+    assert "context_length_exceeded" == code("prompt is too long: 207791 tokens > 200000 maximum")
+    over = (
+        "input length and `max_tokens` exceed context limit: 178959 + 64000 > 200000, decrease input length"
+    )
+    assert "context_length_exceeded" == code(over)
+    assert "billing_error" == code("You have reached your specified API usage limits. You will regain access")
+    assert "invalid_request_error" == code("max_tokens: Field required")
+    assert "api_error" == code("prompt is too long", "api_error")
+
+
+async def test_an_answer_of_ours_is_understood_by_the_server_again(here: Talk) -> None:
+    emulator = here.emulator
+    assert isinstance(emulator, AnthropicEmulator)
+    first = await here.streamed("Hi", extra={"tools": [{"type": "web_search_20250305", "name": "s"}]})
+    second = await here.whole("Hi", first.message, "Ho")
+    assert "Turn 2: you said 'Ho'. Before that you said 'Hi'." == second.text
+    assert MODEL == second.model
