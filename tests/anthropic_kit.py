@@ -31,6 +31,7 @@ class Talk:
     backend: AnthropicBackend
     emulator: AnthropicEmulator
     clock: ManualClock
+    transport: Transport
     events: list[StreamEvent]
 
     async def whole(self, *messages: Message | str, **options: Any) -> Reply:
@@ -77,7 +78,7 @@ async def talk(emulator: AnthropicEmulator | None = None, **options: Any) -> Asy
         backend = target.adapter.open(target.options, transport)
         assert isinstance(backend, AnthropicBackend)
         try:
-            yield Talk(backend, emulator, clock, [])
+            yield Talk(backend, emulator, clock, transport, [])
         finally:
             await backend.close()
             await transport.close()

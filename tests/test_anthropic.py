@@ -1,13 +1,13 @@
-"""Completing conversations by Anthropic's Messages API at its emulator: answers, tools, thoughts, failures."""
+"""Completing conversations by Anthropic's Messages API at its emulator: answers, tools, thoughts, errors."""
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
 import pytest
 
-from anthropic_kit import JSON, MODEL, Talk, begin, end, event, message, talk, text
+from anthropic_kit import JSON, MODEL, Json, Talk, begin, end, event, message, talk, text
 from chatbridge import (
     AnswerLost,
     Attachment,
@@ -44,11 +44,13 @@ from chatbridge.config import BackendURL
 from chatbridge.registry import declared_profile, load_adapter, resolve
 from chatbridge.testing.checking import fold
 from chatbridge.testing.emulator import Fault
+from chatbridge.testing.responder import Exchange
 from chatbridge_adapters.anthropic import ADAPTER, AnthropicBackend, AnthropicOptions
 from chatbridge_adapters.anthropic.emulator import AnthropicEmulator
 from scan import KEY, assert_clean, assert_nothing_in
 
-WEATHER = {"name": "weather", "description": "Tells it.", "parameters": {"type": "object", "properties": {}}}
+NOTHING: Json = {"type": "object", "properties": {}}
+WEATHER = {"name": "weather", "description": "Tells it.", "parameters": NOTHING}
 SEARCH = {"type": "web_search_20250305", "name": "web_search"}
 THINK = {"thinking": {"type": "enabled", "budget_tokens": 1024}}
 BOTH = pytest.mark.parametrize("how", ["whole", "streamed"])
@@ -187,9 +189,13 @@ async def test_each_stop_reason_has_its_meaning_and_an_unknown_one_is_other(
     assert (reason, word) == (reply.finish_reason, reply.raw_finish_reason)
 
 
+def silent(_: str, __: Sequence[Exchange]) -> str:
+    return ""
+
+
 @BOTH
 async def test_an_answer_may_be_empty(how: str) -> None:
-    async with talk(AnthropicEmulator(responder=lambda *_: "")) as here:
+    async with talk(AnthropicEmulator(responder=silent)) as here:
         reply: Reply = await getattr(here, how)("Hi")
     assert ((), FinishReason.STOP) == (reply.message.parts, reply.finish_reason)
 
@@ -521,7 +527,7 @@ async def test_a_model_must_be_named(here: Talk) -> None:
     url = BackendURL.parse("anthropic:")
     options = resolve(url, {"key": "k"}, {}).options
     assert isinstance(options, AnthropicOptions)
-    backend = AnthropicBackend(options, here.backend._api.transport)
+    backend = AnthropicBackend(options, here.transport)
     with pytest.raises(BadOption, match="anthropic:MODEL") as caught:
         await backend.complete([Message.user("Hi")], SendOptions())
     assert isinstance(caught.value, UsageError)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator
-from functools import reduce
 from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anthropic_kit import MODEL, Json, Talk, begin, block, end, event, message, said, talk, text
@@ -26,6 +25,7 @@ from chatbridge import (
     Reply,
     Role,
     SendOptions,
+    StreamEvent,
     Text,
     ToolCall,
     ToolResult,
@@ -129,7 +129,7 @@ def test_blank_texts_are_not_sent() -> None:
 
 
 def test_what_only_another_backend_knows_again_is_not_sent() -> None:
-    theirs = [
+    theirs: list[Part] = [
         Reasoning("unsigned"),
         Reasoning("signed", "else:77"),
         Reasoning("signed", "77"),
@@ -232,7 +232,8 @@ MESSAGES = st.sampled_from([Role.USER, Role.ASSISTANT]).flatmap(
 )
 
 
-@given(st.lists(MESSAGES))
+@given(st.lists(MESSAGES, max_size=8))
+@settings(max_examples=60)
 def test_sides_take_turns_and_nothing_of_ours_is_lost(messages: list[Message]) -> None:
     body, _ = request(*messages, "Last.")
     sides = [turn["role"] for turn in body["messages"]]
@@ -260,7 +261,7 @@ CITED = {"type": "web_search_result_location", "url": "https://example.com/", "c
 
 @BOTH
 async def test_what_blocks_tell_beyond_our_parts_is_kept_beside_them(here: Talk, how: str) -> None:
-    call = {"type": "tool_use", "id": "1", "name": "f", "input": {}, "caller": {"type": "direct"}}
+    call = {**use({}), "caller": {"type": "direct"}}
     whole = message({**t("Red."), "citations": [CITED]}, call, t(""), t("End."))
     streamed = (
         begin()
@@ -296,7 +297,7 @@ async def test_what_a_message_tells_beyond_ours_is_in_extra(here: Talk, how: str
 
 
 async def test_a_call_whose_arguments_are_cut_off_is_kept_whole(here: Talk) -> None:
-    call = {"type": "tool_use", "id": "1", "name": "f", "input": {}}
+    call = use({})
     deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in ('{"a', '": [1')]
     reply = await here.answered(begin() + block(0, call, *deltas) + end("max_tokens"))
     data = {"type": "tool_use", "id": "1", "name": "f", "partial_json": '{"a": [1'}
@@ -327,20 +328,23 @@ async def test_new_kinds_of_events_blocks_and_pieces_are_kept(here: Talk) -> Non
     assert reply.message.parts == fold(here.events)
 
 
-async def test_blocks_that_are_never_closed_end_with_the_answer(here: Talk) -> None:
+async def test_blocks_that_are_never_closed_end_with_the_next_of_their_number_or_the_answer(
+    here: Talk,
+) -> None:
     opened = event("content_block_start", index=0, content_block=t("Hi"))
     thought = {"type": "thinking", "thinking": "", "signature": ""}
     signed = {"type": "signature_delta", "signature": "s"}
     body = (
         begin()
         + opened
+        + opened
         + event("content_block_start", index=1, content_block=thought)
         + event("content_block_delta", index=1, delta=signed)
         + end()
     )
     reply = await here.answered(body)
-    assert (Text("Hi"), Reasoning("", sign("s"))) == reply.message.parts
-    assert PartAdded(Reasoning("", sign("s")), 1) in here.events
+    assert (Text("Hi"), Text("Hi"), Reasoning("", sign("s"))) == reply.message.parts
+    assert PartAdded(Reasoning("", sign("s")), 2) in here.events
 
 
 async def test_an_answer_need_not_tell_anything_of_itself(here: Talk) -> None:
@@ -375,18 +379,24 @@ async def test_halves_of_characters_are_joined_or_replaced_with_a_warning(here: 
     assert (Mender.WARNING,) == reply.warnings
 
 
-BLOCKS = st.one_of(
+def thinking(thought: str, signature: str) -> Json:
+    return {"type": "thinking", "thinking": thought, "signature": signature}
+
+
+def use(given: Json) -> Json:
+    return {"type": "tool_use", "id": "1", "name": "f", "input": given}
+
+
+def redacted(data: str) -> Json:
+    return {"type": "redacted_thinking", "data": data}
+
+
+ARGUMENTS = st.dictionaries(st.text(), st.text() | st.integers() | st.booleans())
+BLOCKS: st.SearchStrategy[Json] = st.one_of(
     st.builds(t, st.text()),
-    st.builds(
-        lambda thought, signature: {"type": "thinking", "thinking": thought, "signature": signature},
-        st.text(),
-        st.text(),
-    ),
-    st.builds(
-        lambda given: {"type": "tool_use", "id": "1", "name": "f", "input": given},
-        st.dictionaries(st.text(), st.text() | st.integers() | st.booleans()),
-    ),
-    st.builds(lambda data: {"type": "redacted_thinking", "data": data}, st.text()),
+    st.builds(thinking, st.text(), st.text()),
+    st.builds(use, ARGUMENTS),
+    st.builds(redacted, st.text()),
 )
 DELTAS = {
     "text": ("text", "text_delta", "text"),
@@ -401,7 +411,8 @@ def in_pieces(index: int, whole: Json, size: int) -> bytes:
         return block(index, whole)
     key, kind, name = DELTAS[whole["type"]]
     value = whole[key] if isinstance(whole[key], str) else json.dumps(whole[key])
-    begun = {**whole, key: "" if isinstance(whole[key], str) else {}}
+    empty: Any = "" if isinstance(whole[key], str) else {}
+    begun: Json = {**whole, key: empty}
     pieces = [value[at : at + size] for at in range(0, len(value), size)]
     deltas: list[Json] = [{"type": kind, name: piece} for piece in pieces]
     if "signature" in whole:
@@ -412,7 +423,8 @@ def in_pieces(index: int, whole: Json, size: int) -> bytes:
 
 def read(data: bytes, cuts: list[int]) -> tuple[Reply, tuple[Part, ...]]:
     """Read a stream that arrives in pieces."""
-    framer, answer, events = ServerSentEvents(), AnswerFold(), []
+    framer, answer = ServerSentEvents(), AnswerFold()
+    events: list[StreamEvent] = []
     edges = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
     for one, other in pairwise(edges):
         for frame in framer.feed(data[one:other]):
@@ -420,7 +432,7 @@ def read(data: bytes, cuts: list[int]) -> tuple[Reply, tuple[Part, ...]]:
     return answer.reply(), fold(events)
 
 
-@given(st.lists(BLOCKS), st.integers(1, 9), st.lists(st.integers(0, 10_000)))
+@given(st.lists(BLOCKS, max_size=5), st.integers(1, 9), st.lists(st.integers(0, 10_000)))
 def test_however_an_answer_is_cut_it_is_the_one_that_comes_whole(
     blocks: list[Json], size: int, cuts: list[int]
 ) -> None:
@@ -439,7 +451,8 @@ def test_however_an_answer_is_cut_it_is_the_one_that_comes_whole(
     assert shown == streamed.message.parts
 
 
-@given(st.lists(BLOCKS))
+@given(st.lists(BLOCKS, max_size=5))
+@settings(max_examples=50)
 def test_what_came_goes_back_as_it_came(blocks: list[Json]) -> None:
     answer = AnswerFold()
     list(answer.take_whole(json.loads(message(*blocks))))
@@ -449,9 +462,7 @@ def test_what_came_goes_back_as_it_came(blocks: list[Json]) -> None:
         for each in blocks
         if each["type"] not in {"text", "thinking"} or each.get("text", "").strip() or each.get("signature")
     ]
-    sent = reduce(
-        list.__add__, (each["content"] for each in body["messages"] if each["role"] == "assistant"), []
-    )
+    sent = [each for turn in body["messages"] if turn["role"] == "assistant" for each in turn["content"]]
     assert (sendable, []) == (sent, warnings)
 
 

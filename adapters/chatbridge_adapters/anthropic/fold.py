@@ -58,7 +58,6 @@ class _BlockFold:
     unknown: list[Raw] = field(init=False, factory=list[Raw])
     _text: TextFold = field(init=False)
     _json: list[str] = field(init=False, factory=list[str])
-    _ended: bool = field(init=False, default=False)
 
     def __attrs_post_init__(self) -> None:
         self._text = TextFold(self.index)
@@ -97,10 +96,7 @@ class _BlockFold:
                 self.unknown.append(delta)
 
     def end(self) -> Iterator[StreamEvent]:
-        """End the block; a second time does nothing."""
-        if self._ended:
-            return
-        self._ended = True
+        """End the block."""
         if self.key is not None:
             yield from self._shown(self._text.finish())
             self.block[self.key] = self._text.shown
@@ -252,6 +248,8 @@ class AnswerFold:
         self._usage |= {name: value for name, value in (usage or {}).items() if value is not None}
 
     def _begin(self, index: int | None, block: Raw) -> Iterator[StreamEvent]:
+        if index in self._open:
+            yield from self._open[index].end()
         begun = self._open[index] = _BlockFold(dict(block), len(self._blocks), self._mended)
         self._blocks.append(begun)
         yield from begun.begin()
