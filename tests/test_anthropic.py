@@ -81,6 +81,13 @@ def test_the_key_comes_from_the_usual_variable() -> None:
         resolve(url, environ={})
 
 
+def test_the_usual_variable_says_where_the_api_is() -> None:
+    url = BackendURL.parse("anthropic:claude-x")
+    target = resolve(url, {"key": "k"}, {"ANTHROPIC_BASE_URL": "http://127.0.0.1:8080/"})
+    assert "http://127.0.0.1:8080" == target.base_url
+    assert "claude-x" == getattr(target.options, "model", None)
+
+
 def test_the_profile_says_that_the_client_keeps_the_context() -> None:
     profile = declared_profile(BackendURL.parse("anthropic:"))
     assert (ContextOwner.CLIENT, Stores.NEVER) == (profile.context, profile.stores)
@@ -561,6 +568,11 @@ async def test_a_compatible_server_tells_less_and_answers_all_the_same(how: str)
     assert (2, None) == (reply.usage.input_tokens, reply.usage.cached_tokens)
     assert {} == reply.extra
     assert caught.value.request_id is None
+
+
+async def test_a_server_that_streams_unasked_is_understood(here: Talk) -> None:
+    assert "Hello" == (await here.answered(begin() + text(0, "Hello") + end(), how="whole")).text
+    assert "stream" not in here.sent[0]
 
 
 async def test_a_server_that_does_not_stream_is_understood(here: Talk) -> None:

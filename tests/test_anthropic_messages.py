@@ -133,9 +133,12 @@ def test_what_only_another_backend_knows_again_is_not_sent() -> None:
         Reasoning("unsigned"),
         Reasoning("signed", "else:77"),
         Reasoning("signed", "77"),
-        Opaque("openai", "refusal", {"refusal": "No."}),
     ]
     assert ["user"] == [side for side, _ in turns("Hi", Message.assistant(theirs), "Ho")]
+    refusal = Message.assistant([Opaque("openai", "refusal", {"refusal": "No."})] * 2)
+    body, warnings = request("Hi", refusal, "Ho")
+    assert ["user"] == [turn["role"] for turn in body["messages"]]
+    assert ["a part of the kind 'refusal' was left out: it can be given back to openai only"] == warnings
 
 
 def test_what_is_ours_is_given_back_as_it_came() -> None:
@@ -191,6 +194,8 @@ def test_there_must_be_something_to_answer(messages: tuple[Message | str, ...]) 
     [
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"response_format": {"type": "json_schema", "json_schema": 7}}, "response_format"),
+        ({"tools": [{"description": "f"}]}, "takes mappings with name"),
+        ({"tools": [{"name": "f"}], "tool_choice": "g"}, r"'g' is none of auto, .* \(options: f\)"),
         ({"extra": {"output_config": 7}}, "'output_config' in extra takes a mapping"),
         ({"extra": {"tools": "f"}}, "'tools' in extra takes a list"),
         ({"extra": {"thinkin": {}}}, "did you mean 'thinking'"),
@@ -207,6 +212,8 @@ def test_forms_of_answers_are_said_in_the_apis_way() -> None:
     assert "output_config" not in request("Hi", response_format={"type": "text"})[0]
     effort = {"output_config": {"effort": "low"}}
     assert {"effort": "low"} == request("Hi", extra=effort)[0]["output_config"]
+    for form in (own, schema, {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}):
+        assert {"format": own} == request("Hi", response_format=form)[0]["output_config"]
     both = request("Hi", response_format=own, extra=effort)[0]
     assert {"effort": "low", "format": own} == both["output_config"]
 
@@ -235,7 +242,9 @@ MESSAGES = st.sampled_from([Role.USER, Role.ASSISTANT]).flatmap(
 @given(st.lists(MESSAGES, max_size=8))
 @settings(max_examples=60)
 def test_sides_take_turns_and_nothing_of_ours_is_lost(messages: list[Message]) -> None:
-    body, _ = request(*messages, "Last.")
+    body, warnings = request(*messages, "Last.")
+    left_out = "a part of the kind 'x' was left out: it can be given back to else only"
+    assert set(warnings) <= {left_out}
     sides = [turn["role"] for turn in body["messages"]]
     assert all(one != other for one, other in pairwise(sides))
     assert {"user", "assistant"} >= set(sides)

@@ -17,6 +17,7 @@ ADAPTER = Adapter(
     defaults=Defaults(
         host="api.anthropic.com",
         env={"key": ("ANTHROPIC_API_KEY",)},
+        base_url="ANTHROPIC_BASE_URL",
         model_option="model",
     ),
     emulator="chatbridge_adapters.anthropic.emulator:AnthropicEmulator",

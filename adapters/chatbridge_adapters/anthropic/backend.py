@@ -10,15 +10,15 @@ message by which a program could mean it, so it is done here, within `complete` 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack
-from typing import Any
 
 from attrs import evolve, frozen, validators
 
 from chatbridge.backend import ContextOwner, Feature, Profile, Stores, Support
 from chatbridge.domain import Finished, Message, Reply, SendOptions, StreamEvent
 from chatbridge.errors import ChatbridgeError
+from chatbridge.events import reply_of
 from chatbridge.http import Api, Transport
 from chatbridge.options import CommonOptions, option
 from chatbridge.secret import Secret
@@ -112,50 +112,11 @@ class AnthropicBackend:
             UsageError: No model is named, or what is to be answered cannot be sent.
             ChatbridgeError: Any other; see `chatbridge.errors`.
         """
-        body, warnings = self._request(messages, options)
-        fold, request = AnswerFold(warnings), body
-        for run in range(self.options.continuations + 1):
-            try:
-                said = await self._api.call(wire.COMPLETE, request, warn=warnings.append)
-                if said.content is None:
-                    raise self._api.failed(wire.COMPLETE, *wire.read_failure(said.raw))
-            except ChatbridgeError as error:
-                if not run:
-                    raise
-                warnings.append(_not_gone_on(error))
-                break
-            for _ in fold.take_whole(said.raw):
-                pass
-            if not fold.is_paused:
-                break
-            request = goes_on(body, fold.paused, fold.container)
-        return _finished(fold.reply(), options)
+        return await reply_of(self._answer(messages, options, streamed=False))
 
-    async def stream(
-        self, messages: Sequence[Message], options: SendOptions
-    ) -> AsyncGenerator[StreamEvent, None]:
+    def stream(self, messages: Sequence[Message], options: SendOptions) -> AsyncGenerator[StreamEvent, None]:
         """Yield the answer to the last of *messages* as it arrives; the rest is as in `complete`."""
-        body, warnings = self._request(messages, options)
-        fold, request = AnswerFold(warnings), {**body, "stream": True}
-        for run in range(self.options.continuations + 1):
-            async with AsyncExitStack() as stack:
-                try:
-                    events = await stack.enter_async_context(self._api.stream(wire.STREAM, request))
-                except ChatbridgeError as error:
-                    if not run:
-                        raise
-                    warnings.append(_not_gone_on(error))
-                    break
-                async for event in events:
-                    if event.type == "error" or (events.whole and event.content is None):
-                        raise events.failed(*wire.read_failure(event.raw))
-                    for told in fold.take_whole(event.raw) if events.whole else fold.take(event):
-                        yield told
-                warnings += events.warnings
-            if not fold.is_paused:
-                break
-            request = {**goes_on(body, fold.paused, fold.container), "stream": True}
-        yield Finished(_finished(fold.reply(), options))
+        return self._answer(messages, options, streamed=True)
 
     async def list_models(self) -> tuple[Model, ...]:
         """Read which models there are, newest first."""
@@ -171,16 +132,33 @@ class AnthropicBackend:
     async def close(self) -> None:
         """Do nothing: there is nothing that the backend made itself."""
 
-    def _request(
-        self, messages: Sequence[Message], options: SendOptions
-    ) -> tuple[Mapping[str, Any], list[str]]:
-        return to_request(
-            messages, options, PROFILE, model=self.options.model, max_tokens=self.options.max_tokens
-        )
-
-
-def _not_gone_on(error: ChatbridgeError) -> str:
-    return f"the server paused the answer, and it could not go on: {error}"
+    async def _answer(
+        self, messages: Sequence[Message], options: SendOptions, *, streamed: bool
+    ) -> AsyncGenerator[StreamEvent, None]:
+        own = self.options
+        body, warnings = to_request(messages, options, PROFILE, model=own.model, max_tokens=own.max_tokens)
+        if streamed:
+            body["stream"] = True
+        fold, request = AnswerFold(warnings), body
+        for run in range(own.continuations + 1):
+            async with AsyncExitStack() as stack:
+                try:
+                    events = await stack.enter_async_context(self._api.stream(wire.CREATE, request))
+                except ChatbridgeError as error:
+                    if run == 0:
+                        raise
+                    warnings.append(f"the server paused the answer, and it could not go on: {error}")
+                    break
+                async for event in events:
+                    if event.type == "error" or (events.whole and event.content is None):
+                        raise events.failed(*wire.read_failure(event.raw))
+                    for told in fold.take_whole(event.raw) if events.whole else fold.take(event):
+                        yield told
+                warnings += events.warnings
+            if not fold.is_paused:
+                break
+            request = goes_on(body, fold.paused, fold.container)
+        yield Finished(_finished(fold.reply(), options))
 
 
 def _finished(reply: Reply, options: SendOptions) -> Reply:

@@ -86,6 +86,7 @@ def to_request(
     for number, message in enumerate(messages, 1):
         history.take(message, last=number == len(messages))
     prompts = [options.system, *history.prompts]
+    tools = [*map(_tool, options.tools), *_list("tools", extra.pop("tools", None))]
     body = {
         "model": options.model or model,
         "max_tokens": max_tokens if options.max_output_tokens is None else options.max_output_tokens,
@@ -94,8 +95,8 @@ def to_request(
         "temperature": options.temperature,
         "top_p": options.top_p,
         "stop_sequences": list(options.stop) or None,
-        "tools": [*map(_tool, options.tools), *_list("tools", extra.pop("tools", None))] or None,
-        "tool_choice": None if options.tool_choice is None else _choice(options.tool_choice),
+        "tools": tools or None,
+        "tool_choice": None if options.tool_choice is None else _choice(options.tool_choice, tools),
         "output_config": _output(options.response_format, extra.pop("output_config", None)),
         **extra,
     }
@@ -126,11 +127,7 @@ class _History:
 
     prompts: list[str] = field(factory=list[str])
     _turns: list[tuple[Side, list[Block]]] = field(factory=list[tuple[Side, list[Block]]])
-    _warnings: dict[str, None] = field(factory=dict[str, None])
-
-    @property
-    def warnings(self) -> list[str]:
-        return list(self._warnings)
+    warnings: list[str] = field(factory=list[str])
 
     def take(self, message: Message, *, last: bool) -> None:
         """
@@ -148,7 +145,7 @@ class _History:
             except UsageError as error:
                 if last:
                     raise
-                self._warnings[f"left out of the history: {error}"] = None
+                self._warn(f"left out of the history: {error}")
         if last and not said:
             raise UsageError(f"{NAME}: the last message is to be answered, and says nothing", provider=NAME)
 
@@ -159,14 +156,22 @@ class _History:
             for side, blocks in self._turns
         ]
 
+    def _warn(self, warning: str) -> None:
+        if warning not in self.warnings:
+            self.warnings.append(warning)
+
     def _add(self, part: Part, role: Role) -> int:
         """Add a part, and count what it adds to what is said; a system prompt stands apart."""
         if role is Role.SYSTEM:
             if not isinstance(part, Text):
                 raise _refusal(part, role)
             if self._turns:
-                self._warnings[MOVED] = None
+                self._warn(MOVED)
             self.prompts.append(part.text)
+            return 0
+        if isinstance(part, Opaque) and part.origin != NAME and role is Role.ASSISTANT:
+            kind, origin = part.kind, part.origin
+            self._warn(f"a part of the kind {kind!r} was left out: it can be given back to {origin} only")
             return 0
         blocks = list(_blocks(part, role))
         for side, block in blocks:
@@ -182,9 +187,7 @@ def _is_no_result(block: Block) -> bool:
 
 def _blocks(part: Part, role: Role) -> Iterator[tuple[Side, Block]]:
     """
-    Say a part in the API's form, and who says it.
-
-    What only another backend knows again is not given to this one, and so gives nothing.
+    Say a part in the API's form, and who says it; thoughts that were not signed here give nothing.
 
     Raises:
         UsageError: The API cannot take it there.
@@ -207,8 +210,6 @@ def _blocks(part: Part, role: Role) -> Iterator[tuple[Side, Block]]:
             if signature is not None and signature.startswith(_SIGNED):
                 signature = signature.removeprefix(_SIGNED)
                 yield side, {"type": "thinking", "thinking": text, "signature": signature}
-        case Opaque(origin) if answered and origin != NAME:
-            pass
         case _:
             raise _refusal(part, role)
 
@@ -250,19 +251,33 @@ def _base64(kind: str, data: bytes) -> Block:
 
 def _tool(tool: Mapping[str, Any]) -> Block:
     """Say a tool in the API's form; its other fields, such as `strict`, go along as they are."""
+    if not isinstance(tool.get("name"), str):
+        raise BadOption(
+            backend=NAME, option="tools", problem="takes mappings with name, description and parameters"
+        )
     rest = {name: value for name, value in tool.items() if name != "parameters"}
     return {**rest, "input_schema": tool.get("parameters") or {"type": "object"}}
 
 
-def _choice(choice: str) -> Block:
-    """Say which tool is to be called: `auto`, `none`, `any` or `required`, or else the one of that name."""
-    kind = _CHOICES.get(choice)
-    return {"type": "tool", "name": choice} if kind is None else {"type": kind}
+def _choice(choice: str, tools: Sequence[Block]) -> Block:
+    """Say which tool is to be called: one by its name, or `auto`, `none`, `any` or `required`."""
+    names = [str(tool.get("name")) for tool in tools]
+    if choice in names:
+        return {"type": "tool", "name": choice}
+    if choice in _CHOICES:
+        return {"type": _CHOICES[choice]}
+    raise BadOption(
+        backend=NAME,
+        option="tool_choice",
+        shown=choice,
+        problem="is none of auto, none, any, required, and no tool on offer",
+        known=names,
+    )
 
 
 def _output(form: Raw | None, given: object) -> Block | None:
     """
-    Say the form of an answer in the API's: a JSON Schema is all that it takes.
+    Say the form of an answer in the API's: a JSON Schema is all that it takes, by itself or wrapped.
 
     Raises:
         BadOption: It is another, or what is *given* in extra is no mapping.
@@ -270,17 +285,18 @@ def _output(form: Raw | None, given: object) -> Block | None:
     if given is not None and not isinstance(given, Mapping):
         raise BadOption(backend=NAME, option="output_config", problem="in extra takes a mapping")
     output = dict(cast(Block, given or {}))
-    if form is None or form.get("type") == "text":
+    kind = None if form is None else form.get("type")
+    if form is None or kind == "text":
         return output or None
-    named: object = form.get("json_schema", form)
-    schema = cast(Block, named).get("schema") if isinstance(named, Mapping) else None
-    if form.get("type") == "json_schema" and isinstance(schema, Mapping):
-        return {**output, "format": {"type": "json_schema", "schema": schema}}
-    raise BadOption(
-        backend=NAME,
-        option="response_format",
-        problem='is neither {"type": "json_schema", "json_schema": {"schema": ...}} nor {"type": "text"}',
-    )
+    schema: object = form
+    if kind == "json_schema":
+        named: object = form.get("json_schema", form)
+        schema = cast(Block, named).get("schema") if isinstance(named, Mapping) else None
+    if kind == "json_object" or not isinstance(schema, Mapping):
+        raise BadOption(
+            backend=NAME, option="response_format", problem="takes a JSON Schema, and no other form of JSON"
+        )
+    return {**output, "format": {"type": "json_schema", "schema": schema}}
 
 
 def _list(name: str, value: object) -> Sequence[Block]:

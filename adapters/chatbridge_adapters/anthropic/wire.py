@@ -24,19 +24,10 @@ CONTEXT_LENGTH = "context_length_exceeded"
 BILLING = "billing_error"
 
 
-@frozen
-class Said:
-    """An answer, whole; where it is an error in place of one, there is no content."""
-
-    content: list[Mapping[str, Any]] | None = None
-    usage: Raw | None = None
-    raw: Raw = keep_raw()
-
-
 @define
 class Event:
     """
-    One event of a streamed answer, whatever its type; new types may come at any time.
+    A whole answer, or one event of a streamed one, whatever its type; new types may come at any time.
 
     Attributes:
         type: Its name, such as `content_block_delta`.
@@ -45,7 +36,7 @@ class Event:
         content_block: What a block begins with.
         delta: What is added to the block, or what is now known of the answer.
         usage: The cost so far.
-        content: Of a whole answer that came in place of a stream, its blocks.
+        content: The blocks of a whole answer.
     """
 
     type: str
@@ -86,8 +77,7 @@ class ModelPage:
     last_id: str | None = None
 
 
-COMPLETE = Endpoint("messages.create", "POST", "/v1/messages", Kind.COMPLETE, answer=Said)
-STREAM = Endpoint(
+CREATE = Endpoint(
     "messages.create",
     "POST",
     "/v1/messages",
@@ -98,7 +88,7 @@ STREAM = Endpoint(
     ends=lambda event: event.type == "message_stop",
 )
 LIST_MODELS = Endpoint("models.list", "GET", "/v1/models", Kind.READ, answer=ModelPage)
-ENDPOINTS = (COMPLETE, STREAM, LIST_MODELS)
+ENDPOINTS = (CREATE, LIST_MODELS)
 
 
 _REASONS = {
