@@ -341,11 +341,24 @@ async def test_what_the_runs_of_an_answer_cost_is_added_up(here: Talk) -> None:
         message({"type": "text", "text": "a"}, reason="pause_turn"), message(), how="whole"
     )
     assert Usage(6, 8) == reply.usage
-    usage = {"input_tokens": 1, "cache_read_input_tokens": 5, "output_tokens": 2}
+    usage: Json = {"input_tokens": 1, "cache_read_input_tokens": 5, "output_tokens": 2}
+    usage |= {"server_tool_use": {"web_search_requests": 1}}
     later = message(usage=usage, id="msg_2")
-    reply = await here.answered(message(reason="pause_turn"), later, how="whole")
+    paused = message({"type": "text", "text": "a"}, {"type": "text", "text": ""}, reason="pause_turn")
+    reply = await here.answered(paused, later, how="whole")
     assert Usage(9, 6) == reply.usage
-    assert ("msg_1", ["msg_2"]) == (reply.message.id, reply.extra["continued_as"])
+    later_run = {"id": "msg_2", "usage": {"server_tool_use": {"web_search_requests": 1}}}
+    assert ("msg_1", [later_run]) == (reply.message.id, reply.extra["continued_as"])
+    assert [{"type": "text", "text": "a"}] == here.sent[-1]["messages"][1]["content"]
+    reply = await here.answered(paused, message(usage=None), how="whole")
+    assert None is reply.usage
+
+
+@BOTH
+async def test_a_pause_before_anything_is_said_is_the_end(here: Talk, how: str) -> None:
+    bodies = {"whole": message(reason="pause_turn"), "streamed": begin() + end("pause_turn")}
+    reply = await here.answered(bodies[how], how=how)
+    assert ((), "pause_turn", 1) == (reply.message.parts, reply.raw_finish_reason, len(here.sent))
 
 
 @BOTH
@@ -369,7 +382,10 @@ async def test_an_answer_that_cannot_go_on_is_what_there_is_with_a_warning(here:
 
 
 async def test_the_container_of_a_paused_answer_goes_along(here: Talk) -> None:
-    paused = message(reason="pause_turn", container={"id": "box_1", "expires_at": "2026-01-01T00:00:00Z"})
+    text_so_far = {"type": "text", "text": "So "}
+    paused = message(
+        text_so_far, reason="pause_turn", container={"id": "box_1", "expires_at": "2026-01-01T00:00:00Z"}
+    )
     reply = await here.answered(paused, message({"type": "text", "text": "Done."}), how="whole")
     assert "box_1" == here.sent[1]["container"]
     assert "box_1" == reply.extra["container"]["id"]

@@ -222,6 +222,8 @@ def test_tools_of_the_server_stand_beside_those_of_the_program() -> None:
     search = {"type": "web_search_20250305", "name": "web_search"}
     body, _ = request("Hi", tools=[{"name": "f", "strict": True}], extra={"tools": (search,)})
     assert [{"name": "f", "strict": True, "input_schema": {"type": "object"}}, search] == body["tools"]
+    choice = {"type": "auto", "disable_parallel_tool_use": True}
+    assert choice == request("Hi", extra={"tool_choice": choice})[0]["tool_choice"]
 
 
 PARTS = {
@@ -370,6 +372,11 @@ async def test_an_answer_need_not_tell_anything_of_itself(here: Talk) -> None:
     assert ({"id": 7, "model": 7, "stop_reason": [8]}, None) == (reply.extra, reply.finish_reason)
     reply = await here.answered(message({"type": "thinking", "thinking": "Hm."}), how="whole")
     assert (Reasoning("Hm."),) == reply.message.parts
+    odds = [{"type": "text", "text": 7}, {"type": "thinking", "thinking": "Hm.", "signature": 7}]
+    reply = await here.answered(message(*odds), how="whole")
+    assert (Opaque("anthropic", "text", odds[0]), Opaque("anthropic", "thinking", odds[1])) == (
+        reply.message.parts
+    )
     odd = {"input_tokens": "3", "output_tokens": -1, "output_tokens_details": 7}
     assert None is (await here.answered(message(usage=odd), how="whole")).usage
 

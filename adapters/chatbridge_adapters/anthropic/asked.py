@@ -102,6 +102,8 @@ _FIELDS: Mapping[str, tuple[str, _Fits]] = {
         "Input should be 'auto' or 'standard_only'",
         lambda value: value in {"auto", "standard_only"},
     ),
+    "diagnostics": ("Input should be a valid dictionary", _of(dict)),
+    "user_profile_id": ("Input should be a valid string", _of(str)),
     "inference_geo": ("Input should be a valid string", _of(str)),
     "speed": ("Input should be 'standard' or 'fast'", lambda value: value in {"standard", "fast"}),
 }

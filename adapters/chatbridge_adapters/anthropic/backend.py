@@ -149,6 +149,8 @@ class AnthropicBackend:
                         raise
                     warnings.append(f"the server paused the answer, and it could not go on: {error}")
                     break
+                if run:
+                    fold.go_on()
                 async for event in events:
                     if event.type == "error" or (events.whole and event.content is None):
                         raise events.failed(*wire.read_failure(event.raw))

@@ -66,7 +66,7 @@ class _BlockFold:
     def key(self) -> str | None:
         """Which of its fields is told piece by piece, as text."""
         kind = self.block.get("type")
-        return kind if kind in {"text", "thinking"} else None
+        return kind if kind in {"text", "thinking"} and isinstance(self.block.get(kind, ""), str) else None
 
     @property
     def warnings(self) -> list[str]:
@@ -75,9 +75,8 @@ class _BlockFold:
 
     def begin(self) -> Iterator[StreamEvent]:
         """Tell what the block begins with."""
-        begun = self.block.get(self.key) if self.key else None
-        if isinstance(begun, str):
-            yield from self._shown(self._text.add(begun))
+        if self.key is not None:
+            yield from self._shown(self._text.add(self.block.get(self.key, "")))
 
     def take(self, delta: Raw) -> Iterator[StreamEvent]:
         """Take what comes next, and tell what it adds."""
@@ -134,7 +133,7 @@ def to_part(block: Raw) -> Part | None:
             return Text(text) if text else None
         case {"type": "thinking", "thinking": str(text), "signature": str(signature)} if signature:
             return Reasoning(text, sign(signature))
-        case {"type": "thinking", "thinking": str(text)}:
+        case {"type": "thinking", "thinking": str(text)} if not block.get("signature"):
             return Reasoning(text)
         case {"type": "tool_use", "id": str(call_id), "name": str(name), "input": arguments} if isinstance(
             arguments, Mapping
@@ -142,6 +141,14 @@ def to_part(block: Raw) -> Part | None:
             return ToolCall(call_id, name, cast(Raw, arguments))
         case _:
             return Opaque(NAME, str(block.get("type")), dict(block))
+
+
+@define
+class _Run:
+    """What one request gave: its id, and what it cost."""
+
+    id: str | None = None
+    usage: dict[str, Any] = field(factory=dict[str, Any])
 
 
 @define
@@ -154,23 +161,22 @@ class AnswerFold:
     """
 
     warnings: list[str] = field(factory=list[str])
-    _ids: list[str | None] = field(factory=list["str | None"])
+    _runs: list[_Run] = field(factory=lambda: [_Run()])
     _blocks: list[_BlockFold] = field(factory=list[_BlockFold])
     _open: dict[int | None, _BlockFold] = field(factory=dict[int | None, _BlockFold])
     _message: dict[str, Any] = field(factory=dict[str, Any])
-    _usage: dict[str, Any] = field(factory=dict[str, Any])
-    _usages: list[Raw] = field(factory=list[Raw])
     _mended: Mender = field(factory=Mender)
 
     @property
     def is_paused(self) -> bool:
-        """Whether the answer is to go on."""
-        return self._message.get("stop_reason") == PAUSED
+        """Whether the answer is to go on, and there is something of it to be given back."""
+        return self._message.get("stop_reason") == PAUSED and bool(self.paused)
 
     @property
     def paused(self) -> list[Raw]:
-        """The blocks of all runs so far, as they came, to be given back."""
-        return [each.block for each in self._blocks]
+        """The blocks of all runs so far, as they came, to be given back; blank texts the API refuses."""
+        blocks = (each.block for each in self._blocks)
+        return [block for block in blocks if block.get("type") != "text" or block["text"].strip()]
 
     @property
     def container(self) -> str | None:
@@ -185,7 +191,6 @@ class AnswerFold:
         for index, block in enumerate(cast("list[Raw]", raw.get("content") or [])):
             yield from self._begin(index, block)
             yield from self._open.pop(index).end()
-        self.end_run()
 
     def take(self, event: Event) -> Iterator[StreamEvent]:
         """Take an event of a streamed run, and tell what it adds."""
@@ -204,48 +209,49 @@ class AnswerFold:
         elif kind == "message_stop":
             for each in self._open.values():
                 yield from each.end()
-            self.end_run()
+            self._open = {}
         elif kind != "ping":
             yield Progress(kind, self._mended(event.raw))
 
-    def end_run(self) -> None:
-        """Note that a run is complete."""
-        self._usages.append(self._usage)
-        self._usage, self._open = {}, {}
+    def go_on(self) -> None:
+        """Begin another run."""
+        self._runs.append(_Run())
+        del self._message["stop_reason"]
 
     def reply(self) -> Reply:
         """Give the answer."""
         message: Raw = self._mended(self._message)
         known = {name: _text(message.get(name)) for name in ("id", "model", "stop_reason")}
-        first, *later = self._ids or [None]
         parts = [(to_part(each.block), each) for each in self._blocks]
         kept = [(part, each) for part, each in parts if part is not None]
         halves = [Mender.WARNING] if self._mended.replaced else []
         warnings = [*self.warnings, *(each for block in self._blocks for each in block.warnings), *halves]
-        cost = {name: value for usage in self._usages for name, value in beside_usage(usage).items()}
+        first, *later = self._runs
+        cost = beside_usage(first.usage)
+        continued = [{"id": run.id, "usage": beside_usage(run.usage)} for run in later]
         return Reply(
-            (Message(Role.ASSISTANT, [part for part, _ in kept], id=first, extra=_beside_parts(kept)),),
+            (Message(Role.ASSISTANT, [part for part, _ in kept], id=first.id, extra=_beside_parts(kept)),),
             finish_reason=to_finish_reason(known["stop_reason"]),
             raw_finish_reason=known["stop_reason"],
-            usage=_sum([to_usage(usage) for usage in self._usages]),
+            usage=_sum([to_usage(run.usage) for run in self._runs]),
             model=known["model"],
             warnings=list(dict.fromkeys(warnings)),
             extra=beyond(message, "type", "role", "content", "usage", **known)
             | ({"usage": cost} if cost else {})
-            | ({"continued_as": later} if later else {}),
+            | ({"continued_as": continued} if continued else {}),
         )
 
     def _start(self, message: Raw) -> Iterator[StreamEvent]:
-        self._message.pop("stop_reason", None)
         self._note(message, cast("Raw | None", message.get("usage")))
-        self._ids.append(_text(message.get("id")))
-        if len(self._ids) == 1:
-            yield Started(self._ids[0], _text(message.get("model")))
+        run = self._runs[-1]
+        run.id = _text(message.get("id"))
+        if len(self._runs) == 1:
+            yield Started(run.id, _text(message.get("model")))
 
     def _note(self, message: Raw, usage: Raw | None) -> None:
         """Take what is told of the answer and its cost: what is told anew replaces what was told before."""
         self._message |= {name: value for name, value in message.items() if value is not None}
-        self._usage |= {name: value for name, value in (usage or {}).items() if value is not None}
+        self._runs[-1].usage |= {name: value for name, value in (usage or {}).items() if value is not None}
 
     def _begin(self, index: int | None, block: Raw) -> Iterator[StreamEvent]:
         if index in self._open:
@@ -272,17 +278,18 @@ def _text(value: object) -> str | None:
 
 def _sum(usages: list[Usage | None]) -> Usage | None:
     """Add up what the runs of an answer cost; what one of them does not tell is not known of all."""
-    known = [usage for usage in usages if usage is not None]
-    if not known or len(known) == 1 == len(usages):
-        return known[0] if known else None
+    if len(usages) == 1:
+        return usages[0]
 
     def total(name: str) -> int | None:
-        counts = [getattr(usage, name) for usage in usages]
-        return None if None in counts else sum(counts)
+        counts: list[int | None] = [getattr(usage, name, None) for usage in usages]
+        told = [count for count in counts if count is not None]
+        return sum(told) if len(told) == len(counts) else None
 
-    return Usage(
+    found = Usage(
         total("input_tokens"),
         total("output_tokens"),
         cached_tokens=total("cached_tokens"),
         reasoning_tokens=total("reasoning_tokens"),
     )
+    return None if found == Usage() else found

@@ -33,14 +33,17 @@ from chatbridge_adapters.anthropic.wire import NAME
 EXTRA_TO_SEND = (
     "cache_control",
     "container",
+    "diagnostics",
     "inference_geo",
     "metadata",
     "output_config",
     "service_tier",
     "speed",
     "thinking",
+    "tool_choice",
     "tools",
     "top_k",
+    "user_profile_id",
 )
 UNREAD = "partial_json"
 """Where the arguments of a call are kept as text, that are no JSON object."""
