@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from attrs import evolve
 
-from chatbridge.backend import ChatBackend, Feature
+from chatbridge.backend import ChatBackend, CompletionBackend, Feature
 from chatbridge.bounds import Bounds
 from chatbridge.chat import Chat
 from chatbridge.clock import Clock, SystemClock
+from chatbridge.completing import full_backend, is_kept_here
 from chatbridge.config import BackendURL, find_backend
 from chatbridge.deliveries import Deliveries, OnTurn
 from chatbridge.domain import Conversation, Message
@@ -36,9 +37,11 @@ from chatbridge.errors import (
 from chatbridge.filling import Filling, with_emulations
 from chatbridge.guard import check_reachable
 from chatbridge.history.ledger import Ledger
+from chatbridge.history.memory import MemoryStore
 from chatbridge.history.strings import open_store
 from chatbridge.options import CommonOptions, check_hook
 from chatbridge.order import Order
+from chatbridge.overflow import Overflow, read_overflow
 from chatbridge.registry import InProcess, Target, resolve
 from chatbridge.secret import Veiled
 from chatbridge.sending import check_include, check_text
@@ -62,6 +65,7 @@ def connect(
     on_turn: OnTurn | None = None,
     store: str | Store | None = None,
     account: str | None = None,
+    overflow: str | Overflow | None = None,
     **options: object,
 ) -> Bridge:
     """
@@ -78,6 +82,9 @@ def connect(
             used last is kept in memory, and gone with the bridge.
         account: Tells in the store whose conversations these are; by default the server's address, with the
             options that name a tenant.
+        overflow: What is done with a conversation that is longer than the model takes, where chatbridge gives
+            the model the earlier turns: the option, or in its place a function that makes it shorter
+            (`chatbridge.overflow.Overflow`).
         options: Options of the backend, and `record`, a file to record the exchange in; they win over those
             in *url*, and None counts as not given. Here a secret may be given itself.
 
@@ -85,7 +92,7 @@ def connect(
         ConfigError: Naming the part at fault.
         LiveBackendForbidden: A test forbids to reach another machine.
     """
-    given = Veiled(options)
+    given = Veiled(options if callable(overflow) else {**options, "overflow": overflow})
     del options  # What is raised may be shown with the variables of this function.
     if not isinstance(cast(object, url), str | BackendURL | None):
         raise ConfigError(f"connect takes a config string, a BackendURL or None, not {type(url).__name__}")
@@ -96,20 +103,17 @@ def connect(
     transport = _transport(target, place)
     if transport is None:
         check_hook("on_attempt", on_attempt)
-    backend: object = target.adapter.open(target.options, transport or place)
-    if not hasattr(backend, "create_conversation"):
-        raise ConfigError(
-            f"{target.adapter.name} keeps no conversations, and there is no store to keep them in"
-        )
+    backend = target.adapter.open(target.options, transport or place)
     options_in_use = target.options if transport is None else transport.options
     bridge = Bridge(
-        cast(ChatBackend, backend),
+        backend,
         options=options_in_use,
         transport=transport,
         clock=clock,
         on_turn=on_turn,
         store=store,
         account=target.account if account is None else account,
+        overflow=overflow if callable(overflow) else None,
     )
     check_include(bridge.profile, options_in_use)
     return bridge
@@ -138,14 +142,17 @@ class Bridge:
     fills in what the backend lacks and can be made up for. It may be shared by any number of tasks.
 
     Attributes:
-        backend: The backend itself, for what only its API has.
+        backend: The backend itself, for what only its API has; with conversations added where it keeps none.
         profile: What can be done here, where what the bridge fills in is `emulated`.
         store: What keeps its turns, conversations and messages.
     """
 
+    # How many conversations and messages are kept in memory where nothing else keeps them.
+    KEPT_IN_MEMORY = 50_000
+
     def __init__(
         self,
-        backend: ChatBackend,
+        backend: ChatBackend | CompletionBackend,
         *,
         options: CommonOptions | None = None,
         transport: Transport | None = None,
@@ -153,14 +160,17 @@ class Bridge:
         on_turn: OnTurn | None = None,
         store: str | Store | None = None,
         account: str | None = None,
+        overflow: Overflow | None = None,
     ) -> None:
         check_hook("on_turn", on_turn)
-        self.store = open_store("memory:" if store is None else store)
-        self._owns_store = isinstance(store, str)
-        self.backend = backend
         self.options = CommonOptions() if options is None else options
         self.profile = with_emulations(backend.profile, self.options)
         self.clock: Clock = SystemClock() if clock is None else clock
+        self.store = self._default_store() if store is None else open_store(store)
+        self._owns_store = isinstance(store, str)
+        ledger = Ledger(self.store, self.profile.name, account)
+        overflow = read_overflow(self.options.overflow if overflow is None else overflow)
+        self.backend = backend = full_backend(backend, ledger, self.clock.wall, overflow)
         self.order = Order(self.clock)
         self.bounds = Bounds(
             self.clock,
@@ -169,7 +179,6 @@ class Bridge:
             patience=self.options.idle_timeout,
             trusted=transport is not None,
         )
-        ledger = Ledger(self.store, self.profile.name, account)
         self.filling = Filling(backend, ledger)
         self.deliveries = Deliveries(
             backend,
@@ -182,6 +191,9 @@ class Bridge:
             on_turn=on_turn,
         )
         self._transport = transport
+
+    def _default_store(self) -> MemoryStore:
+        return MemoryStore(keeps=self.KEPT_IN_MEMORY) if is_kept_here(self.profile) else MemoryStore()
 
     async def __aenter__(self) -> Self:
         self.bounds.check_open()
@@ -319,6 +331,8 @@ class Bridge:
             created: Whether it was just made.
             deleted: Whether it was just deleted.
         """
+        if is_kept_here(self.profile):
+            return conversation  # It came from there.
         told = evolve(conversation, system=conversation.system or system)
         remote = self.deliveries.ledger.remote(conversation.id)
         try:

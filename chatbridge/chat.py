@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable
-from typing import TYPE_CHECKING, Unpack
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Unpack, cast
 
 from chatbridge.backend import Feature
+from chatbridge.completing import is_kept_here
 from chatbridge.domain import Conversation, Message, Reply
 from chatbridge.drift import Drift, pull
 from chatbridge.errors import ChatbridgeError, StoreError, UsageError
 from chatbridge.sending import OptionChanges, Outgoing, check_text, prepare
 from chatbridge.streaming import ReplyStream
+from chatbridge.text import quoted
 from chatbridge.turns import Turn
 
 if TYPE_CHECKING:
@@ -54,7 +57,8 @@ class Chat:
         that is found is waited for until the deadline, and has `Reply.recovered`.
 
         Args:
-            message: A text, or a message of the user's.
+            message: A text, or a message of the user's. Where the API keeps nothing, results of tools are
+                sent as a message of the role tool, with a `ToolResult` for each call of the answer before.
             options: How it is to be answered.
             resend: Send it though an earlier message is in doubt, which is waived, or though it is that very
                 message, which then keeps its id and may arrive twice.
@@ -122,6 +126,9 @@ class Chat:
         """
         Find out what became of the messages in doubt, by reading the conversation; nothing is sent.
 
+        Where the API keeps nothing, a message that was not answered is not in the conversation, and none is
+        in doubt.
+
         Args:
             wait: Seconds to go on looking, and to wait for a message under way; by default
                 `settle_timeout`, with 0 one look.
@@ -177,9 +184,16 @@ class Chat:
         return await self.update(self.bridge.filling.get_conversation(self.id))
 
     async def delete(self) -> None:
-        """Delete the conversation on the server; the store keeps what it has of it until `forget`."""
+        """
+        Delete the conversation on the server; the store keeps what it has of it until `forget`.
+
+        Of one that is in the store alone nothing is left; it is deleted once no message to it is under way.
+        """
         self.bridge.require(Feature.DELETE)
         try:
+            if is_kept_here(self.bridge.profile):
+                await self.bridge.bounds.call(self.bridge.backend.get_conversation(self.id))
+                return await self.forget()
             await self.bridge.bounds.call(self.bridge.backend.delete_conversation(self.id))
             await self.bridge.deliveries.deleted(self.id)
             await self.bridge.keep(self.conversation, deleted=True)
@@ -190,7 +204,7 @@ class Chat:
         """
         Drop what the store has of the conversation: its messages and turns, and every doubt about them.
 
-        The server keeps it, so it can still be talked in.
+        The server keeps it, so it can still be talked in; one that is in the store alone is gone.
 
         Raises:
             StoreError: The store cannot be written.
@@ -202,6 +216,42 @@ class Chat:
             kept = await bridge.store.find(bridge.deliveries.ledger.remote(self.id))
             if kept is not None:
                 await bridge.store.forget(kept.id)
+
+    async def fork(self, before: Message | str | None = None, *, title: str | None = None) -> Chat:
+        """
+        Begin another conversation with what was said in this one, to go on from there in another way.
+
+        A message is edited so: `fork = await chat.fork(before=message)`, and the new one is sent to `fork`.
+        This conversation stays as it is. The system prompt goes along, as far as it is known.
+
+        Args:
+            before: The first message to leave out, as `messages` gives it, or its id.
+            title: The title of the new conversation; by default that of this one, where it is known.
+
+        Raises:
+            UnsupportedFeature: The backend shows no history, or makes no conversations that begin with one.
+            UsageError: The conversation has no such message.
+            ChatbridgeError: It could not be read, or the new one not be made.
+        """
+        bridge = self.bridge
+        for feature in (Feature.HISTORY, Feature.CREATE, Feature.HISTORY_SEED):
+            bridge.require(feature)
+        known = await self.refresh() if bridge.profile.can(Feature.GET) else self.conversation
+        wanted = before.id if isinstance(before, Message) else before
+        if before is not None and not wanted:
+            raise UsageError("a fork ends before a message with an id, as chat.messages() gives it")
+        history: list[Message] = []
+        found = before is None
+        async with aclosing(cast(AsyncGenerator[Message, None], self.messages())) as messages:
+            async for message in messages:
+                found = found or message.id == wanted
+                if found and before is not None:
+                    break
+                history.append(message)
+        if not found:
+            raise UsageError(f"the conversation has no message with the id {quoted(str(wanted))}")
+        title = known.title if title is None and bridge.profile.can(Feature.TITLE) else title
+        return await bridge.create(title=title, system=self.system or known.system, history=history)
 
     async def pull(self, *, overwrite: bool = False) -> Drift:
         """

@@ -20,6 +20,7 @@ from chatbridge.backend import ChatBackend, Profile
 from chatbridge.book import OVER, Book, OnTurn
 from chatbridge.bounds import Bounds
 from chatbridge.clock import Clock
+from chatbridge.completing import is_kept_here
 from chatbridge.delivery import Delivery, delivering
 from chatbridge.domain import Message, Reply, SendOptions
 from chatbridge.errors import (
@@ -37,7 +38,7 @@ from chatbridge.order import Order
 from chatbridge.search import Search
 from chatbridge.trails import Trails
 from chatbridge.turns import Turn, TurnState
-from chatbridge.verdicts import Look, after_looking, no_less_than
+from chatbridge.verdicts import Look, after_looking, no_less_than, not_there
 from chatbridge.writing import Writing
 
 __all__ = ["Deliveries", "OnTurn"]
@@ -84,6 +85,8 @@ class Deliveries:
         self._book = Book(profile.name, self.ledger, Trails(order.is_held), clock, on_turn)
         self._holding = Holding(order, self._book, bounds, clock)
         self._search = Search(backend, profile, bounds, clock, self._book)
+        # Whether a message that was not answered is certainly not in its conversation.
+        self._certain = is_kept_here(profile)
 
     @property
     def on_turn(self) -> OnTurn | None:
@@ -110,7 +113,12 @@ class Deliveries:
     async def turns(self, conversation_id: str) -> tuple[Turn, ...]:
         """Give the turns of a conversation, oldest first."""
         await self._book.catch_up(conversation_id)
-        return tuple(await self.ledger.turns(conversation_id))
+        return tuple(map(self._known, await self.ledger.turns(conversation_id)))
+
+    def _known(self, turn: Turn) -> Turn:
+        """Give *turn*, of which nothing is in doubt where its conversation is kept here."""
+        in_doubt = self._certain and turn.state is TurnState.UNKNOWN
+        return evolve(turn, state=TurnState.NOT_SENT) if in_doubt else turn
 
     def alone(self, conversation_id: str, until: float) -> AbstractAsyncContextManager[None]:
         """Let nobody else send to the conversation for a block, as `Holding.alone` does."""
@@ -156,6 +164,7 @@ class Deliveries:
             raise
 
     async def _begin(self, conversation_id: str, message: Message, until: float, *, resend: bool) -> Turn:
+        await self._clear(conversation_id)
         doubtful = [turn for turn in await self.ledger.unsettled(conversation_id) if turn.blocks]
         if resend:
             same = next((turn for turn in doubtful if message.same_content(turn.message)), None)
@@ -190,6 +199,17 @@ class Deliveries:
             await self._book.change(turn, TurnState.NOT_SENT)
             raise
         return turn
+
+    async def _clear(self, conversation_id: str) -> tuple[Turn, ...]:
+        """Note what is known by itself of the messages in doubt; who does it is alone there."""
+        doubtful = await self.ledger.unsettled(conversation_id) if self._certain else ()
+        return tuple(
+            [
+                await self._book.change(turn, TurnState.NOT_SENT)
+                for turn in doubtful
+                if turn.state is not TurnState.ACCEPTED
+            ]
+        )
 
     async def _prepare(self, conversation_id: str, until: float) -> None:
         """Make sure that a message to the conversation can be told from older ones, where it can be."""
@@ -288,7 +308,10 @@ class Deliveries:
         if shown is not None:
             await self._book.change(turn, TurnState.ACCEPTED, partial=shown, last=True)
             return
-        turn = await self._book.change(turn, _STATES[delivery.outcome or Outcome.UNKNOWN], last=True)
+        outcome = delivery.outcome or Outcome.UNKNOWN
+        if self._certain and outcome is not Outcome.REFUSED:
+            outcome = Outcome.NOT_SENT
+        turn = await self._book.change(turn, _STATES[outcome], last=True)
         self._book.warn(turn, "nobody waited for the answer")
 
     def dropped(
@@ -344,8 +367,10 @@ class Deliveries:
         A message whose *delivery* was seen, or whose answer had begun with *shown*, is accepted whatever
         the error says.
         """
+        error = not_there(error) if self._certain else error
         state = _STATES[error.outcome]
-        if state in OVER and (shown is not None or delivery.outcome is Outcome.ACCEPTED):
+        begun = shown is not None or delivery.outcome is Outcome.ACCEPTED
+        if state in OVER and begun and not self._certain:
             state = TurnState.ACCEPTED
         told = error.partial if isinstance(error, AnswerLost) else shown
         after = self._book.become(turn, state, partial=told or "", from_api=error.from_api)
@@ -403,7 +428,7 @@ class Deliveries:
             StoreError: The turns cannot be read.
             ChatbridgeError: The conversation could not be read.
         """
-        if not self._search.possible:
+        if not self._search.possible and not self._certain:
             raise UnsupportedFeature(
                 backend=self._profile.name,
                 feature="settling: it does not show what arrived in a conversation",
@@ -414,6 +439,8 @@ class Deliveries:
         give_up = self._clock.now() + (self._settle_timeout if wait is None else wait)
         with self.writing.call():
             async with self.alone(conversation_id, give_up):
+                if self._certain:
+                    return await self._clear(conversation_id)
                 turns = await self.ledger.unsettled(conversation_id)
                 looks = await self._watch(turns, give_up)
         for look in looks:

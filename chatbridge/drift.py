@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Self, cast
 from attrs import define, evolve, field, frozen
 
 from chatbridge.backend import Feature
+from chatbridge.completing import is_kept_here
 from chatbridge.domain import Message, Reasoning, Role
 from chatbridge.errors import StoreError, UnsupportedFeature
 from chatbridge.history.chain import Entry, canonical, said_in
@@ -246,6 +247,10 @@ async def pull(bridge: Bridge, conversation_id: str, *, overwrite: bool = False)
         ChatbridgeError: The conversation cannot be read.
     """
     bridge.bounds.check_open()
+    if is_kept_here(bridge.profile):
+        raise UnsupportedFeature(
+            backend=bridge.profile.name, feature="pulling: the store alone has its conversations"
+        )
     if Feature.HISTORY in bridge.filling.features or not bridge.profile.can(Feature.HISTORY):
         raise UnsupportedFeature(
             backend=bridge.profile.name,

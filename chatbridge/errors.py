@@ -58,6 +58,7 @@ __all__ = [
     "MissingSecret",
     "NotFound",
     "NotSent",
+    "NotSentTimeout",
     "Outcome",
     "Overloaded",
     "OverloadedTimeout",
@@ -268,10 +269,18 @@ class NotSent(ChatbridgeError):
     """
     It is certain that the server did not process the call.
 
-    Of a message it is certain, too, if the API failed and the conversation, read back, does not have it.
+    Of a message it is certain, too, if the API failed and the conversation, read back, does not have it;
+    and if the conversation is in chatbridge's store alone, where a message without an answer is not, whatever
+    became of the call.
     """
 
     retryable = True
+
+
+class NotSentTimeout(NotSent, TimeoutError):
+    """No answer came in time, and the message is not in the conversation."""
+
+    timed_out = True
 
 
 class ConnectFailed(NotSent):

@@ -17,6 +17,7 @@ from chatbridge.backend import (
     Support,
     select_messages,
 )
+from chatbridge.completing import is_kept_here, no_overflow, with_conversations
 from chatbridge.domain import Conversation, Message
 from chatbridge.errors import BadOption, NotFound, StoreError
 from chatbridge.text import quoted
@@ -50,7 +51,13 @@ def from_store(profile: Profile) -> frozenset[Feature]:
 
 
 def with_emulations(profile: Profile, options: CommonOptions) -> Profile:
-    """Mark what is made up for in a backend's *profile* as emulated, and add what the user knows."""
+    """
+    Mark what is made up for in a backend's *profile* as emulated, and add what the user knows.
+
+    Raises:
+        BadOption: An option would have no effect.
+    """
+    profile = with_conversations(profile)
     kept, filled = from_store(profile), set[Feature]()
     if profile.can(Feature.CREATE) and profile.can(Feature.RENAME):
         filled.add(Feature.TITLE)
@@ -58,6 +65,8 @@ def with_emulations(profile: Profile, options: CommonOptions) -> Profile:
         filled.add(Feature.SYSTEM)
     if profile.can(Feature.SEND):
         filled.add(Feature.STREAM)
+    if options.overflow is not None and not is_kept_here(profile):
+        raise no_overflow(profile)
     emulated = kept | {feature for feature in filled if not profile.can(feature)}
     if options.absent_after is not None:
         if SettleBy.READ_BACK not in profile.settle_by:
@@ -181,9 +190,8 @@ class Filling:
     ) -> AsyncGenerator[Message, None]:
         kept = await self._find(conversation_id)
         if kept is not None:
-            entries = self._ledger.store.entries(kept.id, limit=limit, newest_first=newest_first)
-            async for entry in entries:
-                yield entry.message if entry.message.id else evolve(entry.message, id=entry.hash)
+            async for message in self._ledger.messages(kept, limit, newest_first=newest_first):
+                yield message
 
     async def _titled(self, conversation: Conversation) -> Conversation:
         """Give *conversation* the title that it was given here, where the API has none."""

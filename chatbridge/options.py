@@ -97,6 +97,11 @@ class CommonOptions:
         "Make an error of what is otherwise a warning: an option that the API cannot honour, a lost session.",
         default=False,
     )
+    overflow: Literal["error", "drop-oldest"] | None = option(
+        "Where chatbridge sends the earlier turns, and they are too long for the model: let that be an error, "
+        "as by default, or leave out the oldest, of which the reply warns.",
+        default=None,
+    )
     insecure: bool = option("Allow plain http to other machines.", default=False)
 
 

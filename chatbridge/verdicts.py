@@ -14,13 +14,14 @@ from chatbridge.errors import (
     DeliveryUnknownTimeout,
     Facts,
     NotSent,
+    NotSentTimeout,
     Outcome,
     ProviderFailed,
 )
 from chatbridge.settling import Seen
 from chatbridge.turns import Turn, TurnState
 
-__all__ = ["THERE", "Look", "after_looking", "no_less_than"]
+__all__ = ["THERE", "Look", "after_looking", "no_less_than", "not_there"]
 
 THERE: Final = frozenset({Seen.ALONE, Seen.FAILED, Seen.MIXED})
 _CLEAR: Final = frozenset({Seen.ANSWERED, Seen.FAILED, Seen.MIXED})
@@ -64,6 +65,15 @@ def after_looking(error: ChatbridgeError, look: Look) -> ChatbridgeError:
     """Give the error that says what is known after looking, with what is noted on the first."""
     better = no_less_than(look.turn, _better(error, look))
     return better if better is error else _noted(better, error)
+
+
+def not_there(error: ChatbridgeError) -> ChatbridgeError:
+    """Give *error*, or where it leaves open whether its message is in the conversation, one that denies it."""
+    if error.outcome is not Outcome.UNKNOWN:
+        return error
+    kind = NotSentTimeout if error.timed_out else NotSent
+    text = f"{error}; the message is not in the conversation, and may be sent again"
+    return _noted(kind(text, **_facts_of(error)), error)
 
 
 def _better(error: ChatbridgeError, look: Look) -> ChatbridgeError:

@@ -183,7 +183,7 @@ class Forgetful:
     profile = Profile("forgetful", {})
 
 
-def test_a_backend_that_keeps_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backend_that_keeps_nothing_and_does_not_say_so_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def profile(_: CommonOptions) -> Profile:
         return Forgetful.profile
 
@@ -199,7 +199,9 @@ def test_a_backend_that_keeps_nothing_is_refused(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr("chatbridge.bridge.resolve", resolved)
 
-    with pytest.raises(ConfigError, match="forgetful keeps no conversations, and there is no store"):
+    with pytest.raises(
+        ConfigError, match="forgetful: a backend whose context is client has complete and stream"
+    ):
         connect("forgetful:")
 
 

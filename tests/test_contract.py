@@ -49,7 +49,7 @@ from chatbridge.testing.contract import (
     check_backend,
 )
 from chatbridge.testing.emulator import Emulator, Fault, serve
-from chatbridge.testing.fake import FakeBackend
+from chatbridge.testing.fake import COMPLETIONS, FakeBackend
 from chatbridge_adapters.h2ogpte import H2OGPTeBackend
 from chatbridge_adapters.h2ogpte import wire as h2ogpte_wire
 from chatbridge_adapters.kaziro import KaziroBackend
@@ -86,6 +86,12 @@ def fake_like(name: str) -> type[FakeContract]:
     """Make the contract for the fake with the profile of another backend."""
     profile = declared_profile(BackendURL.parse(name))
     return type(f"FakeLike_{name}", (FakeContract,), {"like": profile})
+
+
+class CompletionContract(FakeContract):
+    """The fake as an API that keeps nothing."""
+
+    like = COMPLETIONS
 
 
 class KaziroContract(EmulatorContract):
@@ -164,6 +170,7 @@ class MtmaiTeamlessContract(MtmaiContract):
 
 CONTRACTS = (
     FakeContract,
+    CompletionContract,
     KaziroContract,
     DatamonkeyContract,
     DatamonkeySessionContract,

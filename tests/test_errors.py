@@ -43,6 +43,7 @@ UnsettledTurn           UsageError                      not_sent  no
 UnsupportedFeature      UsageError                      not_sent  no
 LiveBackendForbidden    UsageError                      not_sent  no
 NotSent                 ChatbridgeError                 not_sent  yes
+NotSentTimeout          NotSent TimeoutError            not_sent  yes
 ConnectFailed           NotSent                         not_sent  yes
 ConnectFailedTimeout    ConnectFailed TimeoutError      not_sent  yes
 Overloaded              NotSent                         not_sent  yes

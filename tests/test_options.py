@@ -97,6 +97,7 @@ def test_the_common_options_have_their_defaults() -> None:
         "concurrency": 8,
         "include": frozenset[str](),
         "strict": False,
+        "overflow": None,
         "insecure": False,
     }
 
@@ -217,7 +218,7 @@ def test_an_unknown_option_is_refused_with_the_nearest_and_the_list(in_code: boo
     assert (
         "acme: option 'timout' is unknown; did you mean 'timeout'? (options: absent_after, attempts, colour, "
         "concurrency, connect_timeout, first_byte_timeout, idle_timeout, include, insecure, key, limit, "
-        "mode, model, name, session, settle_timeout, size, strict, tags, timeout)"
+        "mode, model, name, overflow, session, settle_timeout, size, strict, tags, timeout)"
     ) == str(caught.value)
     assert caught.value.known == tuple(sorted(fields_dict(Options)))
 

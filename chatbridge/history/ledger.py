@@ -8,7 +8,9 @@ import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 
-from chatbridge.domain import Conversation, Reply
+from attrs import evolve
+
+from chatbridge.domain import Conversation, Message, Reply
 from chatbridge.errors import StoreError
 from chatbridge.history.holders import new_holder
 from chatbridge.history.rows import Hold, Remote, StoredConversation
@@ -69,6 +71,13 @@ class Ledger:
             age = 0.0 if kept.used_at is None else (now - kept.used_at).total_seconds()
             if kept.created and not kept.used and not kept.deleted and (not older_than or age >= older_than):
                 yield kept.conversation
+
+    async def messages(
+        self, kept: StoredConversation, limit: int | None = None, *, newest_first: bool = False
+    ) -> AsyncGenerator[Message, None]:
+        """Read the messages of a conversation; one without an id has its identity for one."""
+        async for entry in self.store.entries(kept.id, limit=limit, newest_first=newest_first):
+            yield entry.message if entry.message.id else evolve(entry.message, id=entry.hash)
 
     async def hold(self, conversation_id: str) -> Hold:
         """Try to hold a conversation until it is released."""

@@ -9,7 +9,7 @@ from typing import Protocol, cast, runtime_checkable
 
 from attrs import evolve
 
-from chatbridge.domain import Message, Role
+from chatbridge.domain import Message, Role, ToolResult
 from chatbridge.errors import UsageError
 from chatbridge.testing.cues import Cue
 from chatbridge.testing.responder import Exchange, respond
@@ -70,9 +70,10 @@ Given = str | Sequence[Answer] | Mapping[Heard, Answer] | Script | Sequence[Cue]
 
 
 def by_rule(messages: Sequence[Message]) -> str:
-    """Answer as the emulators do, counting the turns and quoting the message before."""
+    """Answer as the emulators do, counting the turns and quoting the message before, or results of tools."""
     *earlier, asked = messages
-    return respond(asked.text, _exchanges(earlier))
+    results = [part.content for part in asked.parts if isinstance(part, ToolResult)]
+    return respond(asked.text or " ".join(results), _exchanges(earlier))
 
 
 def echo(messages: Sequence[Message]) -> str:

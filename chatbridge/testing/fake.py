@@ -17,64 +17,41 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from functools import partial
 from typing import Any, TypeVar
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from chatbridge.backend import Feature, Profile, SettleBy
 from chatbridge.bridge import Bridge
 from chatbridge.clock import Clock
+from chatbridge.completing import is_kept_here
 from chatbridge.config import BackendURL
 from chatbridge.deliveries import OnTurn
 from chatbridge.domain import Conversation, Message, Reply, SendOptions, StreamEvent, TextDelta
-from chatbridge.errors import BadOption, ConfigError, Phase, UsageError
-from chatbridge.options import CommonOptions, option
+from chatbridge.errors import ConfigError, Phase, RequestRefused, UsageError
+from chatbridge.overflow import CONTEXT_LENGTH
 from chatbridge.registry import Adapter, Defaults, InProcess, declared_profile
 from chatbridge.retry import Failure, Kind
-from chatbridge.testing.answers import Given, Heard, Pieces, as_answers, echo, shown
+from chatbridge.testing.answers import Given, Heard, Pieces, as_answers, shown
 from chatbridge.testing.clock import ManualClock
-from chatbridge.testing.dialogue import Dialogue
 from chatbridge.testing.exchange import Kept
+from chatbridge.testing.fake_options import NAME, FakeOptions, answers_of, faults_of
 from chatbridge.testing.faults import Fault
 from chatbridge.testing.line import MESSAGES, FakeCall, Line
-from chatbridge.testing.memory import EVERYTHING, MemoryBackend, events_of
+from chatbridge.testing.memory import COMPLETIONS, EVERYTHING, MemoryBackend, events_of
 from chatbridge.text import quoted
 
-__all__ = ["ADAPTER", "FakeBackend", "FakeCall", "FakeOptions", "Fault"]
+__all__ = ["ADAPTER", "NAME", "FakeBackend", "FakeCall", "FakeCompletions", "FakeOptions", "Fault"]
 
 T = TypeVar("T")
 
-NAME = "fake"
 PROFILE = EVERYTHING
+
+_Asked = tuple[tuple[Reply, Pieces], Fault]
 
 _READS = frozenset({"get_conversation", "list_conversations", "list_messages"})
 _OPERATIONS = (
     "create_conversation", "get_conversation", "list_conversations", "rename_conversation",
     "delete_conversation", "list_messages", *MESSAGES,
 )  # fmt: skip
-_PLAN = re.compile(r"(?P<word>[^@*]+)(?:\*(?P<times>[1-9][0-9]{0,3}))?(?:@(?P<nth>[1-9][0-9]{0,5}))?")
-
-
-@frozen(kw_only=True)
-class FakeOptions(CommonOptions):
-    """What the fake can be told."""
-
-    model: str = option("The model that it claims to be.", default="fake-model")
-    reply: str | None = option(
-        "The answer to everything, in place of the usual one.", default=None, empty=True
-    )
-    echo: bool = option("Answer with what was said.", default=False)
-    script: str | None = option(
-        "A file of what is said and what is answered, written as a dialogue.", default=None
-    )
-    profile: str | None = option(
-        "A backend, by its name or config string, that it is like: it has the features of that one.",
-        default=None,
-    )
-    fail: str | None = option(
-        "What goes wrong with messages, with commas: lost, unsent, cut:PIECES, slow:SECONDS or a status; "
-        "429*2 strikes twice, lost@3 the third message.",
-        default=None,
-    )
-    delay: float = option("Seconds, of its own time, that each answer takes.", default=0.0)
 
 
 class FakeBackend(MemoryBackend):
@@ -111,16 +88,17 @@ class FakeBackend(MemoryBackend):
         self.clock: Clock = ManualClock() if place is None else place.clock
         super().__init__(
             _profile_of(self.options) if profile is None else profile,
-            as_answers(_given(self.options) if answers is None else answers),
+            as_answers(answers_of(self.options) if answers is None else answers),
             self.options.model,
         )
         hook = None if place is None else place.on_attempt
         self._line = Line(self.profile.name, self.options, self.clock, hook)
-        self._line.faults += _plan(self.options.fail)
+        self._line.faults += faults_of(self.options.fail)
 
     def bridge(self, *, on_turn: OnTurn | None = None, **options: Any) -> Bridge:  # noqa: ANN401 - see CommonOptions
         """Open a bridge to this backend, on its clock; *options* are those of `CommonOptions`."""
-        return Bridge(self, options=evolve(self.options, **options), clock=self.clock, on_turn=on_turn)
+        backend = self.completions if is_kept_here(self.profile) else self
+        return Bridge(backend, options=evolve(self.options, **options), clock=self.clock, on_turn=on_turn)
 
     @property
     def calls(self) -> tuple[FakeCall, ...]:
@@ -266,43 +244,66 @@ class FakeBackend(MemoryBackend):
         """Answer *message*."""
         self._need(Feature.SEND)
         call = FakeCall(operation="send", conversation_id=conversation_id, message=message, options=options)
-        started = self.clock.now()
-        (reply, _), fault = await self._ask(call, message, options)
-        if fault.cut_after is not None:
-            await fault.wait(self.clock.sleep)
-        if fault.cut_after is not None and fault.cut != "resume":
-            raise self._line.error(call, self._kind, _broken(fault, Phase.BODY), started)
-        return reply
+        return await self._whole(call, self._kind, partial(self._ask, call, message, options))
 
-    async def stream(
+    def stream(
         self, conversation_id: str, message: Message, options: SendOptions
     ) -> AsyncGenerator[StreamEvent, None]:
         """Answer *message* a word at a time, or in the pieces that were chosen."""
         self._need(Feature.STREAM)
         call = FakeCall(operation="stream", conversation_id=conversation_id, message=message, options=options)
+        return self._pieces(call, self._kind, partial(self._ask, call, message, options))
+
+    @property
+    def completions(self) -> FakeCompletions:
+        """The same fake as an API that keeps nothing."""
+        return FakeCompletions(self)
+
+    async def complete(self, messages: Sequence[Message], options: SendOptions) -> Reply:
+        """Answer the last of *messages*, as an API that keeps nothing does."""
+        call = FakeCall(operation="send", message=messages[-1], options=options)
+        return await self._whole(call, Kind.COMPLETE, partial(self._complete, call, messages, options))
+
+    def stream_completion(
+        self, messages: Sequence[Message], options: SendOptions
+    ) -> AsyncGenerator[StreamEvent, None]:
+        """Answer the same in pieces."""
+        call = FakeCall(operation="stream", message=messages[-1], options=options)
+        return self._pieces(call, Kind.COMPLETE, partial(self._complete, call, messages, options))
+
+    async def close(self) -> None:
+        """End what is under way, and keep everything, so that a test can still look."""
+        await self._line.close()
+
+    async def _whole(self, call: FakeCall, kind: Kind, ask: Callable[[], Awaitable[_Asked]]) -> Reply:
+        started = self.clock.now()
+        (reply, _), fault = await ask()
+        if fault.cut_after is not None:
+            await fault.wait(self.clock.sleep)
+        if fault.cut_after is not None and fault.cut != "resume":
+            raise self._line.error(call, kind, _broken(fault, Phase.BODY), started)
+        return reply
+
+    async def _pieces(
+        self, call: FakeCall, kind: Kind, ask: Callable[[], Awaitable[_Asked]]
+    ) -> AsyncGenerator[StreamEvent, None]:
         started, count = self.clock.now(), 0
-        (reply, chosen), fault = await self._ask(call, message, options)
+        (reply, chosen), fault = await ask()
         for event in events_of(reply, chosen):
             if isinstance(event, TextDelta):
                 count += 1
             if fault.cut_after is not None and count > fault.cut_after:
                 await fault.wait(self.clock.sleep)
                 if fault.cut != "resume":
-                    raise self._line.error(call, self._kind, _broken(fault, Phase.EVENTS), started)
+                    raise self._line.error(call, kind, _broken(fault, Phase.EVENTS), started)
                 fault = Fault()
             yield event
-
-    async def close(self) -> None:
-        """End what is under way, and keep everything, so that a test can still look."""
-        await self._line.close()
 
     @property
     def _kind(self) -> Kind:
         return Kind.SEND_WITH_KEY if SettleBy.KEY in self.profile.settle_by else Kind.SEND
 
-    async def _ask(
-        self, call: FakeCall, message: Message, options: SendOptions
-    ) -> tuple[tuple[Reply, Pieces], Fault]:
+    async def _ask(self, call: FakeCall, message: Message, options: SendOptions) -> _Asked:
         """Have a message answered, and store what it leaves behind."""
         self._check_message(message, options)
         conversation_id = call.conversation_id or ""
@@ -315,6 +316,28 @@ class FakeBackend(MemoryBackend):
                 self._keep(conversation_id, message, answered[0] if kept == "turn" else None)
 
         return await self._line.carry(call, self._kind, answer, keep, self.options.delay)
+
+    async def _complete(self, call: FakeCall, messages: Sequence[Message], options: SendOptions) -> _Asked:
+        """Have the last of *messages* answered, if they are not too many."""
+        self._check_message(messages[-1], options)
+
+        async def answer() -> tuple[Reply, Pieces]:
+            self._check_length(messages)
+            return self._reply(messages, options)
+
+        return await self._line.carry(call, Kind.COMPLETE, answer, pause=self.options.delay)
+
+    def _check_length(self, messages: Sequence[Message]) -> None:
+        """Refuse what is longer than the model takes."""
+        window, words = self.options.window, sum(len(message.text.split()) for message in messages)
+        if window is not None and words > window:
+            raise RequestRefused(
+                f"the model takes {window} words, and the conversation has {words}",
+                provider=self.profile.name,
+                status=400,
+                code=CONTEXT_LENGTH,
+                from_api=True,
+            )
 
     async def _carry(
         self, operation: str, conversation_id: str | None, kind: Kind, work: Callable[[], Awaitable[T]]
@@ -333,6 +356,30 @@ class FakeBackend(MemoryBackend):
             yield item
 
 
+class FakeCompletions:
+    """A fake as an API that keeps nothing, a `CompletionBackend`."""
+
+    def __init__(self, fake: FakeBackend) -> None:
+        self.fake = fake
+
+    @property
+    def profile(self) -> Profile:
+        """What it can do."""
+        return self.fake.profile
+
+    async def complete(self, messages: Sequence[Message], options: SendOptions) -> Reply:
+        """Answer the last of *messages*."""
+        return await self.fake.complete(messages, options)
+
+    def stream(self, messages: Sequence[Message], options: SendOptions) -> AsyncGenerator[StreamEvent, None]:
+        """Answer the same in pieces."""
+        return self.fake.stream_completion(messages, options)
+
+    async def close(self) -> None:
+        """Close the fake."""
+        await self.fake.close()
+
+
 def _broken(fault: Fault, phase: Phase) -> Failure:
     """Say how an answer ends that *fault* cuts."""
     if fault.error is not None:
@@ -343,51 +390,16 @@ def _broken(fault: Fault, phase: Phase) -> Failure:
 
 
 def _profile_of(options: FakeOptions) -> Profile:
-    if options.profile is None:
-        return PROFILE
-    return profile_like(options.profile)
+    if options.profile is not None and options.keeps == "nothing":
+        raise ConfigError(f"{NAME}: profile and keeps each say what it can do: give one", provider=NAME)
+    if options.profile is not None:
+        return profile_like(options.profile)
+    return COMPLETIONS if options.keeps == "nothing" else PROFILE
 
 
 def profile_like(text: str) -> Profile:
     """Give the profile of the backend that a name or config string stands for."""
     return declared_profile(BackendURL.parse(text if ":" in text else f"{text}:"))
-
-
-def _given(options: FakeOptions) -> Given | None:
-    """Say what the answers are made of by the *options*, of which one may be given."""
-    given = {
-        "reply": options.reply,
-        "echo": echo if options.echo else None,
-        "script": options.script,
-    }
-    chosen = [name for name, value in given.items() if value is not None]
-    if len(chosen) > 1:
-        raise ConfigError(f"{NAME}: {' and '.join(chosen)} are each an answer to everything: give one")
-    if options.script is None:
-        return given[chosen[0]] if chosen else None
-    try:
-        return Dialogue.load(options.script).cues()
-    except UsageError as error:
-        problem = str(error)
-    raise BadOption(backend=NAME, option="script", problem=f"is no script: {problem}", shown=options.script)
-
-
-def _plan(text: str | None) -> list[tuple[tuple[str, ...], int | None, Fault]]:
-    """Read the option `fail`."""
-    plan: list[tuple[tuple[str, ...], int | None, Fault]] = []
-    for entry in text.split(",") if text else ():
-        match = _PLAN.fullmatch(entry)
-        try:
-            if match is None:
-                raise UsageError("it is not of the form FAULT, FAULT*TIMES or FAULT@NUMBER")
-            fault, nth = Fault.parse(match["word"]), match["nth"]
-        except UsageError as error:
-            problem = f"has {quoted(entry)}: {error}"
-        else:
-            plan += [(MESSAGES, int(nth) if nth else None, fault)] * int(match["times"] or 1)
-            continue
-        raise BadOption(backend=NAME, option="fail", problem=problem)
-    return plan
 
 
 def _holds(expected: Heard, text: str) -> bool:
@@ -396,8 +408,9 @@ def _holds(expected: Heard, text: str) -> bool:
     return expected.search(text) is not None if isinstance(expected, re.Pattern) else expected(text)
 
 
-def _open(options: FakeOptions, place: InProcess) -> FakeBackend:
-    return FakeBackend(options, place)
+def _open(options: FakeOptions, place: InProcess) -> FakeBackend | FakeCompletions:
+    fake = FakeBackend(options, place)
+    return fake.completions if is_kept_here(fake.profile) else fake
 
 
 def profile(options: FakeOptions | None = None) -> Profile:

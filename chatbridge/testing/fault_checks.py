@@ -8,13 +8,15 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Literal
 
-from chatbridge.backend import Feature, SettleBy
+from chatbridge.backend import ContextOwner, Feature, SettleBy
+from chatbridge.bridge import Bridge
 from chatbridge.chat import Chat
 from chatbridge.domain import Reply, Role
 from chatbridge.errors import (
     AuthFailed,
     ChatbridgeError,
     NotFound,
+    NotSent,
     Outcome,
     Phase,
     Refused,
@@ -30,6 +32,7 @@ from chatbridge.testing.checking import (
     expect,
     expect_equal,
     expect_refused,
+    said,
     what_raises,
 )
 from chatbridge.testing.faults import Fault
@@ -68,6 +71,9 @@ class FaultChecks(Checks):
         async with self.bridge() as bridge:
             emulator = self.partner(bridge)
             found = SettleBy.READ_BACK in bridge.profile.settle_by
+            if bridge.profile.context is ContextOwner.CLIENT:
+                await self._expect_harmless(bridge, emulator, "after")
+                return
             if bridge.profile.can(Feature.CREATE):
                 await self._lose(emulator, "a creation", bridge.create)
             if not bridge.profile.can(Feature.SEND):
@@ -91,6 +97,9 @@ class FaultChecks(Checks):
         async with self.bridge() as bridge:
             emulator = self.partner(bridge)
             bridge.require(Feature.SEND)
+            if bridge.profile.context is ContextOwner.CLIENT:
+                await self._expect_harmless(bridge, emulator, "before")
+                return
             asking = blind(bridge)
             chat = await self.conversation(asking)
             for asked in (self.sent, self.streamed):
@@ -110,6 +119,30 @@ class FaultChecks(Checks):
                 again = await asked(chat, "Lost")
                 expect(self.quotes(again.text, "Lost"), "the conversation does not go on")
 
+    async def _expect_harmless(
+        self, bridge: Bridge, emulator: Partner, drop: Literal["before", "after"]
+    ) -> None:
+        """Lose answers of an API that keeps nothing: their messages are nowhere, and go out again at will."""
+        chat, turns = await self.conversation(bridge), list[tuple[str, Reply]]()
+        for asked in (self.sent, self.streamed):
+            text, lost, reply = f"Lost {drop}, {asked.__name__}", 0, None
+            for _ in range(2):  # A call whose answer is lost may be repeated once.
+                emulator.fail(Fault(drop=drop))
+            while reply is None:
+                try:
+                    reply = await asked(chat, text)
+                except NotSent as error:
+                    lost += 1
+                    expect(lost < 3, f"{type(error).__name__} comes without end")  # noqa: PLR2004 - as many as faults
+            expect(lost > 0, "a message whose answer is lost does not fail")
+            expect_equal(
+                Outcome.NOT_SENT, (await chat.turns())[-2].state.value, "what is known of a lost message"
+            )
+            turns.append((text, reply))
+        expect_equal((), await chat.settle(), "what is in doubt where nothing can be")
+        held = [message async for message in chat.messages()]
+        expect_equal(self.stored(bridge, turns), said(held), "the history behind lost answers")
+
     async def check_failures(self) -> None:
         """Send a message once however its answer fails, and say of it no less than is known."""
         async with self.bridge() as bridge:
@@ -119,9 +152,11 @@ class FaultChecks(Checks):
             for asked in (self.sent, self.streamed):
                 for fault in (*_BREAKS, *(Fault(status=status) for status in _STATUSES)):
                     text = f"{fault.word or 'broken'}, {asked.__name__}"
-                    error = await self._failed(
-                        emulator, fault, f"a message ({text})", partial(asked, chat, text)
-                    )
+                    what, call = f"a message ({text})", partial(asked, chat, text)
+                    if bridge.profile.context is ContextOwner.CLIENT:
+                        error = await self._failed_completion(emulator, fault, call)
+                    else:
+                        error = await self._failed(emulator, fault, what, call)
                     if error is not None:
                         await self._expect_honest(chat, text, error)
                     await self.waive(chat)
@@ -152,6 +187,19 @@ class FaultChecks(Checks):
             expect(isinstance(failed, kind), f"{what} raises {type(failed).__name__}, not {kind.__name__}")
         return failed
 
+    async def _failed_completion(
+        self, emulator: Partner, fault: Fault, call: Callable[[], Awaitable[Reply]]
+    ) -> ChatbridgeError | None:
+        """Make *call* with *fault*, after which it may go out again, and give its error, if there is one."""
+        emulator.fail(fault)
+        try:
+            await call()
+        except ChatbridgeError as error:
+            kind = _CLASSES.get(fault.status or 0, ChatbridgeError)
+            expect(isinstance(error, kind), f"a {fault.status} raises {type(error).__name__}")
+            return error
+        return None
+
     async def _expect_honest(self, chat: Chat, text: str, error: ChatbridgeError) -> None:
         """Check that *error* says no less of the message *text* than is known."""
         name = type(error).__name__
@@ -164,8 +212,13 @@ class FaultChecks(Checks):
             harmless or not error.retryable, f"{name} may be repeated, though the message may have arrived"
         )
         profile = chat.bridge.profile
-        if harmless and profile.can(Feature.HISTORY) and self.remembers(chat.bridge):
-            held = [each.text async for each in chat.messages() if each.role is Role.USER]
+        if not profile.can(Feature.HISTORY) or not self.remembers(chat.bridge):
+            return
+        held = [each.text async for each in chat.messages() if each.role is Role.USER]
+        if profile.context is ContextOwner.CLIENT:
+            answered = [turn.message.text for turn in await chat.turns() if turn.state is TurnState.DELIVERED]
+            expect_equal(answered, held, "what is in the conversation, of what was answered,")
+        elif harmless:
             expect(text not in held, f"{name} says {error.outcome} of a message that is in the conversation")
 
     async def check_late_arrival(self) -> None:

@@ -20,6 +20,7 @@ from chatbridge.backend import (
     check_extra,
     select_messages,
 )
+from chatbridge.completing import is_kept_here
 from chatbridge.domain import (
     Conversation,
     Finished,
@@ -38,13 +39,14 @@ from chatbridge.domain import (
     Text,
     TextDelta,
     ToolCall,
+    ToolResult,
     Usage,
 )
 from chatbridge.errors import NotFound, UsageError
 from chatbridge.testing.answers import Answers, Pieces, as_text, by_rule
 from chatbridge.testing.responder import pieces
 
-__all__ = ["EVERYTHING", "MemoryBackend", "events_of"]
+__all__ = ["COMPLETIONS", "EVERYTHING", "MemoryBackend", "events_of"]
 
 EVERYTHING = Profile(
     "fake",
@@ -60,6 +62,22 @@ EVERYTHING = Profile(
     ),
 )
 """The profile of a backend that has every feature."""
+
+COMPLETIONS = evolve(
+    EVERYTHING,
+    features=dict.fromkeys(
+        (
+            Feature.SYSTEM, Feature.SEND, Feature.STREAM, Feature.ATTACHMENTS, Feature.TOOLS,
+            Feature.REFERENCES, Feature.USAGE, Feature.REASONING,
+        ),
+        Support.NATIVE,
+    ),
+    context=ContextOwner.CLIENT,
+    stores=Stores.NEVER,
+    settle_by=(),
+    notes=EVERYTHING.notes[:2],
+)  # fmt: skip
+"""The profile of a backend that keeps nothing, and has every other feature."""
 
 
 @define(eq=False)
@@ -206,9 +224,10 @@ class MemoryBackend:
     def _check_message(self, message: Message, options: SendOptions) -> None:
         """Refuse what can be refused without asking anybody."""
         name = self._profile.name
-        if message.role is not Role.USER:
+        roles = {Role.USER, Role.TOOL} if is_kept_here(self._profile) else {Role.USER}
+        if message.role not in roles:
             raise UsageError(f"{name} takes messages of the user only, not of the {message.role.value}")
-        if any(not isinstance(part, Text) for part in message.parts):
+        if any(not isinstance(part, Text | ToolResult) for part in message.parts):
             self._need(Feature.ATTACHMENTS)
         extras = ("reasoning",) if self._profile.can(Feature.REASONING) else ()
         check_extra(options.extra, extras, self._profile)
@@ -259,10 +278,16 @@ class MemoryBackend:
         earlier: Sequence[Message] = ()
         if self._profile.stores is not Stores.NEVER:  # Else a message goes into no conversation.
             earlier = self._find(conversation_id).messages
-        seen = earlier if self._profile.context is ContextOwner.SERVER else ()
-        text, chosen = as_text(self._answers((*seen, message)))
+        return self._reply(
+            (*earlier, message) if self._profile.context is ContextOwner.SERVER else (message,), options
+        )
+
+    def _reply(self, seen: Sequence[Message], options: SendOptions) -> tuple[Reply, Pieces]:
+        """Make the answer to the last of the messages *seen*, and say in which pieces its text was given."""
+        message = seen[-1]
+        text, chosen = as_text(self._answers(seen))
         self._now()  # When it was asked.
-        attached = sum(not isinstance(part, Text) for part in message.parts)
+        attached = sum(not isinstance(part, Text | ToolResult) for part in message.parts)
         if attached:
             text, chosen = f"{text} Attached: {attached}.", ()
         text, reason = _shortened(text, options)

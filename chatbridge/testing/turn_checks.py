@@ -173,7 +173,7 @@ class TurnChecks(Checks):
             sends = (handle.send(text) for handle, text in zip(handles, texts, strict=False))
             replies = await asyncio.gather(*sends)
             await self._expect_said(bridge, chat.id, list(zip(texts, replies, strict=True)))
-            if bridge.profile.context is ContextOwner.SERVER:
+            if bridge.profile.context is not ContextOwner.NONE:
                 for before, reply in zip(texts, replies[1:], strict=False):
                     expect(self.quotes(reply.text, before), f"{reply.text!r} does not follow {before!r}")
 

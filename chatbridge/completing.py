@@ -1,0 +1,393 @@
+"""
+Conversations over an API that keeps nothing: each call carries the history, which a store has.
+
+All but the answers is done here, so it costs no call and works as well as on a server. The bridge writes
+a message down together with its answer, as it does for every backend, and what is written down is the
+conversation: what was not answered is not in it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from datetime import UTC, datetime
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any, cast
+
+from attrs import define, evolve
+
+from chatbridge.backend import (
+    ChatBackend,
+    CompletionBackend,
+    ContextOwner,
+    Feature,
+    Profile,
+    Stores,
+    Support,
+    check_extra,
+    check_parts,
+    select_messages,
+)
+from chatbridge.domain import (
+    Conversation,
+    Finished,
+    Message,
+    Reply,
+    Role,
+    SendOptions,
+    StreamEvent,
+    Text,
+    ToolResult,
+)
+from chatbridge.errors import BadOption, ChatbridgeError, ConfigError, NotFound, UsageError
+from chatbridge.overflow import CONTEXT_LENGTH, Overflow, begins_turn, drop_oldest, without_first
+from chatbridge.sending import check_text
+from chatbridge.text import quoted
+
+if TYPE_CHECKING:
+    from chatbridge.history.ledger import Ledger
+    from chatbridge.history.rows import StoredConversation
+
+__all__ = ["Completing", "full_backend", "is_kept_here", "no_overflow", "with_conversations"]
+
+_KEPT = (
+    Feature.CREATE,
+    Feature.TITLE,
+    Feature.HISTORY_SEED,
+    Feature.GET,
+    Feature.LIST,
+    Feature.RENAME,
+    Feature.DELETE,
+    Feature.HISTORY,
+)
+_NOTE = "The API keeps nothing: conversations are in the store, by default in memory, and nowhere else."
+
+
+def is_kept_here(profile: Profile) -> bool:
+    """Tell whether the conversations of a backend with this *profile* are in the store and nowhere else."""
+    return profile.context is ContextOwner.CLIENT
+
+
+def with_conversations(profile: Profile) -> Profile:
+    """Add to the *profile* of an API that keeps nothing what a store does for it; others stay as they are."""
+    if not is_kept_here(profile) or profile.can(Feature.CREATE):
+        return profile
+    kept = {*_KEPT, *({Feature.SYSTEM} if "system" in profile.options else ())}
+    return evolve(
+        profile.with_features(dict.fromkeys(kept, Support.NATIVE)),
+        stores=Stores.WITH,
+        instead={feature: what for feature, what in profile.instead.items() if feature not in kept},
+        notes=(*profile.notes, _NOTE),
+    )
+
+
+def full_backend(
+    backend: ChatBackend | CompletionBackend,
+    ledger: Ledger,
+    wall: Callable[[], float],
+    overflow: Overflow | None = None,
+) -> ChatBackend:
+    """
+    Give *backend*, with conversations added where it keeps none; the rest is as for `Completing`.
+
+    Raises:
+        ConfigError: It is not what its profile says, or leaves nothing to *overflow*.
+    """
+    api = backend.api if isinstance(backend, Completing) else backend
+    if hasattr(api, "create_conversation") == is_kept_here(api.profile):
+        raise ConfigError(
+            f"{api.profile.name}: a backend whose context is client has complete and stream, and keeps no "
+            "conversations; any other one keeps them",
+            provider=api.profile.name,
+        )
+    if is_kept_here(api.profile):
+        return Completing(cast(CompletionBackend, api), ledger, wall, overflow)
+    if overflow is not None:
+        raise no_overflow(api.profile)
+    return cast(ChatBackend, api)
+
+
+def no_overflow(profile: Profile) -> BadOption:
+    """Make the error that says that `overflow` is nothing for a backend with this *profile*."""
+    return BadOption(
+        backend=profile.name,
+        option="overflow",
+        problem="would have no effect: what the model sees of a conversation is not up to chatbridge",
+    )
+
+
+class Completing:
+    """
+    A `ChatBackend` of a `CompletionBackend` and a store; it has the other methods of its API, too.
+
+    Args:
+        api: The backend that completes what it is given.
+        ledger: What keeps the conversations.
+        wall: Tells the time, in seconds since 1970.
+        overflow: Shortens a conversation that the API refuses for its length; without it, that is an error.
+
+    Attributes:
+        api: The same.
+    """
+
+    # How often a conversation that is too long is made shorter for one message.
+    SHORTENED = 12
+    # Of how many conversations it is remembered how much of them was too long.
+    REMEMBERED = 1000
+
+    def __init__(
+        self,
+        api: CompletionBackend,
+        ledger: Ledger,
+        wall: Callable[[], float],
+        overflow: Overflow | None = None,
+    ) -> None:
+        self.api = api
+        self._profile = with_conversations(api.profile)
+        self._ledger = ledger
+        self._wall = wall
+        self._overflow = overflow
+        # By conversation and model: how many of the first messages were too many.
+        self._too_many: OrderedDict[tuple[str, str | None], int] = OrderedDict()
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever it is that only the API has
+        return getattr(self.api, name)
+
+    @property
+    def profile(self) -> Profile:
+        """What can be done, by the API or by the store."""
+        return self._profile
+
+    async def create_conversation(
+        self,
+        *,
+        title: str | None = None,
+        system: str | None = None,
+        history: Sequence[Message] = (),
+        extra: Mapping[str, Any] | None = None,
+    ) -> Conversation:
+        """Make a conversation in the store, beginning with *history*; there is no `extra`."""
+        if system:
+            self._need(Feature.SYSTEM)
+        check_extra(extra or {}, (), self._profile)
+        check_text("the title", title)
+        check_text("the system prompt", system)
+        for message in history:
+            self._check_parts(message)
+        now = datetime.fromtimestamp(self._wall(), UTC)
+        made = Conversation(token_hex(16), title, system, created_at=now, updated_at=now)
+        await self._ledger.store.keep(self._ledger.remote(made.id), made, history, created=True)
+        return made
+
+    async def get_conversation(self, conversation_id: str) -> Conversation:
+        """Give a conversation."""
+        return _told(await self._find(conversation_id))
+
+    async def list_conversations(self) -> AsyncGenerator[Conversation, None]:
+        """Yield all conversations, the last used first."""
+        async for kept in self._ledger.conversations():
+            if _is_there(kept):
+                yield _told(kept)
+
+    async def rename_conversation(self, conversation_id: str, title: str) -> Conversation:
+        """Give a conversation another title."""
+        check_text("the title", title)
+        renamed = evolve(await self.get_conversation(conversation_id), title=title)
+        return _told(await self._ledger.store.keep(self._ledger.remote(conversation_id), renamed))
+
+    async def delete_conversation(self, conversation_id: str) -> None:
+        """Remove a conversation from the store, with its messages and turns."""
+        await self._ledger.store.forget((await self._find(conversation_id)).id)
+
+    def list_messages(
+        self,
+        conversation_id: str,
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        newest_first: bool = False,
+    ) -> AsyncIterator[Message]:
+        """Yield the messages; one that the API gave no id has its identity for one."""
+        if after is None:
+            return self._messages(conversation_id, limit, newest_first=newest_first)
+        return select_messages(
+            self._messages(conversation_id), after=after, limit=limit, newest_first=newest_first
+        )
+
+    async def _messages(
+        self, conversation_id: str, limit: int | None = None, *, newest_first: bool = False
+    ) -> AsyncGenerator[Message, None]:
+        kept = await self._find(conversation_id)
+        async for message in self._ledger.messages(kept, limit, newest_first=newest_first):
+            yield message
+
+    async def send(self, conversation_id: str, message: Message, options: SendOptions) -> Reply:
+        """Answer *message*, given the history; the bridge writes both down."""
+        self._need(Feature.SEND)
+        prompt = await self._prompt(conversation_id, message, options)
+        while True:
+            try:
+                return self._answered(prompt, await self.api.complete(prompt.sent, prompt.options))
+            except ChatbridgeError as error:
+                self._shorten(prompt, error)
+
+    async def stream(
+        self, conversation_id: str, message: Message, options: SendOptions
+    ) -> AsyncGenerator[StreamEvent, None]:
+        """Answer it as the answer arrives."""
+        self._need(Feature.STREAM)
+        prompt = await self._prompt(conversation_id, message, options)
+        while True:
+            begun = False
+            try:
+                async with aclosing(self.api.stream(prompt.sent, prompt.options)) as events:
+                    async for event in events:
+                        begun = True
+                        if isinstance(event, Finished):
+                            event = Finished(self._answered(prompt, event.reply))  # noqa: PLW2901 - the same, warned
+                        yield event
+            except ChatbridgeError as error:
+                if begun:
+                    raise
+                self._shorten(prompt, error)
+            else:
+                return
+
+    async def close(self) -> None:
+        """Free what the API's backend made."""
+        await self.api.close()
+
+    async def _prompt(self, conversation_id: str, message: Message, options: SendOptions) -> _Prompt:
+        """Put together what goes out, the message last, without what was too much before."""
+        self._check_sendable(message)
+        kept = await self._find(conversation_id)
+        messages = [each async for each in self._ledger.store.messages(kept.id)]
+        messages.append(message)
+        gone = kept.gone
+        if gone:  # What is left may begin within a turn.
+            begin = next((number for number, each in enumerate(messages) if begins_turn(each)), 0)
+            messages, gone = messages[begin:], gone + begin
+        system = kept.conversation.system
+        if system and options.system is None:
+            options = evolve(options, system=system)
+        prompt = _Prompt((conversation_id, options.model), messages, messages, options, gone)
+        cut = self._too_many.get(prompt.key, 0) - gone
+        if 0 < cut < len(messages) and begins_turn(messages[cut]):
+            prompt.sent = without_first(messages, cut)
+        return prompt
+
+    def _shorten(self, prompt: _Prompt, error: ChatbridgeError) -> None:
+        """Make *prompt* shorter; raise *error* where that is not what it asks for, or cannot be done."""
+        if error.code != CONTEXT_LENGTH or self._overflow is None or prompt.shortened == self.SHORTENED:
+            raise error
+        shorter = self._overflow(prompt.sent)
+        if len(shorter) >= len(prompt.sent):
+            raise error
+        if not shorter or shorter[-1] is not prompt.sent[-1]:
+            raise UsageError(
+                "what overflow leaves of a conversation does not end with the message to be answered",
+                provider=self._profile.name,
+            )
+        prompt.sent = shorter
+        prompt.shortened += 1
+
+    def _answered(self, prompt: _Prompt, reply: Reply) -> Reply:
+        """Remember how much of *prompt* was too much, and warn of it in the reply."""
+        if prompt.shortened and self._overflow is drop_oldest:
+            self._too_many[prompt.key] = prompt.gone + prompt.cut
+            self._too_many.move_to_end(prompt.key)
+            if len(self._too_many) > self.REMEMBERED:
+                self._too_many.popitem(last=False)
+        warnings = prompt.warnings
+        return evolve(reply, warnings=(*warnings, *reply.warnings)) if warnings else reply
+
+    async def _find(self, conversation_id: str) -> StoredConversation:
+        kept = await self._ledger.store.find(self._ledger.remote(conversation_id))
+        if kept is not None and _is_there(kept):
+            return kept
+        name = self._profile.name
+        hint = "" if self._ledger.store.durable else "; one in memory forgets what was used longest ago"
+        raise NotFound(
+            f"the store has no conversation {quoted(conversation_id)} of {name}{hint}",
+            provider=name,
+            conversation_id=conversation_id,
+        )
+
+    def _need(self, feature: Feature) -> None:
+        if not self._profile.can(feature):
+            raise self._profile.unsupported(feature)
+
+    def _check_sendable(self, message: Message) -> None:
+        """Refuse what is neither the user's nor results of tools, and what cannot be written."""
+        name, role = self._profile.name, message.role
+        if role not in {Role.USER, Role.TOOL}:
+            raise UsageError(
+                f"{name} takes messages of the user and results of tools, and none of the {role.value}",
+                provider=name,
+            )
+        if role is Role.TOOL and not all(isinstance(part, ToolResult) for part in message.parts):
+            raise UsageError("a message of the tool's holds results of tools and nothing else", provider=name)
+        self._check_parts(message)
+
+    def _check_parts(self, message: Message) -> None:
+        check_parts(message, self._profile)
+        for part in message.parts:
+            if isinstance(part, Text):
+                check_text("a message", part.text)
+            elif isinstance(part, ToolResult):
+                check_text("the result of a tool", part.content)
+
+
+@define
+class _Prompt:
+    """
+    What one message is answered by.
+
+    Attributes:
+        key: The conversation and the model.
+        messages: All that there are.
+        sent: Those that go out.
+        gone: How many before them are not there any more, or are no use.
+        shortened: How often they were made shorter.
+    """
+
+    key: tuple[str, str | None]
+    messages: Sequence[Message]
+    sent: Sequence[Message]
+    options: SendOptions
+    gone: int = 0
+    shortened: int = 0
+
+    @property
+    def cut(self) -> int:
+        """How many of the first messages are left out, those of the system not counted as such."""
+        first = next(message for message in self.sent if message.role is not Role.SYSTEM)
+        return next(number for number, message in enumerate(self.messages) if message is first)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Say what of the conversation the model did not see."""
+        told: list[str] = []
+        if self.gone:
+            told.append(
+                f"the first {self.gone} messages of the conversation are not in the store any more, and the "
+                "model did not see them; a store in a file or a database forgets none"
+            )
+        if self.sent is not self.messages:
+            there = {id(message) for message in self.sent}
+            left = sum(id(message) not in there for message in self.messages)
+            told.append(
+                f"the conversation is longer than the model takes, so {left} of its {len(self.messages)} "
+                "messages were left out"
+            )
+        return told
+
+
+def _is_there(kept: StoredConversation) -> bool:
+    """Tell whether a conversation was made, and not only written to by its id."""
+    return kept.created and not kept.deleted
+
+
+def _told(kept: StoredConversation) -> Conversation:
+    return evolve(kept.conversation, updated_at=kept.used_at or kept.conversation.updated_at)
