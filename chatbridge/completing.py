@@ -152,6 +152,8 @@ class Completing:
         self._too_many: OrderedDict[tuple[str, str | None], int] = OrderedDict()
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever it is that only the API has
+        if name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
         return getattr(self.api, name)
 
     @property

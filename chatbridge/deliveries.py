@@ -89,6 +89,11 @@ class Deliveries:
         self._certain = is_kept_here(profile)
 
     @property
+    def can_settle(self) -> bool:
+        """Whether anything can be found out of a message in doubt."""
+        return self._certain or self._search.possible
+
+    @property
     def on_turn(self) -> OnTurn | None:
         """What is told of each change of a turn; of a new one before its message leaves."""
         return self._book.on_turn
@@ -428,7 +433,7 @@ class Deliveries:
             StoreError: The turns cannot be read.
             ChatbridgeError: The conversation could not be read.
         """
-        if not self._search.possible and not self._certain:
+        if not self.can_settle:
             raise UnsupportedFeature(
                 backend=self._profile.name,
                 feature="settling: it does not show what arrived in a conversation",

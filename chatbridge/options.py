@@ -98,8 +98,8 @@ class CommonOptions:
         default=False,
     )
     overflow: Literal["error", "drop-oldest"] | None = option(
-        "Where chatbridge sends the earlier turns, and they are too long for the model: let that be an error, "
-        "as by default, or leave out the oldest, of which the reply warns.",
+        "Where chatbridge sends the earlier turns: what is done if they are too long for the model. By "
+        "default that is an error; or the oldest are left out, of which the reply warns.",
         default=None,
     )
     insecure: bool = option("Allow plain http to other machines.", default=False)

@@ -68,7 +68,7 @@ def after_looking(error: ChatbridgeError, look: Look) -> ChatbridgeError:
 
 
 def not_there(error: ChatbridgeError) -> ChatbridgeError:
-    """Give *error*, or where it leaves open whether its message is in the conversation, one that denies it."""
+    """Give *error*, or where it leaves open whether its message arrived, one that says that it is nowhere."""
     if error.outcome is not Outcome.UNKNOWN:
         return error
     kind = NotSentTimeout if error.timed_out else NotSent

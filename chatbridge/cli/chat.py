@@ -253,7 +253,7 @@ class Talk:
 
     @property
     def _can_look(self) -> bool:
-        return SettleBy.READ_BACK in self.bridge.profile.settle_by
+        return self.bridge.deliveries.can_settle
 
     async def _in_doubt(self) -> list[Turn]:
         turns = () if self.chat is None else await self.chat.turns()

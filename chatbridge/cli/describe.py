@@ -14,6 +14,7 @@ from rich.text import Text
 
 from chatbridge.backend import ContextOwner, Feature, Profile, SettleBy, Stores, Support
 from chatbridge.cli.plain import Json, plain
+from chatbridge.completing import is_kept_here
 from chatbridge.config import BackendURL, find_backend
 from chatbridge.errors import ChatbridgeError, ConfigError
 from chatbridge.filling import with_emulations
@@ -143,6 +144,11 @@ class Description:
     def _facts(self) -> Iterator[tuple[str, str]]:
         profile = self.profile
         yield "context", f"{profile.context.value}: {CONTEXT[profile.context]}"
+        yield "send options", ", ".join(sorted(profile.options)) or "none"
+        if is_kept_here(profile):
+            yield "stores", f"{profile.stores.value}: chatbridge stores a message together with its answer"
+            yield "settle_by", "a message without an answer is not in the conversation; none is in doubt"
+            return
         yield "stores", f"{profile.stores.value}: {STORES[profile.stores]}"
         ways = " or ".join(SETTLE_BY[way] for way in sorted(profile.settle_by))
         found = f"can be found out by {ways}" if ways else "cannot be found out"
@@ -150,7 +156,6 @@ class Description:
         absent = profile.absent_after
         known = "proves nothing" if absent is None else f"proves after {absent:g} s that it did not arrive"
         yield "absent_after", f"a message's absence from the history {known}"
-        yield "send options", ", ".join(sorted(profile.options)) or "none"
 
 
 def plain_profile(profile: Profile) -> dict[str, Json]:

@@ -11,7 +11,6 @@ from attrs import evolve
 from rich.table import Table
 from rich.text import Text
 
-from chatbridge.backend import SettleBy
 from chatbridge.bridge import Bridge
 from chatbridge.cli.arguments import choice
 from chatbridge.cli.chat import tell
@@ -173,14 +172,14 @@ async def settle(
 async def _settled(
     bridge: Bridge, remote: Remote, rows: Iterable[TurnRow], output: Output, wait: float | None
 ) -> Sequence[Turn]:
-    if SettleBy.READ_BACK not in bridge.profile.settle_by:
+    if not bridge.deliveries.can_settle:
         return [row.turn for row in rows if row.remote == remote]
     with output.waiting(f"reading from {bridge.profile.name}"):
         return await bridge.open(remote.id).settle(wait=wait)
 
 
 def _doubt(bridge: Bridge, turn: Turn) -> str:
-    can_look = SettleBy.READ_BACK in bridge.profile.settle_by
+    can_look = bridge.deliveries.can_settle
     why = "" if can_look else f": {bridge.profile.name} cannot tell whether it arrived"
     waiving = choice().command("settle", choice().url, "--waive", turn.id)
     return (

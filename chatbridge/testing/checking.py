@@ -13,6 +13,7 @@ from attrs import evolve, field, frozen
 from chatbridge.backend import ChatBackend, Feature, Stores
 from chatbridge.bridge import Bridge, connect
 from chatbridge.chat import Chat
+from chatbridge.completing import Completing
 from chatbridge.domain import (
     Finished,
     Message,
@@ -47,6 +48,7 @@ __all__ = [
     "expect_equal",
     "expect_refused",
     "fold",
+    "own_backend",
     "said",
     "strict",
     "what_raises",
@@ -149,6 +151,12 @@ def strict(bridge: Bridge) -> Bridge:
 def blind(bridge: Bridge) -> Bridge:
     """Give a second bridge over the same backend, which looks for nothing by itself, as that takes time."""
     return Bridge(bridge.backend, options=evolve(bridge.options, settle_timeout=0.0), clock=bridge.clock)
+
+
+def own_backend(bridge: Bridge) -> object:
+    """Give what the adapter has made, without what a store adds to it."""
+    backend: object = bridge.backend
+    return backend.api if isinstance(backend, Completing) else backend
 
 
 def said(messages: Iterable[Message]) -> list[tuple[Role, str]]:
@@ -333,7 +341,7 @@ class Checks:
         """
         if self.emulator is not None:
             return self.emulator
-        backend: object = bridge.backend
+        backend = own_backend(bridge)
         if isinstance(backend, Partner):
             return backend
         raise NotApplicable("there is no emulator to plan faults with")

@@ -375,6 +375,15 @@ class FakeCompletions:
         """Answer the same in pieces."""
         return self.fake.stream_completion(messages, options)
 
+    @property
+    def writes(self) -> int:
+        """How many calls there were."""
+        return self.fake.writes
+
+    def fail(self, fault: Fault | str) -> Fault:
+        """Plan *fault* for the next call."""
+        return self.fake.fail(fault)
+
     async def close(self) -> None:
         """Close the fake."""
         await self.fake.close()

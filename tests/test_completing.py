@@ -1,0 +1,638 @@
+"""Conversations over an API that keeps nothing: what a store and a bridge make of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import evolve
+
+from chatbridge import (
+    Bridge,
+    Chat,
+    Feature,
+    Message,
+    NotFound,
+    NotSent,
+    Role,
+    SendOptions,
+    Support,
+    Text,
+    TextDelta,
+    ToolCall,
+    ToolResult,
+    UnsupportedFeature,
+    UsageError,
+    connect,
+)
+from chatbridge.backend import ContextOwner, Profile, Stores
+from chatbridge.completing import Completing, with_conversations
+from chatbridge.config import BackendURL
+from chatbridge.errors import (
+    AnswerLost,
+    BadOption,
+    ConfigError,
+    NotSentTimeout,
+    RequestRefused,
+    StoreError,
+)
+from chatbridge.filling import with_emulations
+from chatbridge.history import MemoryStore, SQLiteStore, Store
+from chatbridge.options import CommonOptions
+from chatbridge.overflow import CONTEXT_LENGTH, begins_turn, drop_oldest, read_overflow
+from chatbridge.registry import declared_profile
+from chatbridge.testing.fake import COMPLETIONS, FakeBackend, FakeCompletions, FakeOptions, Fault
+from chatbridge.turns import TurnState
+
+WEATHER = {"name": "weather", "description": "Tells the weather", "parameters": {"type": "object"}}
+
+
+def fake(**options: Any) -> FakeBackend:
+    return FakeBackend(FakeOptions(keeps="nothing", **options))
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[Store, None]:
+    async with MemoryStore() if request.param == "memory" else SQLiteStore(tmp_path / "chats.db") as store:
+        yield store
+
+
+def over(backend: FakeBackend, store: Store | None = None, **options: Any) -> Bridge:
+    overflow = options.pop("overflow", None)
+    function = overflow if callable(overflow) else None
+    given = evolve(backend.options, **options, overflow=None if function else overflow)
+    return Bridge(backend.completions, options=given, clock=backend.clock, store=store, overflow=function)
+
+
+async def said(chat: Chat, **how: Any) -> list[str]:
+    return [message.text async for message in chat.messages(**how)]
+
+
+async def streamed(chat: Chat, message: str | Message) -> str:
+    async with chat.stream(message) as stream:
+        return "".join([event.text async for event in stream if isinstance(event, TextDelta)])
+
+
+# --------------------------------------------------------------------------------------- what is claimed
+
+
+def test_a_store_does_for_an_api_that_keeps_nothing_what_a_server_does() -> None:
+    profile = with_conversations(COMPLETIONS)
+
+    assert {Support.NATIVE} == {profile.support(feature) for feature in Feature}
+    assert (ContextOwner.CLIENT, Stores.WITH) == (profile.context, profile.stores)
+    assert any("keeps nothing" in note for note in profile.notes)
+    assert profile == with_conversations(profile), "adding it again adds nothing"
+
+
+def test_what_the_api_lacks_stays_lacking() -> None:
+    small = Profile("small", {Feature.SEND: Support.NATIVE}, context=ContextOwner.CLIENT)
+
+    profile = with_emulations(small, CommonOptions())
+
+    assert {Feature.SYSTEM, Feature.ATTACHMENTS, Feature.TOOLS} <= {f for f in Feature if not profile.can(f)}
+    assert Support.EMULATED is profile.support(Feature.STREAM)
+    assert Support.NATIVE is profile.support(Feature.DELETE)
+
+
+def test_a_bridge_claims_what_a_description_says() -> None:
+    bridge = connect("fake:?keeps=nothing")
+
+    assert bridge.profile == with_emulations(
+        declared_profile(BackendURL.parse("fake:?keeps=nothing")), CommonOptions()
+    )
+
+
+def test_a_backend_that_claims_to_keep_nothing_and_does_not_is_refused() -> None:
+    with pytest.raises(ConfigError, match="a backend whose context is client has complete and stream"):
+        Bridge(FakeBackend(profile=COMPLETIONS))
+
+
+async def test_what_only_the_api_has_is_reached_through_the_backend() -> None:
+    backend = fake()
+    bridge: Any = over(backend)
+
+    assert isinstance(bridge.backend, Completing)
+    assert backend is bridge.backend.fake
+    with pytest.raises(AttributeError, match="list_models"):
+        bridge.backend.list_models()
+    with pytest.raises(AttributeError, match="_secret"):
+        _ = bridge.backend._secret  # noqa: SLF001 - as nobody should
+
+
+# -------------------------------------------------------------------------------------- conversations
+
+
+async def test_a_conversation_is_there_until_it_is_deleted(store: Store) -> None:
+    bridge = over(fake(), store)
+    chat = await bridge.create(title="Kyoto", system="Be brief.")
+    other = await bridge.create()
+    await chat.send("Hello")
+
+    assert ("Kyoto", "Be brief.") == (chat.conversation.title, chat.conversation.system)
+    assert [chat.id, other.id] == [each.id async for each in bridge.conversations()]
+    assert "Nara" == (await chat.rename("Nara")).title
+    assert "Nara" == (await bridge.open(chat.id).refresh()).title
+
+    await chat.delete()
+
+    assert [other.id] == [each.id async for each in bridge.conversations()]
+    for call in (chat.refresh, chat.delete, lambda: chat.rename("Uji"), lambda: chat.send("Still there?")):
+        with pytest.raises(NotFound, match=f"the store has no conversation '{chat.id}' of fake"):
+            await call()
+    with pytest.raises(NotFound):
+        await said(chat)
+
+
+async def test_what_was_forgotten_is_gone_as_there_is_no_other_place(store: Store) -> None:
+    bridge = over(fake(), store)
+    chat = await bridge.create()
+    await chat.send("Hello")
+
+    await chat.forget()
+
+    with pytest.raises(NotFound):
+        await chat.refresh()
+    assert [] == [kept async for kept in store.conversations()]
+
+
+async def test_the_backend_by_itself_deletes_too(store: Store) -> None:
+    bridge = over(fake(), store)
+    chat = await bridge.create()
+
+    await bridge.backend.delete_conversation(chat.id)
+
+    assert [] == [each async for each in bridge.conversations()]
+
+
+async def test_a_conversation_is_deleted_once_the_message_under_way_is_answered(store: Store) -> None:
+    backend = fake()
+    bridge = over(backend, store)
+    chat = await bridge.create()
+    backend.fail(Fault(hold=(held := asyncio.Event())))
+    sending = asyncio.create_task(chat.send("Hello"))
+    while not backend.calls:
+        await asyncio.sleep(0)
+    deleting = asyncio.create_task(chat.delete())
+    await asyncio.sleep(0)
+
+    held.set()
+    await sending
+    await deleting
+
+    assert [] == [kept async for kept in store.conversations()], "nothing comes back with the answer"
+
+
+async def test_a_message_is_written_down_once_and_with_its_answer(store: Store) -> None:
+    bridge = over(fake(), store)
+    chat = await bridge.create(history=[Message.user("What is a maple?"), Message.assistant("A tree.")])
+
+    answers = [(await chat.send("And an oak?")).text, await streamed(chat, "And a pine?")]
+
+    assert "Turn 2: you said 'And an oak?'. Before that you said 'What is a maple?'." == answers[0]
+    assert "Turn 3: you said 'And a pine?'. Before that you said 'And an oak?'." == answers[1]
+    expected = ["What is a maple?", "A tree.", "And an oak?", answers[0], "And a pine?", answers[1]]
+    assert expected == await said(chat)
+    assert expected[:-3:-1] == await said(chat, newest_first=True, limit=2)
+    ids = [message.id async for message in chat.messages()]
+    assert 6 == len(set(ids)), "a message without an id has its identity for one"
+    assert expected[2:] == await said(chat, after=ids[1])
+
+
+async def test_a_conversation_goes_on_in_another_process(tmp_path: Path) -> None:
+    where = f"sqlite:///{tmp_path / 'chats.db'}"
+    async with connect("fake:?keeps=nothing", store=where) as bridge:
+        chat = await bridge.create(system="Be brief.")
+        await chat.send("The word is maple.")
+        kept = await bridge.store.find(bridge.deliveries.ledger.remote(chat.id))
+    assert kept is not None
+
+    async with connect("fake:?keeps=nothing", store=where) as bridge:
+        again = await bridge.resume(kept.id)
+        assert (chat.id, "Be brief.", None) == (again.id, again.conversation.system, again.system)
+        assert "Before that you said 'The word is maple.'" in (await again.send("What is the word?")).text
+
+
+async def test_the_system_prompt_goes_with_each_message_and_one_of_the_message_wins(store: Store) -> None:
+    backend = fake()
+    bridge = over(backend, store)
+    chat = await bridge.create(system="Be brief.")
+
+    await chat.send("One")
+    await chat.send("Two", system="Be long.")
+    await bridge.open(chat.id, system="Be kind.").send("Three")
+    await streamed(chat, "Four")
+
+    systems = [None if call.options is None else call.options.system for call in backend.calls]
+    assert ["Be brief.", "Be long.", "Be kind.", "Be brief."] == systems
+    assert "Be brief." == (await chat.refresh()).system
+
+
+async def test_what_cannot_be_sent_begins_no_conversation() -> None:
+    bridge = Bridge(FakeBackend(profile=evolve(COMPLETIONS, options=())).completions)
+    bridge.backend.profile.features.pop(Feature.SYSTEM, None)  # type: ignore[attr-defined]
+
+    with pytest.raises(BadOption, match="colour"):
+        await bridge.create(extra={"colour": "red"})
+    with pytest.raises(UsageError, match="half a character"):
+        await bridge.create(history=[Message.user("\ud800")])
+    with pytest.raises(UsageError, match="half a character"):
+        await bridge.create(history=[Message(Role.TOOL, [ToolResult("1", "\ud800")])])
+    with pytest.raises(UnsupportedFeature, match="system"):
+        await bridge.backend.create_conversation(system="Be brief.")
+    assert [] == [each async for each in bridge.conversations()]
+
+
+async def test_a_store_that_fails_makes_no_conversation() -> None:
+    """It is an error, as there is no server that would have it all the same."""
+    store = MemoryStore()
+    bridge = over(fake(), store)
+    await store.close()
+
+    with pytest.raises(StoreError):
+        await bridge.backend.create_conversation()
+
+
+# ------------------------------------------------------------------------------------------------ memory
+
+
+async def test_what_memory_has_forgotten_of_a_conversation_is_told_with_each_answer() -> None:
+    store = MemoryStore(keeps=6)
+    bridge = over(fake(), store)
+    chat = await bridge.create()
+    for number in range(3):
+        assert () == (await chat.send(f"number {number}")).warnings
+
+    reply = await chat.send("number 3")
+
+    assert any("the first 2 messages of the conversation are not in the store" in w for w in reply.warnings)
+
+
+async def test_what_memory_has_forgotten_whole_is_told() -> None:
+    bridge = over(fake(), MemoryStore(keeps=3))
+    first, second = await bridge.create(), await bridge.create()
+    await second.send("Hello")
+
+    with pytest.raises(NotFound, match="one in memory forgets what was used longest ago"):
+        await first.send("Hello")
+
+
+async def test_by_default_memory_keeps_many_where_nothing_else_does() -> None:
+    bridge = over(fake())
+    first = await bridge.create()
+    many = [Message.user(str(number)) for number in range(3000)]
+    await bridge.create(history=many)
+
+    assert "Turn 1" in (await first.send("Hello")).text
+
+
+# ------------------------------------------------------------------------------------------- what fails
+
+
+@pytest.mark.parametrize("drop", ["before", "after"])
+async def test_a_message_without_an_answer_is_nowhere_and_blocks_nothing(store: Store, drop: Any) -> None:
+    backend = fake(attempts=1)
+    bridge = over(backend, store)
+    chat = await bridge.create()
+    for asked in (chat.send, lambda text: streamed(chat, text)):
+        backend.fail(Fault(drop=drop))
+        with pytest.raises(
+            NotSent, match="the message is not in the conversation, and may be sent again"
+        ) as e:
+            await asked("Hello")
+        assert e.value.retryable
+        assert e.value.turn is not None
+        assert TurnState.NOT_SENT is e.value.turn.state
+    assert [] == await said(chat)
+    assert () == await chat.settle()
+
+    assert "Turn 1: you said 'Hello'." == (await chat.send("Hello")).text
+
+
+async def test_an_answer_that_does_not_come_in_time_is_a_timeout() -> None:
+    backend = fake(delay=30.0, first_byte_timeout=5.0, attempts=1)
+    chat = await over(backend).create()
+
+    with pytest.raises(NotSentTimeout):
+        await chat.send("Hello")
+
+
+async def test_a_stream_that_broke_tells_what_came_and_leaves_nothing(store: Store) -> None:
+    backend = fake()
+    chat = await over(backend, store).create()
+    backend.fail(Fault(cut_after=2))
+
+    with pytest.raises(AnswerLost) as caught:
+        await streamed(chat, "Hello")
+
+    assert "Turn 1:" == caught.value.partial
+    assert [(TurnState.ACCEPTED, "Turn 1:")] == [(turn.state, turn.partial) for turn in await chat.turns()]
+    assert [] == await said(chat)
+    assert "Turn 1: you said 'Hello'." == await streamed(chat, "Hello")
+
+
+async def test_nobody_waiting_leaves_no_doubt(store: Store) -> None:
+    backend = fake()
+    chat = await over(backend, store).create()
+    backend.fail(Fault(hold=asyncio.Event()))
+    task = asyncio.create_task(chat.send("Never mind"))
+    while not backend.calls:
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+
+    assert [TurnState.NOT_SENT] == [turn.state for turn in await chat.turns()]
+    assert "Turn 1" in (await chat.send("Hello")).text
+
+
+async def test_what_a_process_that_died_has_left_is_in_no_doubt(store: Store) -> None:
+    """Its message was on its way, and is nowhere."""
+    backend = fake()
+    dead, bridge = over(backend, store), over(backend, store)
+    chat = await dead.create()
+    ledger = dead.deliveries.ledger
+    for settle in (True, False):
+        await dead.deliveries.begin(chat.id, Message(Role.USER, "Lost", f"lost-{settle}"), float("inf"))
+        await store.release(ledger.remote(chat.id), ledger.holder)
+        here = bridge.open(chat.id)
+        assert TurnState.NOT_SENT is (await here.turns())[-1].state
+        if settle:
+            assert [TurnState.NOT_SENT] == [turn.state for turn in await here.settle()]
+        else:
+            assert "Turn 1" in (await here.send("Hello")).text
+    assert {TurnState.NOT_SENT, TurnState.DELIVERED} == {turn.state for turn in await here.turns()}
+
+
+# ------------------------------------------------------------------------------------------------- tools
+
+
+async def test_results_of_tools_are_sent_and_the_next_answer_comes(store: Store) -> None:
+    chat = await over(fake(), store).create()
+    reply = await chat.send("Ask weather please", tools=[WEATHER])
+    (call,) = [part for part in reply.message.parts if isinstance(part, ToolCall)]
+
+    result = Message(Role.TOOL, [ToolResult(call.id, "21 degrees")])
+    told = await chat.send(result, tools=[WEATHER])
+
+    assert "Turn 2: you said '21 degrees'. Before that you said 'Ask weather please'." == told.text
+    history = [message async for message in chat.messages()]
+    assert [Role.USER, Role.ASSISTANT, Role.TOOL, Role.ASSISTANT] == [message.role for message in history]
+    assert ((call,), result.parts) == (history[1].parts, history[2].parts)
+
+
+@pytest.mark.parametrize(
+    ("message", "problem"),
+    [
+        (Message(Role.ASSISTANT, "I said"), "none of the assistant"),
+        (Message(Role.SYSTEM, "Be"), "none of the system"),
+        (Message(Role.TOOL, [Text("Hello")]), "results of tools and nothing else"),
+        (Message(Role.TOOL, [ToolResult("1", "\ud800")]), "half a character"),
+    ],
+)
+async def test_what_neither_user_nor_tool_says_is_refused(message: Message, problem: str) -> None:
+    backend = fake()
+    chat = await over(backend).create()
+
+    with pytest.raises(UsageError, match=problem):
+        await chat.send(message)
+    backend.assert_nothing_sent()
+
+
+# ------------------------------------------------------------------------------------------------- forks
+
+
+async def test_a_fork_begins_with_what_was_said_before_a_message(store: Store) -> None:
+    bridge = over(fake(), store)
+    chat = await bridge.create(title="Kyoto", system="Be brief.")
+    for text in ("one", "two", "three"):
+        await chat.send(text)
+    whole = [message async for message in chat.messages()]
+
+    fork = await chat.fork(before=whole[4])
+
+    assert "Turn 3: you said '3'. Before that you said 'two'." == (await fork.send("3")).text
+    assert ["one", "two", "3"] == (await said(fork))[::2]
+    assert ["one", "two", "three"] == (await said(chat))[::2]
+    assert ("Kyoto", "Be brief.") == (fork.conversation.title, fork.conversation.system)
+    assert ("Nara", []) == (
+        (other := await chat.fork(whole[0].id, title="Nara")).conversation.title,
+        await said(other),
+    )
+    assert await said(chat) == await said(await chat.fork())
+
+
+async def test_a_fork_shares_what_it_has_in_common(store: Store) -> None:
+    bridge = over(fake(), store)
+    chat = await bridge.create()
+    await chat.send("one")
+
+    fork = await chat.fork()
+
+    kept = [await store.find(bridge.deliveries.ledger.remote(each.id)) for each in (chat, fork)]
+    assert 1 == len({None if each is None else each.head for each in kept})
+
+
+async def test_a_fork_before_what_is_not_there_is_refused() -> None:
+    chat = await over(fake()).create()
+
+    with pytest.raises(UsageError, match="no message with the id 'nothing'"):
+        await chat.fork("nothing")
+    with pytest.raises(UsageError, match="a message with an id"):
+        await chat.fork(Message.user("Hello"))
+
+
+async def test_a_server_that_begins_conversations_with_a_history_forks_too() -> None:
+    chat = await connect("fake:").create()
+    await chat.send("one")
+    await chat.send("two")
+    messages = [message async for message in chat.messages()]
+
+    assert "Before that you said 'one'" in (await (await chat.fork(messages[2])).send("zwei")).text
+
+
+async def test_one_that_cannot_says_so() -> None:
+    bridge = FakeBackend(profile="kaziro").bridge()
+
+    with pytest.raises(UnsupportedFeature, match="history_seed"):
+        await (await bridge.create()).fork()
+
+
+async def test_there_is_nothing_to_pull_from() -> None:
+    chat = await over(fake()).create()
+
+    with pytest.raises(UnsupportedFeature, match="the store alone has its conversations"):
+        await chat.pull()
+
+
+# --------------------------------------------------------------------------------- what is too long
+
+
+async def test_too_long_a_conversation_is_an_error_by_default(store: Store) -> None:
+    chat = await over(fake(window=12), store).create()
+    await chat.send("one two three")
+
+    with pytest.raises(RequestRefused, match="the model takes 12 words") as caught:
+        await chat.send("four five six")
+
+    assert CONTEXT_LENGTH == caught.value.code
+    assert 2 == len(await said(chat))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_oldest_turns_are_left_out_and_the_reply_says_so(store: Store, stream: bool) -> None:
+    backend = fake(window=30, reply="ok")
+    bridge = over(backend, store, overflow="drop-oldest")
+    history = [m for n in range(20) for m in (Message.user(f"number {n}"), Message.assistant("ok"))]
+    chat = await bridge.create(history=history)
+
+    if stream:
+        async with chat.stream("the last") as reading:
+            _ = [event async for event in reading]
+        reply = reading.reply
+    else:
+        reply = await chat.send("the last")
+
+    expected = "the conversation is longer than the model takes, so 22 of its 41 messages were left out"
+    assert (expected,) == reply.warnings
+    assert 42 == len(await said(chat)), "the history stays whole"
+    before = len(backend.calls)
+    assert 1 == len((await chat.send("one more")).warnings)
+    assert 1 == len(backend.calls) - before, "what was too much before is not tried again"
+    await chat.send("another model", model="bigger")
+    assert 3 == len(backend.calls) - before, "another model may take it"
+
+
+async def test_what_cannot_be_made_shorter_is_the_error_of_the_api() -> None:
+    chat = await over(fake(window=2), overflow="drop-oldest").create(history=[Message.user("one two three")])
+
+    with pytest.raises(RequestRefused, match="the model takes 2 words, and the conversation has 4"):
+        await chat.send("one two three four")
+
+
+async def test_a_function_says_what_is_sent_instead() -> None:
+    def last_two(messages: Sequence[Message]) -> Sequence[Message]:
+        return messages[-2:]
+
+    chat = await over(fake(window=12), overflow=last_two).create()
+    await chat.send("one two three")
+
+    reply = await chat.send("four")
+
+    assert (
+        "the conversation is longer than the model takes, so 1 of its 3 messages were left out",
+    ) == reply.warnings
+
+
+async def test_a_function_is_asked_a_bounded_number_of_times() -> None:
+    backend = fake(window=1)
+    history = [Message.user("one two")] * 50
+    chat = await over(backend, overflow=lambda messages: messages[1:]).create(history=history)
+
+    with pytest.raises(RequestRefused):
+        await chat.send("one two")
+    assert Completing.SHORTENED + 1 == len(backend.calls)
+
+
+async def test_a_function_that_leaves_out_what_is_asked_is_refused() -> None:
+    chat = await over(fake(window=1), overflow=lambda messages: messages[:-1]).create()
+
+    with pytest.raises(UsageError, match="does not end with the message to be answered"):
+        await chat.send("one two")
+
+
+async def test_how_much_was_too_long_is_remembered_of_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Completing, "REMEMBERED", 1)
+    backend = fake(window=10, reply="ok")
+    bridge = over(backend, overflow="drop-oldest")
+    history = [Message.user("one two three")] * 4
+    first, second = await bridge.create(history=history), await bridge.create(history=history)
+    for chat in (first, second, second, first):
+        before = len(backend.calls)
+        await chat.send("four")
+        assert (1 if chat is second and before > 3 else 2) >= len(backend.calls) - before
+    assert 1 == len(vars(bridge.backend)["_too_many"])
+
+
+@pytest.mark.parametrize("overflow", ["drop-oldest", "error", drop_oldest])
+def test_overflow_is_refused_where_the_server_has_the_conversation(overflow: Any) -> None:
+    with pytest.raises(BadOption, match="overflow"):
+        connect("fake:", overflow=overflow)
+
+
+def test_overflow_may_be_given_in_the_string_and_in_code() -> None:
+    assert "drop-oldest" == connect("fake:?keeps=nothing&overflow=drop-oldest").options.overflow
+    assert "error" == connect("fake:?keeps=nothing&overflow=drop-oldest", overflow="error").options.overflow
+    connect("fake:?keeps=nothing", overflow=drop_oldest)
+    with pytest.raises(BadOption, match="drop-newest"):
+        connect("fake:?keeps=nothing", overflow="drop-newest")
+
+
+async def asynchronous(messages: Sequence[Message]) -> Sequence[Message]:
+    return messages
+
+
+def test_overflow_is_a_word_or_a_plain_function() -> None:
+    assert None is read_overflow("error")
+    assert drop_oldest is read_overflow("drop-oldest")
+    for wrong in (asynchronous, 7):
+        with pytest.raises(ConfigError, match="overflow is 'error', 'drop-oldest' or a plain function"):
+            read_overflow(wrong)
+
+
+def conversation(script: str) -> list[Message]:
+    """Make messages: s of the system, u the user's, a the assistant's, t results, r results as the user."""
+    roles = {"s": Role.SYSTEM, "u": Role.USER, "a": Role.ASSISTANT, "t": Role.TOOL, "r": Role.USER}
+    return [
+        Message(roles[each], [ToolResult("1", "x")] if each in "tr" else each, str(number))
+        for number, each in enumerate(script)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("script", "kept"),
+    [
+        ("uauauau", "uau"),
+        ("suauauau", "suau"),
+        ("uasuauau", "suau"),
+        ("uatauatau", "u"),
+        ("uauatauatat", "uatat"),
+        ("uarauauara", "uara"),
+        ("auau", "u"),
+        ("au", "u"),
+        ("u", "u"),
+        ("su", "su"),
+        ("at", "at"),
+    ],
+)
+def test_whole_turns_are_left_out_and_calls_stay_with_their_results(script: str, kept: str) -> None:
+    messages = conversation(script)
+
+    left = drop_oldest(messages)
+
+    names = {Role.SYSTEM: "s", Role.ASSISTANT: "a", Role.TOOL: "t"}
+    shown = "".join(names.get(each.role, "u" if begins_turn(each) else "r") for each in left)
+    assert kept == shown
+    assert messages[-1] is left[-1]
+
+
+# ------------------------------------------------------------------------------------------------ the fake
+
+
+async def test_a_fake_that_keeps_nothing_tells_what_went_out() -> None:
+    backend = fake()
+    async with backend.bridge() as bridge:
+        await (await bridge.create()).send("Hello")
+        assert isinstance(vars(bridge.backend)["api"], FakeCompletions)
+
+    backend.assert_sent("Hello", times=1)
+    assert {} == backend.conversations
+    with pytest.raises(UsageError, match="not of the assistant"):
+        await backend.complete([Message.assistant("Hello")], SendOptions())
+
+
+def test_a_fake_is_told_once_what_it_can_do() -> None:
+    with pytest.raises(ConfigError, match="profile and keeps each say"):
+        connect("fake:?keeps=nothing&profile=kaziro")
