@@ -363,9 +363,9 @@ class _Prompt:
 
     @property
     def cut(self) -> int:
-        """How many of the first messages are left out, those of the system not counted as such."""
-        first = next(message for message in self.sent if message.role is not Role.SYSTEM)
-        return next(number for number, message in enumerate(self.messages) if message is first)
+        """How many of the first messages are left out, with those of the system among them."""
+        spoken = [number for number, each in enumerate(self.messages) if each.role is not Role.SYSTEM]
+        return spoken[-sum(each.role is not Role.SYSTEM for each in self.sent)]
 
     @property
     def warnings(self) -> list[str]:
@@ -377,8 +377,7 @@ class _Prompt:
                 "model did not see them; a store in a file or a database forgets none"
             )
         if self.sent is not self.messages:
-            there = {id(message) for message in self.sent}
-            left = sum(id(message) not in there for message in self.messages)
+            left = len(self.messages) - len(self.sent)
             told.append(
                 f"the conversation is longer than the model takes, so {left} of its {len(self.messages)} "
                 "messages were left out"
