@@ -47,6 +47,7 @@ __all__ = [
     "expect",
     "expect_equal",
     "expect_refused",
+    "expect_refused_by",
     "fold",
     "own_backend",
     "said",
@@ -192,6 +193,15 @@ def both(
 def again(value: Any) -> Any:  # noqa: ANN401 - whatever it was
     """Pickle *value* and read it again."""
     return pickle.loads(pickle.dumps(value))  # noqa: S301 - made on this line
+
+
+async def expect_refused_by(
+    bridge: Bridge, kind: type[ErrorT], what: str, action: Callable[[], Any]
+) -> ErrorT:
+    """Expect the same of *action* that sends; a store that lasts is written to before it is refused."""
+    if bridge.store.durable:
+        return await what_raises(kind, what, action)
+    return expect_refused(kind, what, action)
 
 
 def _bridge(opened: Opened) -> AbstractAsyncContextManager[Bridge]:

@@ -26,6 +26,7 @@ from chatbridge.testing.checking import (
     expect,
     expect_equal,
     expect_refused,
+    expect_refused_by,
     said,
     strict,
     what_raises,
@@ -252,7 +253,7 @@ class TurnChecks(Checks):
             if bridge.profile.can(Feature.SEND):
                 calls += both(chat, SendOptions(extra=extra))
             for call in calls:
-                refusal = expect_refused(BadOption, "an unknown extra", call)
+                refusal = await expect_refused_by(bridge, BadOption, "an unknown extra", call)
                 expect("no_such_option" in str(refusal), f"{refusal} does not name the option")
 
     async def check_roles(self) -> None:
@@ -261,7 +262,7 @@ class TurnChecks(Checks):
             chat = await self.conversation(bridge)
             for role in (Role.ASSISTANT, Role.SYSTEM):
                 for call in both(chat, NO_OPTIONS, Message(role, "Hello")):
-                    expect_refused(UsageError, f"a message of the {role.value}", call)
+                    await expect_refused_by(bridge, UsageError, f"a message of the {role.value}", call)
 
     async def _expect_said(
         self, bridge: Bridge, conversation_id: str, turns: list[tuple[str, Reply]]
