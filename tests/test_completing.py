@@ -42,9 +42,10 @@ from chatbridge.errors import (
 from chatbridge.filling import with_emulations
 from chatbridge.history import MemoryStore, SQLiteStore, Store
 from chatbridge.options import CommonOptions
-from chatbridge.overflow import CONTEXT_LENGTH, begins_turn, drop_oldest, read_overflow
+from chatbridge.overflow import CONTEXT_LENGTH, Overflow, begins_turn, drop_oldest, read_overflow
 from chatbridge.registry import declared_profile
-from chatbridge.testing.fake import COMPLETIONS, FakeBackend, FakeCompletions, FakeOptions, Fault
+from chatbridge.testing.fake import FakeBackend, FakeCompletions, FakeOptions, Fault
+from chatbridge.testing.memory import COMPLETIONS
 from chatbridge.turns import TurnState
 
 WEATHER = {"name": "weather", "description": "Tells the weather", "parameters": {"type": "object"}}
@@ -60,8 +61,9 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerato
         yield store
 
 
-def over(backend: FakeBackend, store: Store | None = None, **options: Any) -> Bridge:
-    overflow = options.pop("overflow", None)
+def over(
+    backend: FakeBackend, store: Store | None = None, overflow: str | Overflow | None = None, **options: Any
+) -> Bridge:
     function = overflow if callable(overflow) else None
     given = evolve(backend.options, **options, overflow=None if function else overflow)
     return Bridge(backend.completions, options=given, clock=backend.clock, store=store, overflow=function)
@@ -120,7 +122,7 @@ async def test_what_only_the_api_has_is_reached_through_the_backend() -> None:
     with pytest.raises(AttributeError, match="list_models"):
         bridge.backend.list_models()
     with pytest.raises(AttributeError, match="_secret"):
-        _ = bridge.backend._secret  # noqa: SLF001 - as nobody should
+        _ = bridge.backend._secret
 
 
 # -------------------------------------------------------------------------------------- conversations
@@ -172,10 +174,10 @@ async def test_a_conversation_is_deleted_once_the_message_under_way_is_answered(
     backend = fake()
     bridge = over(backend, store)
     chat = await bridge.create()
-    backend.fail(Fault(hold=(held := asyncio.Event())))
+    held = asyncio.Event()
+    fault = backend.fail(Fault(hold=held))
     sending = asyncio.create_task(chat.send("Hello"))
-    while not backend.calls:
-        await asyncio.sleep(0)
+    await fault.reached.wait()
     deleting = asyncio.create_task(chat.delete())
     await asyncio.sleep(0)
 
@@ -297,12 +299,10 @@ async def test_a_message_without_an_answer_is_nowhere_and_blocks_nothing(store: 
     backend = fake(attempts=1)
     bridge = over(backend, store)
     chat = await bridge.create()
-    for asked in (chat.send, lambda text: streamed(chat, text)):
+    for stream in (False, True):
         backend.fail(Fault(drop=drop))
-        with pytest.raises(
-            NotSent, match="the message is not in the conversation, and may be sent again"
-        ) as e:
-            await asked("Hello")
+        with pytest.raises(NotSent, match="is not in the conversation, and may be sent again") as e:
+            await (streamed(chat, "Hello") if stream else chat.send("Hello"))
         assert e.value.retryable
         assert e.value.turn is not None
         assert TurnState.NOT_SENT is e.value.turn.state
@@ -337,10 +337,9 @@ async def test_a_stream_that_broke_tells_what_came_and_leaves_nothing(store: Sto
 async def test_nobody_waiting_leaves_no_doubt(store: Store) -> None:
     backend = fake()
     chat = await over(backend, store).create()
-    backend.fail(Fault(hold=asyncio.Event()))
+    fault = backend.fail(Fault(hold=asyncio.Event()))
     task = asyncio.create_task(chat.send("Never mind"))
-    while not backend.calls:
-        await asyncio.sleep(0)
+    await fault.reached.wait()
     task.cancel()
     await asyncio.wait([task])
 
@@ -526,10 +525,18 @@ async def test_a_function_says_what_is_sent_instead() -> None:
     ) == reply.warnings
 
 
+def all_but_first(messages: Sequence[Message]) -> Sequence[Message]:
+    return messages[1:]
+
+
+def all_but_last(messages: Sequence[Message]) -> Sequence[Message]:
+    return messages[:-1]
+
+
 async def test_a_function_is_asked_a_bounded_number_of_times() -> None:
     backend = fake(window=1)
     history = [Message.user("one two")] * 50
-    chat = await over(backend, overflow=lambda messages: messages[1:]).create(history=history)
+    chat = await over(backend, overflow=all_but_first).create(history=history)
 
     with pytest.raises(RequestRefused):
         await chat.send("one two")
@@ -537,7 +544,7 @@ async def test_a_function_is_asked_a_bounded_number_of_times() -> None:
 
 
 async def test_a_function_that_leaves_out_what_is_asked_is_refused() -> None:
-    chat = await over(fake(window=1), overflow=lambda messages: messages[:-1]).create()
+    chat = await over(fake(window=1), overflow=all_but_last).create()
 
     with pytest.raises(UsageError, match="does not end with the message to be answered"):
         await chat.send("one two")

@@ -49,7 +49,8 @@ from chatbridge.testing.contract import (
     check_backend,
 )
 from chatbridge.testing.emulator import Emulator, Fault, serve
-from chatbridge.testing.fake import COMPLETIONS, FakeBackend
+from chatbridge.testing.fake import FakeBackend
+from chatbridge.testing.memory import COMPLETIONS
 from chatbridge_adapters.h2ogpte import H2OGPTeBackend
 from chatbridge_adapters.h2ogpte import wire as h2ogpte_wire
 from chatbridge_adapters.kaziro import KaziroBackend
@@ -168,7 +169,7 @@ class MtmaiTeamlessContract(MtmaiContract):
         return self.Teamless()
 
 
-CONTRACTS = (
+CONTRACTS: tuple[type[ChatBackendContract], ...] = (
     FakeContract,
     CompletionContract,
     KaziroContract,

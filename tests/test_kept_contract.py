@@ -13,14 +13,19 @@ from chatbridge import Bridge, SendOptions
 from chatbridge.completing import is_kept_here
 from chatbridge.config import BackendURL
 from chatbridge.history import PostgresStore, SQLiteStore, Store
-from chatbridge.registry import backend_names, declared_profile
+from chatbridge.registry import declared_profile
 from chatbridge.testing.answers import by_rule
 from chatbridge.testing.contract import SAY_NOTHING, Ask, ChatBackendContract, EmulatorContract
-from chatbridge.testing.fake import COMPLETIONS, FakeBackend
+from chatbridge.testing.fake import FakeBackend
+from chatbridge.testing.memory import COMPLETIONS
 from postgres import missing, serving
+from test_contract import CONTRACTS
 
 KEEP_NOTHING = [
-    name for name in backend_names() if is_kept_here(declared_profile(BackendURL.parse(f"{name}:")))
+    contract
+    for contract in CONTRACTS
+    if issubclass(contract, EmulatorContract)
+    and is_kept_here(declared_profile(BackendURL.parse(f"{contract.backend}:")))
 ]
 
 
@@ -41,18 +46,12 @@ def make(
 
 
 class _Kept:
-    """
-    The settings of a contract over a store.
-
-    Attributes:
-        store: The store.
-    """
-
     MANY = 12
-    store: Store
 
 
 class FakeContract(_Kept, ChatBackendContract):
+    store: Store
+
     def open_backend(self) -> Bridge:
         self.emulator = fake = FakeBackend(
             profile=COMPLETIONS,
@@ -79,15 +78,16 @@ async def test_the_fake_keeps_every_rule_in_any_store(make: Callable[[], Store])
         assert [] == await problems(contract)
 
 
-@pytest.mark.parametrize("name", KEEP_NOTHING)
-async def test_an_adapter_keeps_every_rule_in_any_store(name: str, make: Callable[[], Store]) -> None:
+@pytest.mark.parametrize("contract", KEEP_NOTHING)
+async def test_an_adapter_keeps_every_rule_in_any_store(
+    contract: type[EmulatorContract], make: Callable[[], Store]
+) -> None:
     async with make() as store:
 
-        class Contract(_Kept, EmulatorContract):
-            backend = name
-
+        class Contract(_Kept, contract):  # type: ignore[valid-type,misc]
             def open_backend(self) -> AbstractAsyncContextManager[Bridge]:
-                type(self).options = {"store": store, "account": token_hex(4)}
-                return super().open_backend()
+                type(self).options = {**contract.options, "store": store, "account": token_hex(4)}
+                served: AbstractAsyncContextManager[Bridge] = self.served()
+                return served
 
         assert [] == await problems(Contract())

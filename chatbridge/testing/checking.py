@@ -396,7 +396,7 @@ class Checks:
         """Tell whether a history holds what was said: the API's, or the one that the bridge keeps."""
         return bridge.profile.stores is not Stores.NEVER or Feature.HISTORY in bridge.filling.features
 
-    async def streamed(self, chat: Chat, text: str, options: SendOptions | None = None) -> Reply:
+    async def streamed(self, chat: Chat, text: str | Message, options: SendOptions | None = None) -> Reply:
         """Stream the answer to *text*, and check that its events say the same as the reply."""
         events: list[StreamEvent] = []
         async with chat.stream(text, options) as stream:
@@ -416,7 +416,7 @@ class Checks:
         expect_equal("".join(answer.text for answer in answers), shown, "the text of the deltas, joined")
         return reply
 
-    async def sent(self, chat: Chat, text: str, options: SendOptions | None = None) -> Reply:
+    async def sent(self, chat: Chat, text: str | Message, options: SendOptions | None = None) -> Reply:
         """Send *text*; the counterpart of `streamed`."""
         return await chat.send(text, options)
 

@@ -6,7 +6,7 @@ from attrs import astuple
 
 from chatbridge.backend import ContextOwner, Feature, Support
 from chatbridge.bridge import Bridge
-from chatbridge.domain import Attachment, Message, Reasoning, Role, SendOptions, Text, ToolCall
+from chatbridge.domain import Attachment, Message, Reasoning, Role, SendOptions, Text, ToolCall, ToolResult
 from chatbridge.errors import NotFound, UnsupportedFeature, UsageError
 from chatbridge.testing.checking import (
     Ask,
@@ -268,7 +268,7 @@ class FeatureChecks(Checks):
                         expect(PIXEL in held[0].parts, "the file is not in the history")
 
     async def check_tools(self) -> None:
-        """Call a tool on offer."""
+        """Call a tool on offer; where the API keeps nothing, take the result and answer again."""
         async with self.bridge() as bridge:
             expect_equal(
                 bridge.profile.can(Feature.TOOLS),
@@ -280,11 +280,21 @@ class FeatureChecks(Checks):
                 Feature.TOOLS,
                 lambda: strict(bridge).open("x").send(f"Ask {self.TOOL['name']} please", tools=(self.TOOL,)),
             ):
-                chat, options = await self.conversation(bridge), SendOptions(tools=(self.TOOL,))
+                options = SendOptions(tools=(self.TOOL,))
                 for asked in (self.sent, self.streamed):
+                    chat = await self.conversation(bridge)
                     reply = await asked(chat, f"Ask {self.TOOL['name']} please", options)
-                    calls = [part.name for part in reply.message.parts if isinstance(part, ToolCall)]
-                    expect_equal([self.TOOL["name"]], calls, "the tools that were called")
+                    calls = [part for part in reply.message.parts if isinstance(part, ToolCall)]
+                    expect_equal(
+                        [self.TOOL["name"]], [call.name for call in calls], "the tools that were called"
+                    )
+                    if bridge.profile.context is ContextOwner.CLIENT:
+                        results = Message(Role.TOOL, [ToolResult(call.id, "21 degrees") for call in calls])
+                        await asked(chat, results, options)
+                        held = [message async for message in chat.messages()]
+                        roles = [Role.USER, Role.ASSISTANT, Role.TOOL, Role.ASSISTANT]
+                        expect_equal(roles, [each.role for each in held], "who spoke around a call of a tool")
+                        expect_equal(results.parts, held[2].parts, "the results in the history")
 
     async def check_references(self) -> None:
         """Give the documents that an answer rests on where they are asked for, streamed or not."""

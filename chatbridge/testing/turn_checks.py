@@ -149,11 +149,12 @@ class TurnChecks(Checks):
         if ask is None:
             raise NotApplicable("nothing is known that makes it answer with an empty text")
         async with self.bridge() as bridge:
-            chat = await self.conversation(bridge)
             for asked in (self.sent, self.streamed):
+                chat = await self.conversation(bridge)
                 reply = await asked(chat, ask.text, ask.options)
                 expect_equal("", reply.text, "the text of an empty answer")
-            expect(self.quotes((await chat.send("Hello")).text, "Hello"), "the conversation does not go on")
+                # Where the history is sent, an answer that says nothing may be missing in it.
+                expect("Hello" in (await chat.send("Hello")).text, "the conversation does not go on")
 
     async def check_conversations_at_once(self) -> None:
         """Answer sends to different conversations at once, each for itself."""
