@@ -41,6 +41,7 @@ from chatbridge.domain import (
     ToolResult,
 )
 from chatbridge.errors import BadOption, ChatbridgeError, ConfigError, NotFound, UsageError
+from chatbridge.history.recent import Recent
 from chatbridge.overflow import CONTEXT_LENGTH, Overflow, begins_turn, drop_oldest, without_first
 from chatbridge.sending import check_text
 from chatbridge.text import quoted
@@ -148,6 +149,7 @@ class Completing:
         self._ledger = ledger
         self._wall = wall
         self._overflow = overflow
+        self._recent = Recent(ledger.store)
         # By conversation and model: how many of the first messages were too many.
         self._too_many: OrderedDict[tuple[str, str | None], int] = OrderedDict()
 
@@ -264,7 +266,7 @@ class Completing:
         """Put together what goes out, the message last, without what was too much before."""
         self._check_sendable(message)
         kept = await self._find(conversation_id)
-        messages = [each async for each in self._ledger.store.messages(kept.id)]
+        messages = await self._recent.messages(kept)
         messages.append(message)
         gone = kept.gone
         if gone:  # What is left may begin within a turn.

@@ -41,6 +41,8 @@ from chatbridge.errors import (
 )
 from chatbridge.filling import with_emulations
 from chatbridge.history import MemoryStore, SQLiteStore, Store
+from chatbridge.history.chain import Entry
+from chatbridge.history.recent import Recent
 from chatbridge.options import CommonOptions
 from chatbridge.overflow import CONTEXT_LENGTH, Overflow, begins_turn, drop_oldest, read_overflow
 from chatbridge.registry import declared_profile
@@ -65,7 +67,8 @@ def over(
     backend: FakeBackend, store: Store | None = None, overflow: str | Overflow | None = None, **options: Any
 ) -> Bridge:
     function = overflow if callable(overflow) else None
-    given = evolve(backend.options, **options, overflow=None if function else overflow)
+    word: Any = None if function else overflow
+    given = evolve(backend.options, **options, overflow=word)
     return Bridge(backend.completions, options=given, clock=backend.clock, store=store, overflow=function)
 
 
@@ -259,6 +262,50 @@ async def test_a_store_that_fails_makes_no_conversation() -> None:
 
 
 # ------------------------------------------------------------------------------------------------ memory
+
+
+async def test_what_was_read_before_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with SQLiteStore(tmp_path / "chats.db") as store:
+        read: list[tuple[int, int]] = []
+        own = store._read
+
+        async def noted(conversation_id: str, start: int, stop: int) -> Sequence[Entry]:
+            read.append((start, stop))
+            return await own(conversation_id, start, stop)
+
+        monkeypatch.setattr(store, "_read", noted)
+        bridge = over(fake(), store)
+        chat = await bridge.create(history=[Message.user("Hello"), Message.assistant("Hi")])
+
+        answers = [(await chat.send(text)).text for text in ("one", "two")]
+
+        assert "Turn 3: you said 'two'. Before that you said 'one'." == answers[1]
+        assert [(0, 2), (1, 4)] == read
+        # Somebody else has put another history in its place.
+        kept = await store.find(bridge.deliveries.ledger.remote(chat.id))
+        assert kept is not None
+        for rest in ([Message.user("maple")], [Message.user("oak")] * 5, []):
+            kept = await store.find(kept.id)
+            assert kept is not None
+            await store.replace(kept, 0, rest)
+            reply = await chat.send("three")
+            assert f"Turn {len(rest) + 1}" in reply.text
+
+
+async def test_not_more_is_remembered_than_there_is_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Recent, "SIZE", 4 * Recent.MESSAGE)
+    async with SQLiteStore(tmp_path / "chats.db") as store:
+        bridge = over(fake(), store)
+        chats = [await bridge.create(history=[Message.user("Hello")]) for _ in range(4)]
+        for chat in (*chats, chats[-1]):
+            await chat.send("Hello")
+        kept = vars(vars(bridge.backend)["_recent"])
+        assert 0 < kept["_size"] <= Recent.SIZE
+        assert kept["_size"] == sum(read.size for read in kept["_reads"].values())
 
 
 async def test_what_memory_has_forgotten_of_a_conversation_is_told_with_each_answer() -> None:

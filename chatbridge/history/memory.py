@@ -13,7 +13,7 @@ from secrets import token_hex
 
 from attrs import define, field
 
-from chatbridge.domain import Attachment, Conversation, Part, Reasoning, Reply, Text
+from chatbridge.domain import Attachment, Conversation, Message, Part, Reasoning, Reply, Text
 from chatbridge.errors import StoreError
 from chatbridge.history.chain import Entry, entries_of
 from chatbridge.history.known import check_holder, died, settled
@@ -22,7 +22,7 @@ from chatbridge.history.rows import Change, Hold, Remote, StoredConversation, Tu
 from chatbridge.history.store import Store
 from chatbridge.turns import Turn, TurnState
 
-__all__ = ["MemoryStore"]
+__all__ = ["MemoryStore", "size_of"]
 
 _TICK = timedelta(microseconds=1)
 
@@ -313,7 +313,7 @@ class MemoryStore(Store):
 
     def _account_for(self, entries: Sequence[Entry], sign: int = 1) -> None:
         self._count += sign * len(entries)
-        self._size += sign * sum(_size(part) for entry in entries for part in entry.message.parts)
+        self._size += sign * sum(size_of(entry.message) for entry in entries)
 
     async def _forget(self, conversation_id: str) -> None:
         shelf = self._shelf(conversation_id)
@@ -339,6 +339,11 @@ class MemoryStore(Store):
     def _check_open(self) -> None:
         if self._closed:
             raise StoreError("the store is closed", kind="closed")
+
+
+def size_of(message: Message) -> int:
+    """Tell how much content *message* has, in characters and bytes."""
+    return sum(map(_size, message.parts))
 
 
 def _size(part: Part) -> int:
