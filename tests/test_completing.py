@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,9 +47,11 @@ from chatbridge.history.recent import Recent
 from chatbridge.options import CommonOptions
 from chatbridge.overflow import CONTEXT_LENGTH, Overflow, begins_turn, drop_oldest, read_overflow
 from chatbridge.registry import declared_profile
+from chatbridge.testing.checking import Checks
 from chatbridge.testing.fake import FakeBackend, FakeCompletions, FakeOptions, Fault
 from chatbridge.testing.memory import COMPLETIONS
 from chatbridge.turns import TurnState
+from cli_kit import check, run
 
 WEATHER = {"name": "weather", "description": "Tells the weather", "parameters": {"type": "object"}}
 
@@ -303,9 +306,10 @@ async def test_not_more_is_remembered_than_there_is_room_for(
         chats = [await bridge.create(history=[Message.user("Hello")]) for _ in range(4)]
         for chat in (*chats, chats[-1]):
             await chat.send("Hello")
-        kept = vars(vars(bridge.backend)["_recent"])
+        kept: Any = vars(vars(bridge.backend)["_recent"])
         assert 0 < kept["_size"] <= Recent.SIZE
-        assert kept["_size"] == sum(read.size for read in kept["_reads"].values())
+        reads: list[Any] = list(kept["_reads"].values())
+        assert kept["_size"] == sum(read.size for read in reads)
 
 
 async def test_what_memory_has_forgotten_of_a_conversation_is_told_with_each_answer() -> None:
@@ -690,3 +694,43 @@ async def test_a_fake_that_keeps_nothing_tells_what_went_out() -> None:
 def test_a_fake_is_told_once_what_it_can_do() -> None:
     with pytest.raises(ConfigError, match="profile and keeps each say"):
         connect("fake:?keeps=nothing&profile=kaziro")
+
+
+async def test_faults_are_planned_for_the_backend_itself() -> None:
+    backend = fake(attempts=1)
+    bridge = over(backend)
+    partner = Checks().partner(bridge)
+
+    partner.fail(Fault(drop="before"))
+
+    with pytest.raises(NotSent):
+        await (await bridge.create()).send("Hello")
+    assert 1 == partner.writes
+
+
+# ---------------------------------------------------------------------------------------- the command line
+
+
+def test_a_description_says_who_keeps_what() -> None:
+    shown = " ".join(check(0, run("describe", "fake:?keeps=nothing")).stdout.split())
+
+    assert "with: chatbridge stores a message together with its answer" in shown
+    assert "a message without an answer is not in the conversation; none is in doubt" in shown
+
+
+def test_what_a_process_that_died_has_left_is_settled_by_the_command_line(tmp_path: Path) -> None:
+    where = f"sqlite:///{tmp_path / 'chats.db'}"
+
+    async def die() -> None:
+        async with SQLiteStore(tmp_path / "chats.db") as store:
+            bridge = over(fake(), store)
+            chat = await bridge.create()
+            await bridge.deliveries.begin(chat.id, Message(Role.USER, "Lost", "lost"), float("inf"))
+            ledger = bridge.deliveries.ledger
+            await store.release(ledger.remote(chat.id), ledger.holder)
+
+    asyncio.run(die())
+    assert "unknown" in check(0, run("turns", "--store", where)).stdout
+    (turn,) = json.loads(check(0, run("settle", "--json", "--store", where, "fake:?keeps=nothing")).stdout)
+    assert "not_sent" == turn["state"]
+    assert "" == check(0, run("turns", "--store", where)).stdout
