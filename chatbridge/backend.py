@@ -234,7 +234,12 @@ class ChatBackend(Protocol):
 
 
 class CompletionBackend(Protocol):
-    """One API that keeps nothing: each call carries the whole history."""
+    """
+    One API that keeps nothing: each call carries the whole history, and the profile's context is `client`.
+
+    The bridge adds conversations to it, which are in its store. An error that says that there are too many
+    messages for the model has the code `chatbridge.overflow.CONTEXT_LENGTH`, whatever the API's own is.
+    """
 
     @property
     def profile(self) -> Profile:

@@ -267,49 +267,54 @@ async def test_a_store_that_fails_makes_no_conversation() -> None:
 # ------------------------------------------------------------------------------------------------ memory
 
 
-async def test_what_was_read_before_is_not_read_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with SQLiteStore(tmp_path / "chats.db") as store:
-        read: list[tuple[int, int]] = []
-        own = store._read
+class Noting(SQLiteStore):
+    """Notes which messages are read."""
 
-        async def noted(conversation_id: str, start: int, stop: int) -> Sequence[Entry]:
-            read.append((start, stop))
-            return await own(conversation_id, start, stop)
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.read: list[tuple[int, int]] = []
 
-        monkeypatch.setattr(store, "_read", noted)
+    async def _read(self, conversation_id: str, start: int, stop: int) -> Sequence[Entry]:
+        self.read.append((start, stop))
+        return await super()._read(conversation_id, start, stop)
+
+
+async def test_what_was_read_before_is_not_read_again(tmp_path: Path) -> None:
+    async with Noting(tmp_path / "chats.db") as store:
         bridge = over(fake(), store)
         chat = await bridge.create(history=[Message.user("Hello"), Message.assistant("Hi")])
 
         answers = [(await chat.send(text)).text for text in ("one", "two")]
 
         assert "Turn 3: you said 'two'. Before that you said 'one'." == answers[1]
-        assert [(0, 2), (1, 4)] == read
-        # Somebody else has put another history in its place.
+        assert [(0, 2), (1, 4)] == store.read
+
+
+@pytest.mark.parametrize("rest", [["maple"], ["oak"] * 5, []])
+async def test_a_history_that_somebody_has_replaced_is_read_anew(tmp_path: Path, rest: list[str]) -> None:
+    async with SQLiteStore(tmp_path / "chats.db") as store:
+        bridge = over(fake(), store)
+        chat = await bridge.create()
+        await chat.send("Hello")
         kept = await store.find(bridge.deliveries.ledger.remote(chat.id))
         assert kept is not None
-        for rest in ([Message.user("maple")], [Message.user("oak")] * 5, []):
-            kept = await store.find(kept.id)
-            assert kept is not None
-            await store.replace(kept, 0, rest)
-            reply = await chat.send("three")
-            assert f"Turn {len(rest) + 1}" in reply.text
+
+        await store.replace(kept, 0, map(Message.user, rest))
+
+        assert f"Turn {len(rest) + 1}: you said 'three'." in (await chat.send("three")).text
 
 
 async def test_not_more_is_remembered_than_there_is_room_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Recent, "SIZE", 4 * Recent.MESSAGE)
-    async with SQLiteStore(tmp_path / "chats.db") as store:
+    monkeypatch.setattr(Recent, "SIZE", 3 * Recent.MESSAGE)
+    async with Noting(tmp_path / "chats.db") as store:
         bridge = over(fake(), store)
-        chats = [await bridge.create(history=[Message.user("Hello")]) for _ in range(4)]
-        for chat in (*chats, chats[-1]):
+        first, second = [await bridge.create(history=[Message.user("Hello")] * 2) for _ in range(2)]
+        for chat in (first, second, second, first):
             await chat.send("Hello")
-        kept: Any = vars(vars(bridge.backend)["_recent"])
-        assert 0 < kept["_size"] <= Recent.SIZE
-        reads: list[Any] = list(kept["_reads"].values())
-        assert kept["_size"] == sum(read.size for read in reads)
+
+    assert [(0, 2), (0, 2), (1, 4), (0, 4)] == store.read
 
 
 async def test_what_memory_has_forgotten_of_a_conversation_is_told_with_each_answer() -> None:
