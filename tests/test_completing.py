@@ -295,7 +295,8 @@ async def test_a_history_that_somebody_has_replaced_is_read_anew(tmp_path: Path,
     async with SQLiteStore(tmp_path / "chats.db") as store:
         bridge = over(fake(), store)
         chat = await bridge.create()
-        await chat.send("Hello")
+        for text in ("Hello", "Hello again"):
+            await chat.send(text)
         kept = await store.find(bridge.deliveries.ledger.remote(chat.id))
         assert kept is not None
 
