@@ -169,6 +169,22 @@ class MtmaiTeamlessContract(MtmaiContract):
         return self.Teamless()
 
 
+class OpenAIContract(EmulatorContract):
+    """OpenAI itself, which shows no reasoning."""
+
+    backend = "openai"
+
+
+class OpenAICompatibleContract(OpenAIContract):
+    """A server of one's own, which does."""
+
+    settings: ClassVar[Mapping[str, Any]] = {"mode": "vllm", "thinks": True}
+
+
+class AnthropicContract(EmulatorContract):
+    backend = "anthropic"
+
+
 CONTRACTS: tuple[type[ChatBackendContract], ...] = (
     FakeContract,
     CompletionContract,
@@ -183,7 +199,13 @@ CONTRACTS: tuple[type[ChatBackendContract], ...] = (
     MtmaiContract,
     MtmaiWholeContract,
     MtmaiTeamlessContract,
-    *(fake_like(f"{name}:") for name in ("kaziro", "datamonkey", "tachyon", "h2ogpte", "mtmai")),
+    OpenAIContract,
+    OpenAICompatibleContract,
+    AnthropicContract,
+    *(
+        fake_like(f"{name}:")
+        for name in ("kaziro", "datamonkey", "tachyon", "h2ogpte", "mtmai", "openai", "anthropic")
+    ),
     fake_like("tachyon:?mode=agent"),
     fake_like("mtmai:?team=t"),
 )
@@ -205,6 +227,7 @@ SKIPPED: dict[str, type[ChatBackendContract] | tuple[type[ChatBackendContract], 
     "nothing can be read back": ChatBackendContract,
     MUTE: ChatBackendContract,
     "the form of a chunk tells no usage": TachyonChunkContract,
+    "nothing is known that makes it show its reasoning": OpenAIContract,
 }
 """Why a rule may have nothing to say, and of which contracts."""
 

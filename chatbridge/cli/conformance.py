@@ -24,6 +24,7 @@ from chatbridge.options import describe_options
 from chatbridge.registry import Adapter, load_adapter
 from chatbridge.testing import fake
 from chatbridge.testing.checking import UNKNOWN
+from chatbridge.testing.clock import ManualClock
 from chatbridge.testing.contract import Result, taciturn
 from chatbridge.testing.emulator import Emulator, serve
 
@@ -58,7 +59,8 @@ async def conform(text: str, *, emulated: bool, live: bool) -> Sequence[Result]:
     emulator: Emulator = adapter.load_emulator()(responder=taciturn)
     async with serve(emulator) as at:
         there = _with_documents(adapter, BackendURL.parse(at.config).with_options(**url.options))
-        return await contract(partial(connect, there, **at.credentials), emulator, live=live).run()
+        open_bridge = partial(connect, there, clock=ManualClock(), **at.credentials)
+        return await contract(open_bridge, emulator, live=live).run()
 
 
 async def _reach(url: BackendURL) -> None:

@@ -23,6 +23,7 @@ from chatbridge.errors import NotFound
 from chatbridge.options import describe_options
 from chatbridge.registry import Adapter
 from chatbridge.testing import fake
+from chatbridge.testing.clock import ManualClock
 from chatbridge.testing.contract import Result, taciturn
 from chatbridge.testing.emulator import Emulator, serve
 
@@ -155,7 +156,8 @@ async def _reachable(
     # An answer has references only where there are documents.
     options = {"collection": "demo"} if has_collections else {}
     async with serve(emulator) as served:
-        yield partial(served.connect, **options), served.config, emulator
+        # No retry waits by that clock.
+        yield partial(served.connect, clock=ManualClock(), **options), served.config, emulator
 
 
 @define

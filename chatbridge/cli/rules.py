@@ -17,6 +17,7 @@ from chatbridge.testing.contract import (
     OpenBackend,
     Opened,
     Result,
+    ask_to_reason,
 )
 from chatbridge.testing.emulator import Emulator
 
@@ -83,6 +84,10 @@ class Contract(ChatBackendContract):
     def ask_for_nothing(self) -> Ask | None:
         """Give what makes an emulator say nothing."""
         return None if self.emulator is None else Ask(SAY_NOTHING)
+
+    def ask_to_reason(self) -> Ask | None:
+        """Give what makes an emulator show reasoning."""
+        return ask_to_reason(self.emulator, super().ask_to_reason())
 
     async def check(self, name: str) -> None:
         """Try a rule, unless nobody knows what will be answered."""

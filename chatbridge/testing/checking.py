@@ -236,7 +236,7 @@ class Checks:
         PATIENCE: Seconds after which a rule that hangs has failed.
         MANY: How many conversations and messages are more than a page of any list holds.
         SAMPLES: A value for each field of `SendOptions` but `include` and `extra`; None where none is known
-            that the API takes.
+            that the API takes. The model that the backend was opened with goes before the one here.
         TOOL: A tool that the message "Ask weather please" has called, where tools are supported.
     """
 
@@ -283,8 +283,8 @@ class Checks:
         """Give the `extra` of a creation after which answers rest on documents."""
         return {}
 
-    def ask_to_reason(self) -> Ask:
-        """Give what makes the model show its reasoning."""
+    def ask_to_reason(self) -> Ask | None:
+        """Give what makes the model show its reasoning; None where nothing does."""
         return Ask("Think about it.")
 
     def ask_for_nothing(self) -> Ask | None:

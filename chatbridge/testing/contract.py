@@ -21,9 +21,13 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, ClassVar
 
+from attrs import evolve
+
 from chatbridge.bridge import Bridge
+from chatbridge.domain import SendOptions
 from chatbridge.registry import load_adapter
 from chatbridge.testing.checking import Ask, NotApplicable, OpenBackend, Opened, Partner, expect
+from chatbridge.testing.clock import ManualClock
 from chatbridge.testing.emulator import Emulator, serve
 from chatbridge.testing.fault_checks import FaultChecks
 from chatbridge.testing.feature_checks import FeatureChecks
@@ -42,6 +46,7 @@ __all__ = [
     "Opened",
     "Partner",
     "Result",
+    "ask_to_reason",
     "check_backend",
     "taciturn",
 ]
@@ -65,6 +70,8 @@ SAY_NOTHING = "Say nothing."
 class EmulatorContract(ChatBackendContract):
     """
     The contract for a backend against the emulator that its adapter names.
+
+    Its bridge has a clock that stands still, so that no retry waits.
 
     Attributes:
         backend: Its name, the scheme of its config strings.
@@ -90,7 +97,8 @@ class EmulatorContract(ChatBackendContract):
         """Serve a new emulator for the length of the block, and give a bridge to it."""
         self.emulator = emulator = self.new_emulator()
         try:
-            async with serve(emulator) as at, at.connect(**self.options) as bridge:
+            options = {"clock": ManualClock(), **self.options}
+            async with serve(emulator) as at, at.connect(**options) as bridge:
                 yield bridge
         finally:
             expect(not emulator.crashes, f"the emulator crashed: {emulator.crashes!r}")
@@ -98,6 +106,18 @@ class EmulatorContract(ChatBackendContract):
     def ask_for_nothing(self) -> Ask | None:
         """Give what makes the emulator answer with an empty text."""
         return Ask(SAY_NOTHING)
+
+    def ask_to_reason(self) -> Ask | None:
+        """Give what makes the emulator show reasoning."""
+        return ask_to_reason(self.emulator, super().ask_to_reason())
+
+
+def ask_to_reason(partner: object, ask: Ask | None) -> Ask | None:
+    """Give what makes *partner* show reasoning, if it is an emulator; of any other *ask* does."""
+    if ask is None or not isinstance(partner, Emulator):
+        return ask
+    extra = partner.reasoning
+    return None if extra is None else evolve(ask, options=SendOptions(extra=extra))
 
 
 def taciturn(text: str, history: Sequence[Exchange]) -> str:

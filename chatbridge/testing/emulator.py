@@ -142,6 +142,11 @@ class Emulator(ABC):
         """What a client must be told beside the key, by the names of the adapter's options."""
         return {}
 
+    @property
+    def reasoning(self) -> Mapping[str, Any] | None:
+        """The `extra` of a message that has the model show its reasoning; None where nothing has."""
+        return {}
+
     def config(self, base_url: str) -> str:
         """Give the config string that reaches this emulator at *base_url*, with its `options`."""
         url = urlsplit(base_url)

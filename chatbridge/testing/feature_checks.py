@@ -11,6 +11,7 @@ from chatbridge.errors import NotFound, UnsupportedFeature, UsageError
 from chatbridge.testing.checking import (
     Ask,
     Checks,
+    NotApplicable,
     expect,
     expect_equal,
     expect_refused,
@@ -332,6 +333,8 @@ class FeatureChecks(Checks):
             chat, ask = await self.conversation(bridge), self.ask_to_reason()
             if not bridge.profile.can(Feature.REASONING):
                 ask = Ask("Think about it.")
+            elif ask is None:
+                raise NotApplicable("nothing is known that makes it show its reasoning")
             for asked in (self.streamed, self.sent):
                 reply = await asked(chat, ask.text, ask.options)
                 thought = any(isinstance(part, Reasoning) for part in reply.message.parts)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from attrs import define, field
 
@@ -80,6 +80,11 @@ class AnthropicEmulator(Emulator):
     def options(self) -> dict[str, str]:
         """The model."""
         return {"model": self.models[0]}
+
+    @property
+    def reasoning(self) -> Mapping[str, Any]:
+        """The API's own option."""
+        return {"thinking": {"type": "adaptive"}}
 
     def admit(self, call: Call) -> None:
         """Raise `Refusal` unless *call* carries the key, and names a version that there is."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from attrs import define
 
@@ -82,6 +82,11 @@ class OpenAIEmulator(Emulator):
     def options(self) -> dict[str, str]:
         """A model."""
         return {"model": self.models[0]}
+
+    @property
+    def reasoning(self) -> Mapping[str, Any] | None:
+        """Nothing more than a message, where the model thinks and the server shows it."""
+        return {} if self.thinks and self.kind.thoughts is not None else None
 
     def admit(self, call: Call) -> None:
         """Raise `Refusal` unless *call* carries the key, where one is asked for."""
