@@ -37,6 +37,8 @@ def run(
     """Run the command line with *args*; it sees no config file and no keys but those in *env*."""
     clean: dict[str, str | None] = dict.fromkeys(
         (
+            "ANTHROPIC_API_KEY",
+            "ANTHROPIC_BASE_URL",
             "CHATBRIDGE_BACKEND",
             "CHATBRIDGE_CONFIG",
             "DATAMONKEY_SESSION_TOKEN",

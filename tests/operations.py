@@ -10,6 +10,9 @@ from attrs import field, frozen
 
 from chatbridge import Bridge, Chat, Conversation, Reply
 from chatbridge.testing.emulator import Emulator
+from chatbridge_adapters.anthropic import AnthropicBackend
+from chatbridge_adapters.anthropic import wire as anthropic_wire
+from chatbridge_adapters.anthropic.emulator import AnthropicEmulator
 from chatbridge_adapters.datamonkey import wire as datamonkey_wire
 from chatbridge_adapters.datamonkey.emulator import DatamonkeyEmulator
 from chatbridge_adapters.h2ogpte import H2OGPTeBackend
@@ -19,6 +22,9 @@ from chatbridge_adapters.kaziro import wire as kaziro_wire
 from chatbridge_adapters.kaziro.emulator import KaziroEmulator
 from chatbridge_adapters.mtmai import wire as mtmai_wire
 from chatbridge_adapters.mtmai.emulator import MtmaiEmulator
+from chatbridge_adapters.openai import OpenAIBackend
+from chatbridge_adapters.openai import wire as openai_wire
+from chatbridge_adapters.openai.emulator import OpenAIEmulator
 from chatbridge_adapters.tachyon import TachyonBackend
 from chatbridge_adapters.tachyon import wire as tachyon_wire
 from chatbridge_adapters.tachyon.emulator import TachyonEmulator
@@ -41,6 +47,16 @@ class Scene:
     def tachyon(self) -> TachyonBackend:
         """What only Tachyon has."""
         return cast(TachyonBackend, self.bridge.backend)
+
+    @property
+    def openai(self) -> OpenAIBackend:
+        """What only OpenAI-compatible servers have."""
+        return cast(OpenAIBackend, self.bridge.backend)
+
+    @property
+    def anthropic(self) -> AnthropicBackend:
+        """What only Anthropic has."""
+        return cast(AnthropicBackend, self.bridge.backend)
 
     @property
     def answer_id(self) -> str:
@@ -93,6 +109,8 @@ APIS = {
     "tachyon": Api(TachyonEmulator, tachyon_wire),
     "h2ogpte": Api(H2OGPTeEmulator, h2ogpte_wire),
     "mtmai": Api(MtmaiEmulator, mtmai_wire),
+    "openai": Api(OpenAIEmulator, openai_wire),
+    "anthropic": Api(AnthropicEmulator, anthropic_wire),
 }
 
 BROKER = "/v1/broker"
@@ -233,6 +251,16 @@ OPERATIONS = (
         lambda scene: scene.chat.rename("Kyoto"),
     ),
     Row("mtmai", "chat_messages", "GET", f"{CHATS}/{{chatId}}/messages", lambda scene: scene.shown()),
+    Row(
+        "openai",
+        "createChatCompletion",
+        "POST",
+        "/chat/completions",
+        lambda scene: scene.chat.send("Hello"),
+    ),
+    Row("openai", "listModels", "GET", "/models", lambda scene: scene.openai.list_models()),
+    Row("anthropic", "messages.create", "POST", "/v1/messages", lambda scene: scene.chat.send("Hello")),
+    Row("anthropic", "models.list", "GET", "/v1/models", lambda scene: scene.anthropic.list_models()),
 )
 
 BEYOND = (

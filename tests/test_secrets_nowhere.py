@@ -26,9 +26,9 @@ async def streamed(scene: Scene) -> None:
 
 
 ROWS = OPERATIONS + BEYOND
-STREAMS = [
-    Row(name, "", "", "", streamed) for name in ("kaziro", "datamonkey", "tachyon", "h2ogpte", "mtmai")
-] + [Row("tachyon", "", "", "", streamed, {"mode": "agent"})]
+STREAMS = [Row(name, "", "", "", streamed) for name in APIS] + [
+    Row("tachyon", "", "", "", streamed, {"mode": "agent"})
+]
 
 TELLS_ALL = "agent_stream"
 """Whatever document it gives is an event, and so content, which is handed out."""
