@@ -13,9 +13,11 @@ from attrs import fields
 from chatbridge import Chat, connect, errors
 from chatbridge.options import CommonOptions
 from chatbridge.registry import load_adapter
-from chatbridge.testing.emulator import serve
+from chatbridge.testing.emulator import Emulator, serve
 from chatbridge.turns import TurnState
+from chatbridge_adapters.anthropic.emulator import AnthropicEmulator
 from chatbridge_adapters.h2ogpte.emulator import H2OGPTeEmulator
+from chatbridge_adapters.openai.emulator import OpenAIEmulator
 
 README = Path(__file__).parent.parent.joinpath("README.md").read_text(encoding="utf-8")
 # The blocks of that section are pieces of the example adapter, whose own tests run them.
@@ -27,6 +29,9 @@ PROGRAMS = [
     for block in BLOCKS
     if "async with connect(" in block and "async def" not in block and block not in SPECIAL
 ]
+(SWAPPED,) = (block for block in PROGRAMS if "connect()" in block)
+(KEPT_HERE,) = (block for block in PROGRAMS if 'connect("openai:' in block)
+PROGRAMS = [block for block in PROGRAMS if block not in {SWAPPED, KEPT_HERE}]
 TESTS = [block for block in BLOCKS if "async def" in block]
 
 
@@ -84,6 +89,30 @@ async def test_a_message_in_doubt_is_found_out_about_as_shown(
     else:
         assert "Book the table" == turn.message.text
         assert f"{turn.reply.text}\n" == capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "emulator",
+    [H2OGPTeEmulator(), OpenAIEmulator(), OpenAIEmulator(mode="llamacpp"), AnthropicEmulator()],
+    ids=["h2ogpte", "openai", "llamacpp", "anthropic"],
+)
+async def test_the_same_program_runs_elsewhere_by_one_variable(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with serve(emulator) as served:
+        monkeypatch.setenv("CHATBRIDGE_BACKEND", served.config)
+        monkeypatch.setenv(emulator.key_variable, emulator.key)
+        await run(SWAPPED)
+    assert "Turn 2: you said 'And the crowds?'. Before that you said 'When do" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("emulator", [OpenAIEmulator(), AnthropicEmulator()], ids=["openai", "anthropic"])
+async def test_what_only_apis_that_keep_nothing_have_works_as_shown(emulator: Emulator) -> None:
+    async with serve(emulator) as served:
+        there = KEPT_HERE.replace('connect("openai:gpt-5-mini"', f'connect("{served.config}", key=key')
+        found = await run(there, key=emulator.key)
+    assert "21 degrees and clear" in found["reply"].text
+    assert 6 == len(found["history"])
 
 
 @pytest.mark.parametrize("block", TESTS)
