@@ -31,7 +31,7 @@ PROGRAMS = [
 ]
 (SWAPPED,) = (block for block in PROGRAMS if "connect()" in block)
 (KEPT_HERE,) = (block for block in PROGRAMS if 'connect("openai:' in block)
-PROGRAMS = [block for block in PROGRAMS if block not in {SWAPPED, KEPT_HERE}]
+SHARED = [block for block in PROGRAMS if block not in {SWAPPED, KEPT_HERE}]
 TESTS = [block for block in BLOCKS if "async def" in block]
 
 
@@ -45,7 +45,7 @@ async def run(code: str, **names: Any) -> dict[str, Any]:
 
 
 def test_the_blocks_are_found() -> None:
-    assert (7, 3, 3) == (len(PROGRAMS), len(TESTS), len(SPECIAL))
+    assert (7, 3, 3) == (len(SHARED), len(TESTS), len(SPECIAL))
 
 
 def test_the_bot_that_is_shown_is_the_one_among_the_examples() -> None:
@@ -55,7 +55,7 @@ def test_the_bot_that_is_shown_is_the_one_among_the_examples() -> None:
 
 
 @pytest.mark.parametrize("backend", ["fake", "h2ogpte"])
-@pytest.mark.parametrize("block", PROGRAMS)
+@pytest.mark.parametrize("block", SHARED)
 async def test_each_program_runs_on_any_backend_that_can_do_it(
     block: str, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
