@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from chatbridge import Bridge, Chat, ChatbridgeError, Feature, connect
+from chatbridge.completing import is_kept_here
 from chatbridge.observe import AttemptEvent
 from chatbridge.testing.clock import ManualClock
 from chatbridge.testing.emulator import Emulator, Fault, serve
@@ -47,10 +48,13 @@ class Session:
             return [*pieces, stream.reply]
 
     async def history(self, chat: Chat) -> object:
-        """Read a history, where the API shows one."""
+        """Read a history that the API shows, or one that is in the store alone, where ids are made anew."""
         if Feature.HISTORY in self.bridge.filling.features:
             return None
-        return [message async for message in chat.messages()]
+        messages = [message async for message in chat.messages()]
+        if is_kept_here(self.bridge.profile):
+            return [evolve(message, id=None) for message in messages]
+        return messages
 
 
 Told = tuple[list[object], list[tuple[object, ...]]]

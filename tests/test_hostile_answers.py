@@ -42,6 +42,8 @@ STREAMS = [
     Row("tachyon", "execute_agent", "", "", stream, {"mode": "agent"}),
     Row("mtmai", "agent_run", "", "", stream),
     Row("mtmai", "agent_stream", "", "", stream),
+    Row("openai", "createChatCompletion", "", "", stream),
+    Row("anthropic", "messages.create", "", "", stream),
 ]
 ROWS = [*OPERATIONS, *BEYOND, *STREAMS]
 IDS = [f"{row.api}-{row.operation}-{'stream' if row in STREAMS else 'call'}" for row in ROWS]

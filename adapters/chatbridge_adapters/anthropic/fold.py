@@ -30,7 +30,7 @@ from chatbridge.domain import (
     ToolCall,
     Usage,
 )
-from chatbridge.http import BrokenContent, Mender, Raw, TextFold, beyond, loads
+from chatbridge.http import BrokenContent, Mender, Raw, TextFold, as_object, beyond, loads
 from chatbridge_adapters.anthropic.request import UNREAD, sign
 from chatbridge_adapters.anthropic.wire import NAME, Event, beside_usage, to_finish_reason, to_usage
 
@@ -65,7 +65,7 @@ class _BlockFold:
     @property
     def key(self) -> str | None:
         """Which of its fields is told piece by piece, as text."""
-        kind = self.block.get("type")
+        kind = _text(self.block.get("type"))
         return kind if kind in {"text", "thinking"} and isinstance(self.block.get(kind, ""), str) else None
 
     @property
@@ -175,8 +175,7 @@ class AnswerFold:
     @property
     def paused(self) -> list[Raw]:
         """The blocks of all runs so far, as they came, to be given back; blank texts the API refuses."""
-        blocks = (each.block for each in self._blocks)
-        return [block for block in blocks if block.get("type") != "text" or block["text"].strip()]
+        return [each.block for each in self._blocks if not _is_blank(each.block)]
 
     @property
     def container(self) -> str | None:
@@ -242,7 +241,7 @@ class AnswerFold:
         )
 
     def _start(self, message: Raw) -> Iterator[StreamEvent]:
-        self._note(message, cast("Raw | None", message.get("usage")))
+        self._note(message, as_object(message.get("usage")))
         run = self._runs[-1]
         run.id = _text(message.get("id"))
         if len(self._runs) == 1:
@@ -270,6 +269,12 @@ def _beside_parts(parts: list[tuple[Part, _BlockFold]]) -> dict[str, Any]:
         if more:
             beside[str(number)] = more
     return {"content": beside} if beside else {}
+
+
+def _is_blank(block: Raw) -> bool:
+    """Tell whether *block* is a text of which nothing can be seen."""
+    text = _text(block.get("text"))
+    return block.get("type") == "text" and text is not None and not text.strip()
 
 
 def _text(value: object) -> str | None:

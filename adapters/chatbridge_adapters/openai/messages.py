@@ -136,13 +136,17 @@ class History:
             self._append({**message, "tool_calls": calls} if calls else message)
 
     def _is_ours(self, part: Opaque) -> bool:
-        if part.origin != NAME:
-            warning = (
-                f"a part of the kind {part.kind!r} was left out: it can be given back to {part.origin} only"
-            )
-            if warning not in self.warnings:
-                self.warnings.append(warning)
-        return part.origin == NAME
+        if part.origin == NAME and isinstance(part.data, Mapping):
+            return True
+        why = (
+            "no server takes such a one"
+            if part.origin == NAME
+            else f"it can be given back to {part.origin} only"
+        )
+        warning = f"a part of the kind {part.kind!r} was left out: {why}"
+        if warning not in self.warnings:
+            self.warnings.append(warning)
+        return False
 
     def _append(self, message: Json) -> None:
         before = self.messages[-1] if self.messages else None
@@ -156,8 +160,9 @@ class History:
 
 def _plain(content: list[Json]) -> str | list[Json]:
     """Say content that is text alone as a text, which every server takes."""
-    if all(part.get("type") == "text" and len(part) == 2 for part in content):  # noqa: PLR2004 - type and text
-        return "".join(part["text"] for part in content)
+    texts = [part["text"] for part in content if part.keys() == {"type", "text"} and part["type"] == "text"]
+    if len(texts) == len(content) and all(isinstance(text, str) for text in texts):
+        return "".join(texts)
     return content
 
 
