@@ -212,6 +212,20 @@ def test_what_is_opaque_goes_back_to_its_origin_only() -> None:
     assert [{"role": "user", "content": [{"type": "thinking"}]}] == sent(Message.user([ours]))
 
 
+@pytest.mark.parametrize("data", [7, None, "text", [1]])
+def test_what_came_and_is_no_part_is_left_out_with_a_warning(data: object) -> None:
+    answer = Message.assistant(["Hi", Opaque("openai", "content", data)])
+    assert [{"role": "assistant", "content": "Hi"}] == sent(answer)
+    assert ["a part of the kind 'content' was left out: no server takes such a one"] == warned(answer)
+
+
+def test_a_text_that_is_none_is_given_back_as_it_came() -> None:
+    part = {"type": "text", "text": 7}
+    assert [{"role": "assistant", "content": [part]}] == sent(
+        Message.assistant([Opaque("openai", "text", part)])
+    )
+
+
 def test_a_message_of_which_nothing_is_left_is_refused() -> None:
     with pytest.raises(UsageError, match="nothing of the user's message is left: a part of the kind 'map'"):
         sent(Message.user([Opaque("acme", "map", {})]))
