@@ -5,6 +5,8 @@ What chatbridge costs beside plain aiohttp, as ratios of processor time in the s
 
 Both sides talk to the same server in another process, in turns; the median of the ratios
 counts. A streamed chunk is one line of JSON in a burst; plain aiohttp reads it line by line and parses it.
+Where the API keeps nothing, both sides keep the conversation, send all of it each time, and begin another
+after fifty answers, and each one begins empty or with a thousand messages.
 """
 
 from __future__ import annotations
@@ -16,14 +18,18 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 
-from chatbridge import Chat, TextDelta, connect
+from chatbridge import Bridge, Chat, Message, TextDelta, connect
+from chatbridge.history import MemoryStore
 
 CHUNKS = 1000
+TURNS = 50
+TEXT = "The maples of Kyoto turn in the second half of November, a little later in the valley. "
 Work = Callable[[], Awaitable[None]]
 
 
@@ -83,29 +89,101 @@ def bridged(chats: list[Chat]) -> tuple[Work, Work]:
     return whole, streamed
 
 
+def plain_completions(session: aiohttp.ClientSession, url: str, seed: Sequence[Message]) -> tuple[Work, Work]:
+    """Do the same with an API that keeps nothing."""
+    headers = {"Authorization": "Bearer sk-benchmark"}
+    begin = [{"role": each.role.value, "content": each.text} for each in seed]
+    free: list[list[dict[str, str]]] = []
+
+    async def whole() -> None:
+        messages = free.pop() if free else list(begin)
+        messages.append({"role": "user", "content": "When?"})
+        request = {"model": "m", "messages": messages}
+        async with session.post(url, json=request, headers=headers) as response:
+            response.raise_for_status()
+            answer = await response.json()
+            messages.append({"role": "assistant", "content": answer["choices"][0]["message"]["content"]})
+        if len(messages) < len(begin) + TURNS * 2:
+            free.append(messages)
+
+    async def streamed() -> None:
+        messages = [*begin, {"role": "user", "content": "When?"}]
+        request = {"model": "m", "messages": messages, "stream": True}
+        async with session.post(url, json=request, headers=headers) as response:
+            response.raise_for_status()
+            pieces: list[str] = [
+                json.loads(line[6:])["choices"][0]["delta"].get("content", "")
+                async for line in response.content
+                if line.startswith(b"data: {")
+            ]
+            messages.append({"role": "assistant", "content": "".join(pieces)})
+            assert len(pieces) == CHUNKS + 1
+
+    return whole, streamed
+
+
+def bridged_completions(bridge: Bridge, seed: Sequence[Message]) -> tuple[Work, Work]:
+    """Do them with chatbridge."""
+    free: list[tuple[Chat, int]] = []
+
+    async def whole() -> None:
+        chat, answered = free.pop() if free else (await bridge.create(history=seed), 0)
+        reply = await chat.send("When?")
+        assert reply.text
+        if answered + 1 < TURNS:
+            free.append((chat, answered + 1))
+
+    async def streamed() -> None:
+        chat, count = await bridge.create(history=seed), 0
+        async with chat.stream("When?") as stream:
+            async for event in stream:
+                count += isinstance(event, TextDelta)
+        assert count == CHUNKS
+
+    return whole, streamed
+
+
+async def ratio(name: str, rounds: int, amount: int, works: tuple[Work, Work], per: int = 1) -> None:
+    """Print what *works*, theirs and ours, cost, one at once and 64."""
+    for at_once in (1, 64):
+        pairs: list[tuple[float, float]] = []
+        for _ in range(rounds + 1):
+            a, b = [await measure(work, amount, at_once) / per for work in works]
+            pairs.append((a, b))
+        pairs = pairs[1:]  # The first round warms up.
+        median = statistics.median(b / a for a, b in pairs)
+        a, b = (statistics.median(side) for side in zip(*pairs, strict=True))
+        costs = f"aiohttp {a:7.2f} us, chatbridge {b:7.2f} us, ratio {median:.2f}"
+        print(f"{name:32} {at_once:3} at once: {costs}")
+
+
 async def compare(port: int, rounds: int, calls: int) -> None:
     """Print the ratios."""
-    base = f"http://127.0.0.1:{port}/api/v1"
+    host = f"http://127.0.0.1:{port}"
+    few = max(64, calls // 20)
+    said = [Message.user("Which trees, and where do they stand?"), Message.assistant(TEXT)]
+    options: dict[str, Any] = {"key": "sk-benchmark", "concurrency": 64}
     async with (
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
-        connect(f"h2ogpte+{base}", key="sk-benchmark", concurrency=64) as bridge,
+        connect(f"h2ogpte+{host}/api/v1", **options) as keeping,
+        connect(f"openai+{host}/v1?model=m", store=MemoryStore(keeps=10**6), **options) as forgetful,
     ):
-        theirs = plain(session, f"{base}/chats/c/completions")
-        ours = bridged([bridge.open(f"c{number}") for number in range(64)])
-        for index, (name, per, amount) in enumerate(
-            [("call", 1, calls), ("streamed chunk", CHUNKS, max(64, calls // 20))]
-        ):
-            for at_once in (1, 64):
-                pairs: list[tuple[float, float]] = []
-                for _ in range(rounds + 1):
-                    a = await measure(theirs[index], amount, at_once)
-                    b = await measure(ours[index], amount, at_once)
-                    pairs.append((a / per, b / per))
-                pairs = pairs[1:]  # The first round warms up.
-                ratio = statistics.median(b / a for a, b in pairs)
-                a, b = (statistics.median(side) for side in zip(*pairs, strict=True))
-                costs = f"aiohttp {a:7.2f} us, chatbridge {b:7.2f} us, ratio {ratio:.2f}"
-                print(f"{name:15} {at_once:3} at once: {costs}")
+        whole, streamed = zip(
+            plain(session, f"{host}/api/v1/chats/c/completions"),
+            bridged([keeping.open(f"c{number}") for number in range(64)]),
+            strict=True,
+        )
+        await ratio("call", rounds, calls, whole)
+        await ratio("streamed chunk", rounds, few, streamed, CHUNKS)
+        for name, seed in {"nothing kept": [], "nothing kept, 1,000 messages": said * 500}.items():
+            whole, streamed = zip(
+                plain_completions(session, f"{host}/v1/chat/completions", seed),
+                bridged_completions(forgetful, seed),
+                strict=True,
+            )
+            await ratio(f"call, {name}", rounds, few if seed else calls, whole)
+            if not seed:
+                await ratio(f"chunk, {name}", rounds, few, streamed, CHUNKS)
 
 
 def fresh(code: str, *arguments: str) -> float:

@@ -1,4 +1,4 @@
-"""A server that costs little: fixed answers of h2oGPTe's form, written straight to the socket."""
+"""A server that costs little: fixed answers in the forms of h2oGPTe and OpenAI, straight to the socket."""
 
 from __future__ import annotations
 
@@ -23,14 +23,35 @@ def _stream() -> bytes:
 STREAM = _stream()
 
 
+def _completion(**choice: object) -> dict[str, object]:
+    choices = [{"index": 0, "logprobs": None, "finish_reason": None, **choice}]
+    return {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m", "choices": choices}
+
+
+def _completion_chunks() -> bytes:
+    pieces = [{"content": f"piece {number:04} of the answer; "} for number in range(CHUNKS)]
+    events = [_completion(delta=delta) for delta in pieces]
+    events.append(_completion(delta={}, finish_reason="stop"))
+    lines = [*map(json.dumps, events), "[DONE]"]
+    return "".join(f"data: {line}\n\n" for line in lines).encode()
+
+
+COMPLETION = json.dumps({
+    **_completion(message={"role": "assistant", "content": TEXT}, finish_reason="stop"),
+    "usage": {"prompt_tokens": 3, "completion_tokens": 80, "total_tokens": 83},
+}).encode()  # fmt: skip
+
+
 def _answer(kind: bytes, body: bytes) -> bytes:
     head = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n" % (kind, len(body))
     return head + body
 
 
 ANSWERS = {
-    False: _answer(b"application/json", WHOLE),
-    True: _answer(b"application/jsonl", STREAM),
+    (False, False): _answer(b"application/json", WHOLE),
+    (False, True): _answer(b"application/jsonl", STREAM),
+    (True, False): _answer(b"application/json", COMPLETION),
+    (True, True): _answer(b"text/event-stream", _completion_chunks()),
 }
 EMPTY = _answer(b"application/json", b"[]")  # What is in a conversation before its first message.
 
@@ -52,7 +73,8 @@ class Protocol(asyncio.Protocol):
             if len(self.buffer) < end + 4 + length:
                 return
             body, self.buffer = self.buffer[end + 4 : end + 4 + length], self.buffer[end + 4 + length :]
-            self.transport.write(EMPTY if head.startswith(b"get ") else ANSWERS[b'"stream"' in body])
+            form = b"/chat/completions" in head, b'"stream"' in body
+            self.transport.write(EMPTY if head.startswith(b"get ") else ANSWERS[form])
 
 
 async def main() -> None:
