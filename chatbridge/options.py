@@ -400,6 +400,39 @@ def structure_options(
     raise ConfigError(f"{backend}: {problem}", provider=backend)
 
 
+def structure_settings(cls: type[Any], written: Mapping[str, str], *, backend: str) -> dict[str, Any]:
+    """
+    Read what is *written* as values for those fields of an attrs class that a text can stand for.
+
+    One that does not show, as a key does not, is none of them.
+
+    Raises:
+        BadOption: There is no such field, or its value is not what it takes.
+    """
+    attributes = {
+        attribute.name: attribute
+        for attribute in fields(resolve_types(cls))
+        if attribute.init and attribute.repr and _is_writable(attribute.type)
+    }
+    reader = _Reader(backend, {}, Veiled(written), Veiled[str]({}), complete=True)
+    values: dict[str, Any] = {}
+    for name in written:
+        if name not in attributes:
+            raise BadOption(
+                backend=backend, option=name, problem="is unknown", known=tuple(sorted(attributes))
+            )
+        values[name] = reader.read(attributes[name])
+    return values
+
+
+def _is_writable(annotation: object) -> bool:
+    kind = _unwrapped(annotation)
+    return any(kind is each for each in _WRITABLE) or bool(_choices(kind)) or _is_frozenset(kind)
+
+
+_WRITABLE: Sequence[object] = (bool, int, float, str)
+
+
 def describe_options(cls: type[CommonOptions], env: Mapping[str, tuple[str, ...]]) -> tuple[OptionInfo, ...]:
     """Describe the options of *cls*, its own before the common ones."""
     common = {attribute.name for attribute in fields(CommonOptions)}

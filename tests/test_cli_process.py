@@ -194,6 +194,38 @@ def test_an_emulator_that_is_given_a_key_accepts_no_other() -> None:
     assert "the server answered 401" in line
 
 
+def test_an_emulator_behaves_as_it_is_set() -> None:
+    with process("emulate", "openai", "--set", "mode=llamacpp", "--set", "context=10", "--json") as running:
+        assert running.stdout is not None
+        ready = json.loads(running.stdout.readline())
+        question = "How many words may a question have here? " * 4
+        result = check(1, run("send", ready["config"], question, env=ready["env"]))
+    assert "exceeds the available context size (10 tokens)" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        (
+            "mode=azure",
+            "openai: option 'mode' = 'azure' is not one of openai, ollama, vllm, llamacpp, lmstudio",
+        ),
+        (
+            "also=no_done,no_dome",
+            "openai: option 'also' = 'no_done,no_dome' is not a list, with commas, of always_stream, ",
+        ),
+        ("context=many", "openai: option 'context' = 'many' is not a whole number"),
+        ("contexts=1", "openai: option 'contexts' is unknown"),
+        ("key=sesame", "openai: option 'key' is unknown"),
+        ("responder=x", "openai: option 'responder' is unknown"),
+        ("mode", "'mode' is not of the form NAME=VALUE"),
+        ("=x", "'=x' is not of the form NAME=VALUE"),
+    ],
+)
+def test_a_setting_that_an_emulator_cannot_have_is_refused(setting: str, complaint: str) -> None:
+    assert complaint in failure(2, "emulate", "openai", "--set", setting)
+
+
 @pytest.mark.parametrize("key", ["", " "])
 def test_an_empty_key_is_refused(key: str) -> None:
     assert "kaziro: a key is not empty" == failure(2, "emulate", "kaziro", "--key", key)

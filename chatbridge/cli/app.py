@@ -300,6 +300,7 @@ def conformance(
         "chatbridge emulate h2ogpte --port 8101",
         "chatbridge emulate kaziro --json",
         "chatbridge emulate mtmai --key joe:sesame",
+        "chatbridge emulate openai --set mode=llamacpp --set context=2000",
     )
 )
 @click.argument("name")
@@ -311,6 +312,14 @@ def conformance(
     help="The key to accept. It is no secret: it opens nothing else, and is shown.",
 )
 @click.option(
+    "--set",
+    "settings",
+    metavar="NAME=VALUE",
+    multiple=True,
+    callback=arguments.pairs,
+    help="How it is to behave; one that it does not have is answered with those that it has.",
+)
+@click.option(
     "--json",
     "as_json",
     is_flag=True,
@@ -318,15 +327,24 @@ def conformance(
 )
 @arguments.debug
 @click.pass_obj
-def emulate(output: Output, name: str, host: str, port: int, *, key: str | None, as_json: bool) -> None:
+def emulate(
+    output: Output,
+    name: str,
+    host: str,
+    port: int,
+    *,
+    key: str | None,
+    settings: dict[str, str],
+    as_json: bool,
+) -> None:
     """
     Serve an emulator of the API NAME.
 
     It runs until Ctrl-C or SIGTERM, and answers as the API's documents say, from memory.
     `chatbridge backends` shows who has one. What its key may be, `chatbridge describe NAME` says: one that
-    is NAME:PASSWORD serves auth=basic too, where the API has that.
+    is NAME:PASSWORD serves auth=basic too, where the API has that. A list is set with commas.
     """
-    asyncio.run(serve_emulator(name, host, port, output, key=key, as_json=as_json))
+    asyncio.run(serve_emulator(name, host, port, output, key=key, settings=settings, as_json=as_json))
 
 
 for command in (history.conversations, history.settle, history.turns):

@@ -32,6 +32,7 @@ __all__ = [
     "limit",
     "open_bridge",
     "open_last",
+    "pairs",
     "raw",
     "save_key",
     "stored",
@@ -55,6 +56,22 @@ def _set_debug(context: click.Context, _: click.Parameter, value: bool) -> None:
 def _set_raw(context: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's
     if value:
         context.ensure_object(Output).raw = True
+
+
+def pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """
+    Read values of the form NAME=VALUE; of one name the last counts.
+
+    Raises:
+        click.BadParameter: One is of another form.
+    """
+    read: dict[str, str] = {}
+    for text in values:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise click.BadParameter(f"{text!r} is not of the form NAME=VALUE")
+        read[name] = value
+    return read
 
 
 def choice() -> Choice:

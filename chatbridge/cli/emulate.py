@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import signal
+from collections.abc import Mapping
 from contextlib import suppress
 
 from attrs import evolve, frozen
@@ -14,6 +15,7 @@ from chatbridge.cli.plain import Json, plain
 from chatbridge.config import BackendURL
 from chatbridge.errors import ConfigError
 from chatbridge.guard import is_loopback
+from chatbridge.options import structure_settings
 from chatbridge.registry import load_adapter
 from chatbridge.testing.emulator import Served, serve
 
@@ -21,7 +23,14 @@ __all__ = ["emulate"]
 
 
 async def emulate(
-    name: str, host: str, port: int, output: Output, *, key: str | None = None, as_json: bool
+    name: str,
+    host: str,
+    port: int,
+    output: Output,
+    *,
+    key: str | None = None,
+    settings: Mapping[str, str] | None = None,
+    as_json: bool,
 ) -> None:
     """
     Serve the emulator *name* until SIGINT or SIGTERM, and say where it is.
@@ -32,15 +41,17 @@ async def emulate(
         port: The port; 0 takes a free one.
         output: Where that is said.
         key: The key to accept; None leaves it to the emulator.
+        settings: How the emulator is to behave, by the names of its attributes.
         as_json: Whether it is said in JSON.
 
     Raises:
-        ConfigError: There is none, it cannot listen there, or the key is empty.
+        ConfigError: There is none, it cannot listen there, the key is empty, or a setting is unknown or bad.
     """
     if key is not None and not key.strip():
         raise ConfigError(f"{name}: a key is not empty")
     kind = load_adapter(name).load_emulator()
-    emulator = kind() if key is None else kind(key=key)
+    values = structure_settings(kind, settings or {}, backend=name)
+    emulator = kind(**(values if key is None else {**values, "key": key}))
     stop = asyncio.Event()
     # Before it is said to be ready, so that whoever reads that can stop it.
     for number in (signal.SIGINT, signal.SIGTERM):
