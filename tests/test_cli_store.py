@@ -27,8 +27,10 @@ from chatbridge.errors import StoreError
 from chatbridge.history import Remote, Store
 from chatbridge.testing.emulator import Emulator, Fault
 from chatbridge.turns import Turn, TurnState
+from chatbridge_adapters.anthropic.emulator import AnthropicEmulator
 from chatbridge_adapters.h2ogpte.emulator import H2OGPTeEmulator
 from chatbridge_adapters.kaziro.emulator import COMPLETE, KaziroEmulator
+from chatbridge_adapters.openai.emulator import OpenAIEmulator
 from cli_kit import check, failure, run, served
 
 KAZIRO = "sk-kaziro"
@@ -284,6 +286,39 @@ def test_through_a_pipe_too_an_empty_store_is_told(kaziro: Home) -> None:
     assert "The store has no messages.\n" == kaziro.ok("turns", "--all").stderr
     assert "nothing was found\n" == kaziro.ok("conversations", "--search", "x").stderr
     assert ("[]\n", "") == ((result := kaziro.ok("conversations", "--json")).stdout, result.stderr)
+
+
+# APIs that keep nothing
+
+
+@pytest.mark.parametrize("emulator", [OpenAIEmulator, AnthropicEmulator])
+def test_of_an_api_that_keeps_nothing_every_command_has_what_the_store_keeps(
+    tmp_path: Path, emulator: type[Emulator]
+) -> None:
+    with at_home(tmp_path, emulator()) as home:
+        first, second = home.send("I like maples."), home.send("I like oaks.")
+
+        assert [second, first] == [each["id"] for each in home.json("conversations", home.url)]
+        assert 2 == len(home.json("conversations", home.url, "show", first)["messages"])
+        assert "Trees" == home.json("conversations", home.url, "rename", first, "Trees")["title"]
+        assert "Trees" in home.ok("conversations", home.url).stdout
+        assert "I like maples." in home.ok("turns", home.url, "--all").stdout
+        assert "Nothing is in doubt.\n" == home.ok("settle", home.url).stderr
+        home.ok("send", home.url, "And pines.", "--conversation", first)
+        assert 4 == len(home.json("conversations", home.url, "show", first)["messages"])
+        home.ok("conversations", home.url, "delete", first)
+        home.ok("conversations", home.url, "forget", second)
+        assert [] == home.json("conversations", home.url)
+        assert [] == home.json("conversations")
+
+
+def test_of_a_fake_that_keeps_nothing_too(tmp_path: Path) -> None:
+    url, store = "fake:?keeps=nothing", ("--store", f"sqlite:///{tmp_path / 'chats.db'}")
+    sent = check(0, run("send", url, "Hello", *store)).stderr.split()[1]
+
+    (listed,) = json.loads(check(0, run("conversations", url, "list", "--json", *store)).stdout)
+
+    assert sent == listed["id"]
 
 
 # chat --continue

@@ -16,6 +16,7 @@ from chatbridge.cli.describe import secret_options
 from chatbridge.cli.keys import Keys
 from chatbridge.cli.output import Output
 from chatbridge.cli.stores import NOWHERE, Choice, Place, account_of, address, last_used
+from chatbridge.completing import is_kept_here
 from chatbridge.config import BackendURL, find_backend, known_backends
 from chatbridge.errors import UsageError
 from chatbridge.filling import from_store
@@ -175,7 +176,8 @@ def open_bridge(
     place = chosen.to_talk(in_process=adapter.defaults.in_process)
     if to is not None:
         target = resolve(backend, given)
-        if to not in from_store(target.adapter.profile(target.options)):
+        profile = target.adapter.profile(target.options)
+        if not is_kept_here(profile) and to not in from_store(profile):
             place = Place(NOWHERE)
     store = place.store(new=new)
     bridge = connect(backend, store=store if place.named is None else place.named, **given)
