@@ -6,11 +6,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Unpack, cast
 
+from attrs import evolve
+
 from chatbridge.backend import Feature
 from chatbridge.completing import is_kept_here
 from chatbridge.domain import Conversation, Message, Reply
 from chatbridge.drift import Drift, pull
 from chatbridge.errors import ChatbridgeError, StoreError, UsageError
+from chatbridge.overflow import from_first_turn
 from chatbridge.sending import OptionChanges, Outgoing, check_text, prepare
 from chatbridge.streaming import ReplyStream
 from chatbridge.text import quoted
@@ -222,7 +225,9 @@ class Chat:
         Begin another conversation with what was said in this one, to go on from there in another way.
 
         A message is edited so: `fork = await chat.fork(before=message)`, and the new one is sent to `fork`.
-        This conversation stays as it is. The system prompt goes along, as far as it is known.
+        This conversation stays as it is. The system prompt goes along, as far as it is known. Where a store in
+        memory has forgotten how the conversation began, the new one begins with the first turn that is left,
+        and a warning in `Chat.conversation` says so.
 
         Args:
             before: The first message to leave out, as `messages` gives it, or its id.
@@ -251,7 +256,15 @@ class Chat:
         if not found:
             raise UsageError(f"the conversation has no message with the id {quoted(str(wanted))}")
         title = known.title if title is None and bridge.profile.can(Feature.TITLE) else title
-        return await bridge.create(title=title, system=self.system or known.system, history=history)
+        gone = await bridge.filling.forgotten(self.id)
+        if gone:
+            left = from_first_turn(history) or []
+            gone, history = gone + len(history) - len(left), left
+        fork = await bridge.create(title=title, system=self.system or known.system, history=history)
+        if gone:
+            told = f"{gone} messages at the beginning are left out: the store has forgotten them or part of their turn"
+            fork.conversation = evolve(fork.conversation, warnings=(*fork.conversation.warnings, told))
+        return fork
 
     async def pull(self, *, overwrite: bool = False) -> Drift:
         """

@@ -42,7 +42,14 @@ from chatbridge.domain import (
 )
 from chatbridge.errors import BadOption, ChatbridgeError, ConfigError, NotFound, UsageError
 from chatbridge.history.recent import Recent
-from chatbridge.overflow import CONTEXT_LENGTH, Overflow, begins_turn, drop_oldest, without_first
+from chatbridge.overflow import (
+    CONTEXT_LENGTH,
+    Overflow,
+    begins_turn,
+    drop_oldest,
+    from_first_turn,
+    without_first,
+)
 from chatbridge.sending import check_text
 from chatbridge.text import quoted
 
@@ -270,8 +277,10 @@ class Completing:
         messages.append(message)
         gone = kept.gone
         if gone:  # What is left may begin within a turn.
-            begin = next((number for number, each in enumerate(messages) if begins_turn(each)), 0)
-            messages, gone = messages[begin:], gone + begin
+            whole = from_first_turn(messages)
+            if whole is None:
+                raise self._cut_off(conversation_id)
+            messages, gone = whole, gone + len(messages) - len(whole)
         system = kept.conversation.system
         if system and options.system is None:
             options = evolve(options, system=system)
@@ -315,6 +324,15 @@ class Completing:
         raise NotFound(
             f"the store has no conversation {quoted(conversation_id)} of {name}{hint}",
             provider=name,
+            conversation_id=conversation_id,
+        )
+
+    def _cut_off(self, conversation_id: str) -> NotFound:
+        return NotFound(
+            "the message gives results of tools, and the beginning of their turn is not in the store any more: "
+            "one in memory forgets what was said longest ago, one in a file or a database nothing; "
+            "ask the question anew",
+            provider=self._profile.name,
             conversation_id=conversation_id,
         )
 

@@ -193,6 +193,13 @@ class Filling:
             async for message in self._ledger.messages(kept, limit, newest_first=newest_first):
                 yield message
 
+    async def forgotten(self, conversation_id: str) -> int:
+        """Tell how many of the first messages the store, if they come from there, does not have any more."""
+        if Feature.HISTORY not in self.features and not is_kept_here(self._backend.profile):
+            return 0
+        kept = await self._find(conversation_id)
+        return 0 if kept is None else kept.gone
+
     async def _titled(self, conversation: Conversation) -> Conversation:
         """Give *conversation* the title that it was given here, where the API has none."""
         if Feature.RENAME not in self.features or conversation.title is not None:

@@ -9,7 +9,15 @@ from typing import cast
 from chatbridge.domain import Message, Role, ToolResult
 from chatbridge.errors import ConfigError
 
-__all__ = ["CONTEXT_LENGTH", "Overflow", "begins_turn", "drop_oldest", "read_overflow", "without_first"]
+__all__ = [
+    "CONTEXT_LENGTH",
+    "Overflow",
+    "begins_turn",
+    "drop_oldest",
+    "from_first_turn",
+    "read_overflow",
+    "without_first",
+]
 
 CONTEXT_LENGTH = "context_length_exceeded"
 """The code of an error by which an API says that a conversation is too long, whatever its own word is."""
@@ -30,6 +38,12 @@ def begins_turn(message: Message) -> bool:
 def without_first(messages: Sequence[Message], cut: int) -> list[Message]:
     """Leave out the first *cut* messages, but none of the system's."""
     return [*(message for message in messages[:cut] if message.role is Role.SYSTEM), *messages[cut:]]
+
+
+def from_first_turn(messages: Sequence[Message]) -> list[Message] | None:
+    """Leave out what comes before the first turn, but none of the system's; None where no turn begins."""
+    begin = next((number for number, message in enumerate(messages) if begins_turn(message)), None)
+    return None if begin is None else without_first(messages, begin)
 
 
 def drop_oldest(messages: Sequence[Message]) -> Sequence[Message]:

@@ -339,6 +339,53 @@ async def test_what_memory_has_forgotten_whole_is_told() -> None:
         await first.send("Hello")
 
 
+async def test_a_fork_of_what_memory_has_forgotten_in_part_begins_with_a_turn_and_says_so() -> None:
+    seen: list[Sequence[Message]] = []
+
+    def answer(messages: Sequence[Message]) -> str:
+        seen.append(messages)
+        return "ok"
+
+    backend = FakeBackend(FakeOptions(keeps="nothing"), answers=answer)
+    bridge = over(backend, MemoryStore(keeps=8))
+    chat = await bridge.create()
+    for number in range(2):
+        await chat.send(f"question {number}")
+        await chat.send(Message(Role.TOOL, [ToolResult("1", "21 degrees")]))
+
+    fork = await chat.fork()
+
+    assert ("4 messages at the beginning are left out",) == tuple(
+        warning.partition(":")[0] for warning in fork.conversation.warnings
+    )
+    await fork.send("And now?")
+    assert ["question 1", "ok", "", "ok", "And now?"] == [message.text for message in seen[-1]]
+
+
+async def test_a_history_may_begin_with_what_the_assistant_says() -> None:
+    bridge = over(fake())
+    chat = await bridge.create(history=[Message.assistant("Welcome!"), Message.user("Hello")])
+    whole = [message async for message in chat.messages()]
+
+    fork = await chat.fork(before=whole[1])
+
+    assert (["Welcome!"], ()) == (await said(fork), fork.conversation.warnings)
+
+
+async def test_a_turn_whose_beginning_memory_has_forgotten_cannot_go_on() -> None:
+    backend = fake()
+    chat = await over(backend, MemoryStore(keeps=6)).create()
+    result = Message(Role.TOOL, [ToolResult("1", "21 degrees")])
+    await chat.send("question")
+    for _ in range(2):
+        await chat.send(result)
+
+    with pytest.raises(NotFound, match="the beginning of their turn is not in the store any more"):
+        await chat.send(result)
+    assert 3 == len(backend.calls)
+    assert (await chat.send("Ask anew")).warnings
+
+
 async def test_by_default_memory_keeps_many_where_nothing_else_does() -> None:
     bridge = over(fake())
     first = await bridge.create()

@@ -248,6 +248,18 @@ async def test_a_message_without_an_id_gets_one_that_stays(store: Store) -> None
     assert (await said(chat))[2:] == await said(chat, after=ids[1])
 
 
+async def test_a_fork_of_a_history_that_memory_has_forgotten_in_part_says_so() -> None:
+    bridge = Bridge(Silent(Feature.HISTORY_SEED), store=MemoryStore(keeps=4))
+    chat = await bridge.create()
+    for text in ("one", "two"):
+        assert () == (await chat.fork()).conversation.warnings
+        await chat.send(text)
+
+    (warning,) = (await chat.fork()).conversation.warnings
+
+    assert "messages at the beginning are left out" in warning
+
+
 async def test_of_what_did_not_go_through_chatbridge_there_is_no_history() -> None:
     bridge = Bridge(Silent())
 
