@@ -225,9 +225,9 @@ class Chat:
         Begin another conversation with what was said in this one, to go on from there in another way.
 
         A message is edited so: `fork = await chat.fork(before=message)`, and the new one is sent to `fork`.
-        This conversation stays as it is. The system prompt goes along, as far as it is known. Where a store in
-        memory has forgotten how the conversation began, the new one begins with the first turn that is left,
-        and a warning in `Chat.conversation` says so.
+        This conversation stays as it is. The system prompt goes along, as far as it is known. Where a store
+        in memory has forgotten how the conversation began, the new one begins with the first turn that is
+        left, and a warning in `Chat.conversation` says so.
 
         Args:
             before: The first message to leave out, as `messages` gives it, or its id.
@@ -262,7 +262,7 @@ class Chat:
             gone, history = gone + len(history) - len(left), left
         fork = await bridge.create(title=title, system=self.system or known.system, history=history)
         if gone:
-            told = f"{gone} messages at the beginning are left out: the store has forgotten them or part of their turn"
+            told = f"the first {gone} messages are left out: their turns are no longer whole in the store"
             fork.conversation = evolve(fork.conversation, warnings=(*fork.conversation.warnings, told))
         return fork
 

@@ -44,10 +44,12 @@ from chatbridge.errors import BadOption, ChatbridgeError, ConfigError, NotFound,
 from chatbridge.history.recent import Recent
 from chatbridge.overflow import (
     CONTEXT_LENGTH,
+    SHORTENED,
     Overflow,
     begins_turn,
     drop_oldest,
     from_first_turn,
+    made_shorter,
     without_first,
 )
 from chatbridge.sending import check_text
@@ -139,8 +141,6 @@ class Completing:
         api: The same.
     """
 
-    # How often a conversation that is too long is made shorter for one message.
-    SHORTENED = 12
     # Of how many conversations it is remembered how much of them was too long.
     REMEMBERED = 1000
 
@@ -292,16 +292,14 @@ class Completing:
 
     def _shorten(self, prompt: _Prompt, error: ChatbridgeError) -> None:
         """Make *prompt* shorter; raise *error* where that is not what it asks for, or cannot be done."""
-        if error.code != CONTEXT_LENGTH or self._overflow is None or prompt.shortened == self.SHORTENED:
+        if error.code != CONTEXT_LENGTH or self._overflow is None:
             raise error
-        shorter = self._overflow(prompt.sent)
-        if len(shorter) >= len(prompt.sent):
+        if prompt.shortened == SHORTENED:
+            error.add_note(f"it was made shorter {SHORTENED} times, and not more is tried for one message")
             raise error
-        if not shorter or shorter[-1] is not prompt.sent[-1]:
-            raise UsageError(
-                "what overflow leaves of a conversation does not end with the message to be answered",
-                provider=self._profile.name,
-            )
+        shorter = made_shorter(self._overflow, prompt.sent)
+        if shorter is None:
+            raise error
         prompt.sent = shorter
         prompt.shortened += 1
 
@@ -329,9 +327,9 @@ class Completing:
 
     def _cut_off(self, conversation_id: str) -> NotFound:
         return NotFound(
-            "the message gives results of tools, and the beginning of their turn is not in the store any more: "
-            "one in memory forgets what was said longest ago, one in a file or a database nothing; "
-            "ask the question anew",
+            "the message gives results of tools, and the question that their turn begins with is not in the "
+            "store any more: one in memory forgets what was said longest ago, one in a file or a database "
+            "nothing; ask the question anew",
             provider=self._profile.name,
             conversation_id=conversation_id,
         )
@@ -397,7 +395,8 @@ class _Prompt:
                 "model did not see them; a store in a file or a database forgets none"
             )
         if self.sent is not self.messages:
-            left = len(self.messages) - len(self.sent)
+            sent = set(map(id, self.sent))
+            left = sum(id(each) not in sent for each in self.messages)
             told.append(
                 f"the conversation is longer than the model takes, so {left} of its {len(self.messages)} "
                 "messages were left out"

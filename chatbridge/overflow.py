@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from inspect import iscoroutinefunction
+from inspect import iscoroutine, iscoroutinefunction
 from typing import cast
 
 from chatbridge.domain import Message, Role, ToolResult
-from chatbridge.errors import ConfigError
+from chatbridge.errors import ConfigError, UsageError
 
 __all__ = [
     "CONTEXT_LENGTH",
+    "SHORTENED",
     "Overflow",
     "begins_turn",
     "drop_oldest",
     "from_first_turn",
+    "made_shorter",
     "read_overflow",
     "without_first",
 ]
@@ -26,8 +28,14 @@ Overflow = Callable[[Sequence[Message]], Sequence[Message]]
 """
 Makes what was too long shorter: is given the messages that were refused, and gives those to send instead.
 
-The last message is the one to be answered, and stays. To give back as many as there were is to give up.
+They are a list of its own, and new messages may stand in their place, such as a summary. The last one is the
+one to be answered: it stays the last, and is there once. To give back as many as there were is to give up.
+For one message it is called `SHORTENED` times at most, each time with what it gave before, so it should leave
+out much at a time. What it raises goes to who sent the message.
 """
+
+SHORTENED = 12
+"""How often a conversation that is too long is made shorter for one message."""
 
 
 def begins_turn(message: Message) -> bool:
@@ -58,6 +66,32 @@ def drop_oldest(messages: Sequence[Message]) -> Sequence[Message]:
         return messages
     kept = (len(starts) - 1) // 2
     return without_first(messages, starts[len(starts) - 1 - kept])
+
+
+def made_shorter(overflow: Overflow, messages: Sequence[Message]) -> Sequence[Message] | None:
+    """
+    Give what *overflow* leaves of *messages*; None where it gives up.
+
+    Raises:
+        UsageError: It gives something else than messages that end with the one to be answered.
+    """
+    left = cast(object, overflow(list(messages)))
+    kind = type(left).__name__
+    if iscoroutine(left):
+        left.close()
+    found = cast(Sequence[object], left) if isinstance(left, Sequence) else ()
+    others = sorted({type(each).__name__ for each in found if not isinstance(each, Message)})
+    if others or found is not left:
+        raise UsageError(
+            f"overflow gives a sequence of messages, and here it gave a {' of '.join((kind, *others[:1]))}"
+        )
+    shorter = cast(Sequence[Message], left)
+    if [len(shorter) - 1] != [number for number, each in enumerate(shorter) if each is messages[-1]]:
+        raise UsageError(
+            "what overflow leaves of a conversation does not end with the message to be answered, or has it "
+            "more than once"
+        )
+    return shorter if len(shorter) < len(messages) else None
 
 
 def read_overflow(overflow: object) -> Overflow | None:

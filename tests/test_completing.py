@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from attrs import evolve
@@ -45,7 +45,14 @@ from chatbridge.history import MemoryStore, SQLiteStore, Store
 from chatbridge.history.chain import Entry
 from chatbridge.history.recent import Recent
 from chatbridge.options import CommonOptions
-from chatbridge.overflow import CONTEXT_LENGTH, Overflow, begins_turn, drop_oldest, read_overflow
+from chatbridge.overflow import (
+    CONTEXT_LENGTH,
+    SHORTENED,
+    Overflow,
+    begins_turn,
+    drop_oldest,
+    read_overflow,
+)
 from chatbridge.registry import declared_profile
 from chatbridge.testing.checking import Checks
 from chatbridge.testing.fake import FakeBackend, FakeCompletions, FakeOptions, Fault
@@ -355,7 +362,7 @@ async def test_a_fork_of_what_memory_has_forgotten_in_part_begins_with_a_turn_an
 
     fork = await chat.fork()
 
-    assert ("4 messages at the beginning are left out",) == tuple(
+    assert ("the first 4 messages are left out",) == tuple(
         warning.partition(":")[0] for warning in fork.conversation.warnings
     )
     await fork.send("And now?")
@@ -380,7 +387,7 @@ async def test_a_turn_whose_beginning_memory_has_forgotten_cannot_go_on() -> Non
     for _ in range(2):
         await chat.send(result)
 
-    with pytest.raises(NotFound, match="the beginning of their turn is not in the store any more"):
+    with pytest.raises(NotFound, match="the question that their turn begins with is not in the store any"):
         await chat.send(result)
     assert 3 == len(backend.calls)
     assert (await chat.send("Ask anew")).warnings
@@ -637,21 +644,92 @@ def all_but_last(messages: Sequence[Message]) -> Sequence[Message]:
     return messages[:-1]
 
 
+async def test_what_a_function_puts_in_the_place_of_others_does_not_count_as_them() -> None:
+    def summed_up(messages: Sequence[Message]) -> Sequence[Message]:
+        return [Message(Role.SYSTEM, "They counted."), messages[-1]]
+
+    chat = await over(fake(window=6), overflow=summed_up).create(history=[Message.user("one two three")] * 2)
+
+    (warning,) = (await chat.send("four")).warnings
+
+    assert "2 of its 3 messages were left out" in warning
+
+
+async def test_a_function_may_change_the_list_that_it_is_given() -> None:
+    def kept_last(messages: Sequence[Message]) -> Sequence[Message]:
+        assert isinstance(messages, list)
+        del messages[:-1]
+        return cast(Sequence[Message], messages)
+
+    backend = fake(window=2, reply="ok")
+    chat = await over(backend, overflow=kept_last).create(history=[Message.user("one two three")] * 2)
+
+    assert "ok" == (await chat.send("four")).text
+
+
 async def test_a_function_is_asked_a_bounded_number_of_times() -> None:
     backend = fake(window=1)
     history = [Message.user("one two")] * 50
     chat = await over(backend, overflow=all_but_first).create(history=history)
 
-    with pytest.raises(RequestRefused):
+    with pytest.raises(RequestRefused) as caught:
         await chat.send("one two")
-    assert Completing.SHORTENED + 1 == len(backend.calls)
+    assert SHORTENED + 1 == len(backend.calls)
+    assert ["it was made shorter 12 times, and not more is tried for one message"] == caught.value.__notes__
 
 
-async def test_a_function_that_leaves_out_what_is_asked_is_refused() -> None:
-    chat = await over(fake(window=1), overflow=all_but_last).create()
+def nothing(_: Sequence[Message]) -> Sequence[Message]:
+    return []
+
+
+def last_twice(messages: Sequence[Message]) -> Sequence[Message]:
+    return [messages[-1]] * 2
+
+
+@pytest.mark.parametrize("overflow", [all_but_last, nothing, last_twice])
+async def test_a_function_that_leaves_out_what_is_asked_is_refused(overflow: Overflow) -> None:
+    chat = await over(fake(window=1), overflow=overflow).create(history=[Message.user("Hello")] * 2)
 
     with pytest.raises(UsageError, match="does not end with the message to be answered"):
         await chat.send("one two")
+    assert [TurnState.NOT_SENT] == [turn.state for turn in await chat.turns()]
+
+
+class Asynchronous:
+    async def __call__(self, messages: Sequence[Message]) -> Sequence[Message]:
+        return messages
+
+
+def words(messages: Sequence[Message]) -> object:
+    return ["before", messages[-1]]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (print, "a NoneType"),
+        (words, "a list of str"),
+        (iter, "a list_iterator"),
+        (Asynchronous(), "a coroutine"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_function_that_gives_no_messages_is_refused(given: Any, told: str, stream: bool) -> None:
+    chat = await over(fake(window=1), overflow=given).create()
+
+    with pytest.raises(UsageError, match=f"overflow gives a sequence of messages, and here it gave {told}$"):
+        await (streamed(chat, "one two") if stream else chat.send("one two"))
+
+
+async def test_what_a_function_raises_goes_to_who_sent_the_message() -> None:
+    def fails(messages: Sequence[Message]) -> Sequence[Message]:
+        raise ZeroDivisionError(messages[-1].text)
+
+    chat = await over(fake(window=1), overflow=fails).create()
+
+    with pytest.raises(ZeroDivisionError):
+        await chat.send("one two")
+    assert [] == await said(chat)
 
 
 async def test_how_much_was_too_long_is_remembered_of_some(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -257,7 +257,7 @@ async def test_a_fork_of_a_history_that_memory_has_forgotten_in_part_says_so() -
 
     (warning,) = (await chat.fork()).conversation.warnings
 
-    assert "messages at the beginning are left out" in warning
+    assert "messages are left out: their turns are no longer whole in the store" in warning
 
 
 async def test_of_what_did_not_go_through_chatbridge_there_is_no_history() -> None:
