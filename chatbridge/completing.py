@@ -71,6 +71,7 @@ _KEPT = (
     Feature.DELETE,
     Feature.HISTORY,
 )
+_Key = tuple[str, str | None, int | None, int]
 _NOTE = "The API keeps nothing: conversations are in the store, by default in memory, and nowhere else."
 
 
@@ -157,8 +158,8 @@ class Completing:
         self._wall = wall
         self._overflow = overflow
         self._recent = Recent(ledger.store)
-        # By conversation and model: how many of the first messages were too many.
-        self._too_many: OrderedDict[tuple[str, str | None], int] = OrderedDict()
+        # How many of the first messages of a conversation were too many.
+        self._too_many: OrderedDict[_Key, int] = OrderedDict()
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever it is that only the API has
         if name.startswith("_"):
@@ -284,7 +285,8 @@ class Completing:
         system = kept.conversation.system
         if system and options.system is None:
             options = evolve(options, system=system)
-        prompt = _Prompt((conversation_id, options.model), messages, messages, options, gone)
+        key = conversation_id, options.model, options.max_output_tokens, len(options.tools)
+        prompt = _Prompt(key, messages, messages, options, gone)
         cut = self._too_many.get(prompt.key, 0) - gone
         if 0 < cut < len(messages) and begins_turn(messages[cut]):
             prompt.sent = without_first(messages, cut)
@@ -346,6 +348,11 @@ class Completing:
                 f"{name} takes messages of the user and results of tools, and none of the {role.value}",
                 provider=name,
             )
+        if not message.parts:
+            raise UsageError(
+                "a message without parts says nothing: give it a text, or the results of tools",
+                provider=name,
+            )
         if role is Role.TOOL and not all(isinstance(part, ToolResult) for part in message.parts):
             raise UsageError("a message of the tool's holds results of tools and nothing else", provider=name)
         self._check_parts(message)
@@ -365,14 +372,14 @@ class _Prompt:
     What one message is answered by.
 
     Attributes:
-        key: The conversation and the model.
+        key: The conversation, and what it shares the room with: the model, tokens of the answer, tools.
         messages: All that there are.
         sent: Those that go out.
         gone: How many before them are not there any more, or are no use.
         shortened: How often they were made shorter.
     """
 
-    key: tuple[str, str | None]
+    key: _Key
     messages: Sequence[Message]
     sent: Sequence[Message]
     options: SendOptions

@@ -18,6 +18,7 @@ from chatbridge import (
     Message,
     NotFound,
     NotSent,
+    Reply,
     Role,
     SendOptions,
     Support,
@@ -498,6 +499,8 @@ async def test_results_of_tools_are_sent_and_the_next_answer_comes(store: Store)
     [
         (Message(Role.ASSISTANT, "I said"), "none of the assistant"),
         (Message(Role.SYSTEM, "Be"), "none of the system"),
+        (Message(Role.TOOL), "without parts says nothing"),
+        (Message(Role.USER), "without parts says nothing"),
         (Message(Role.TOOL, [Text("Hello")]), "results of tools and nothing else"),
         (Message(Role.TOOL, [ToolResult("1", "\ud800")]), "half a character"),
     ],
@@ -613,6 +616,24 @@ async def test_the_oldest_turns_are_left_out_and_the_reply_says_so(store: Store,
     assert 1 == len(backend.calls) - before, "what was too much before is not tried again"
     await chat.send("another model", model="bigger")
     assert 4 == len(backend.calls) - before, "another model is given all of it first"
+
+
+async def test_what_was_left_out_for_a_long_answer_or_for_tools_is_not_left_out_without_them() -> None:
+    class Roomy(FakeCompletions):
+        async def complete(self, messages: Sequence[Message], options: SendOptions) -> Reply:
+            seen.append(len(messages))
+            if 10 * len(messages) + (options.max_output_tokens or 0) + 100 * len(options.tools) > 200:
+                raise RequestRefused("too long", code=CONTEXT_LENGTH, from_api=True)
+            return await super().complete(messages, options)
+
+    seen: list[int] = []
+    bridge = Bridge(Roomy(FakeBackend(profile=COMPLETIONS)), overflow=drop_oldest)
+    chat = await bridge.create(history=[Message.user("one"), Message.assistant("ok")] * 5)
+
+    assert (await chat.send("long", max_output_tokens=120)).warnings
+    assert (await chat.send("tools", tools=[WEATHER])).warnings
+    assert () == (await chat.send("short")).warnings
+    assert 15 == seen[-1]
 
 
 async def test_what_cannot_be_made_shorter_is_the_error_of_the_api() -> None:
