@@ -251,6 +251,9 @@ class Bridge:
             ChatbridgeError: With `conversation_id` set, the conversation exists, and a later step failed.
         """
         self.require(Feature.CREATE)
+        for message in history:
+            if not isinstance(cast(object, message), Message):
+                raise UsageError(f"a history is made of messages, and has a {type(message).__name__}")
         own = self.backend.profile
         for feature, value in {
             Feature.TITLE: title, Feature.SYSTEM: system, Feature.HISTORY_SEED: history
@@ -395,7 +398,8 @@ class Bridge:
         """
         List the conversations that were made through chatbridge and never used, for the caller to delete.
 
-        One that the store knows to have more messages than it was made with is used, whoever said them.
+        One that the store knows to have more messages than it was made with is used, whoever said them. Where
+        the API keeps nothing, one that was made with messages is none either: nobody else has them.
 
         They are those of this backend and account in the store, whatever process made them.
 
@@ -406,7 +410,8 @@ class Bridge:
         self.bounds.check_open()
         if not older_than >= 0:
             raise UsageError(f"orphans that are older than {older_than} seconds make no sense")
-        return self.bounds.each(self.deliveries.ledger.orphans(older_than))
+        found = self.deliveries.ledger.orphans(older_than, empty=is_kept_here(self.profile))
+        return self.bounds.each(found)
 
     def require(self, feature: Feature) -> None:
         """

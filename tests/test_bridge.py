@@ -245,6 +245,15 @@ async def test_create_gives_the_backend_what_it_takes_itself() -> None:
     assert "Before that you said 'Hi'" in (await chat.send("More")).text
 
 
+@pytest.mark.parametrize("history", [["Hello"], "Hello", [Message.user("Hi"), None]])
+async def test_a_history_of_something_else_than_messages_is_refused(history: Any) -> None:
+    double = Double()
+
+    with pytest.raises(UsageError, match="a history is made of messages, and has a"):
+        await Bridge(double).create(history=history)
+    assert [] == double.calls
+
+
 async def test_a_title_is_given_by_renaming_where_creation_takes_none() -> None:
     double = Double(without=[Feature.TITLE])
     bridge = Bridge(double)

@@ -34,6 +34,7 @@ from chatbridge.history import MemoryStore, Remote, SQLiteStore, Store
 from chatbridge.options import CommonOptions
 from chatbridge.testing.emulator import Fault, serve
 from chatbridge.testing.fake import FakeBackend
+from chatbridge.testing.memory import COMPLETIONS
 from chatbridge_adapters.kaziro.emulator import COMPLETE, KaziroEmulator
 from chatbridge_adapters.mtmai.emulator import MtmaiEmulator
 from doubles import Double
@@ -496,6 +497,14 @@ async def test_what_others_have_spoken_in_is_no_orphan(store: Store) -> None:
     await store.replace(pulled, 1, said)
 
     assert ["orphan"] == await orphans(bridge, older_than=0)
+
+
+async def test_where_nobody_else_has_what_was_said_it_is_no_orphan(store: Store) -> None:
+    bridge = Bridge(FakeBackend(profile=COMPLETIONS).completions, store=store)
+    empty = await bridge.create()
+    await (await bridge.create(history=[Message.user("Hi")])).fork()
+
+    assert [empty.id] == await orphans(bridge, older_than=0)
 
 
 async def test_what_was_just_made_is_no_orphan_by_the_stores_clock(

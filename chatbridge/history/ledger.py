@@ -64,12 +64,19 @@ class Ledger:
             if kept.remote.account == self._account:
                 yield kept
 
-    async def orphans(self, older_than: float) -> AsyncGenerator[Conversation, None]:
-        """List those that were made here and never used, *older_than* seconds ago or before."""
+    async def orphans(self, older_than: float, *, empty: bool) -> AsyncGenerator[Conversation, None]:
+        """
+        List those that were made here and never used.
+
+        Args:
+            older_than: Seconds since they were made; with 0 all.
+            empty: Whether those that were made with messages are left out.
+        """
         now = await self.store.now()
         async for kept in self.conversations():
             age = 0.0 if kept.used_at is None else (now - kept.used_at).total_seconds()
-            if kept.created and not kept.used and not kept.deleted and (not older_than or age >= older_than):
+            unused = kept.created and not kept.used and not kept.deleted and not (empty and kept.length)
+            if unused and (not older_than or age >= older_than):
                 yield kept.conversation
 
     async def messages(
