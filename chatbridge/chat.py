@@ -111,7 +111,8 @@ class Chat:
 
         The message goes out when the stream is entered, in the order of all sends to the
         conversation. Where the API cannot stream, the answer comes in one piece. The arguments and errors
-        are those of `send`; an answer that breaks off after its first event is not looked for.
+        are those of `send`; an answer that breaks off after its first event is not looked for. Where the API
+        keeps nothing, a message whose answer is not read to its end is not in the conversation.
         """
         self.bridge.require(Feature.STREAM)
         outgoing = self._prepare(message, options, changes)

@@ -177,7 +177,7 @@ class Deliveries:
                 message = evolve(message, id=same.id)
         elif doubtful:
             raise self._blocked(doubtful[0])
-        before = await self.ledger.find(conversation_id, cast(str, message.id))
+        before = self._standing(await self.ledger.find(conversation_id, cast(str, message.id)))
         again = before is not None and before.state not in OVER
         if again and not resend:
             raise self._sent_before(cast(Turn, before))
@@ -203,6 +203,12 @@ class Deliveries:
         except BaseException:
             await self._book.change(turn, TurnState.NOT_SENT)
             raise
+        return turn
+
+    def _standing(self, turn: Turn | None) -> Turn | None:
+        """Give what stands of *turn*: where its conversation is kept here, no answer that broke off does."""
+        while self._certain and turn is not None and turn.state is TurnState.ACCEPTED:
+            turn = turn.earlier
         return turn
 
     async def _clear(self, conversation_id: str) -> tuple[Turn, ...]:

@@ -68,11 +68,11 @@ def after_looking(error: ChatbridgeError, look: Look) -> ChatbridgeError:
 
 
 def not_there(error: ChatbridgeError) -> ChatbridgeError:
-    """Give *error*, or where it leaves open whether its message arrived, one that says that it is nowhere."""
+    """Give *error*, or where it leaves open whether its message arrived, one that says that nothing stays."""
     if error.outcome is not Outcome.UNKNOWN:
         return error
     kind = NotSentTimeout if error.timed_out else NotSent
-    text = f"{error}; the message is not in the conversation, and may be sent again"
+    text = f"{error}; nothing was added to the conversation, and the message may be sent again"
     return _noted(kind(text, **_facts_of(error)), error)
 
 

@@ -413,7 +413,9 @@ async def test_a_message_without_an_answer_is_nowhere_and_blocks_nothing(store: 
     chat = await bridge.create()
     for stream in (False, True):
         backend.fail(Fault(drop=drop))
-        with pytest.raises(NotSent, match="is not in the conversation, and may be sent again") as e:
+        with pytest.raises(
+            NotSent, match="nothing was added to the conversation, and the message may be sent again"
+        ) as e:
             await (streamed(chat, "Hello") if stream else chat.send("Hello"))
         assert e.value.retryable
         assert e.value.turn is not None
@@ -444,6 +446,48 @@ async def test_a_stream_that_broke_tells_what_came_and_leaves_nothing(store: Sto
     assert [(TurnState.ACCEPTED, "Turn 1:")] == [(turn.state, turn.partial) for turn in await chat.turns()]
     assert [] == await said(chat)
     assert "Turn 1: you said 'Hello'." == await streamed(chat, "Hello")
+
+
+@pytest.mark.parametrize("left", [True, False])
+async def test_a_message_whose_answer_broke_off_or_was_left_is_sent_again_like_any_that_failed(
+    store: Store, left: bool
+) -> None:
+    backend = fake(attempts=1)
+    chat = await over(backend, store).create()
+    message = Message(Role.USER, "Hello", id="hello")
+    if left:
+        async with chat.stream(message) as stream:
+            await anext(stream)
+    else:
+        backend.fail(Fault(cut_after=2))
+        with pytest.raises(AnswerLost):
+            await streamed(chat, message)
+    backend.fail(Fault(drop="before"))
+    with pytest.raises(NotSent, match="nothing was added to the conversation"):
+        await chat.send(message, resend=True)
+
+    assert "Turn 1: you said 'Hello'." == (await chat.send(message)).text
+    assert ["Hello", "Turn 1: you said 'Hello'."] == await said(chat)
+    assert [("hello", TurnState.DELIVERED)] == [(turn.id, turn.state) for turn in await chat.turns()]
+
+
+async def test_a_message_that_was_answered_stays_so_though_it_is_sent_again_in_vain(store: Store) -> None:
+    backend = fake(attempts=1)
+    chat = await over(backend, store).create()
+    message = Message(Role.USER, "Hello", id="hello")
+    answers = [(await chat.send(message)).text]
+    for fault in (Fault(cut_after=2), Fault(drop="before"), Fault(cut_after=1)):
+        backend.fail(fault)
+        with pytest.raises((AnswerLost, NotSent)):
+            await chat.send(message, resend=True)
+        with pytest.raises(UsageError, match="was sent before and is delivered"):
+            await chat.send(message)
+    assert ["Hello", *answers] == await said(chat)
+
+    answers.append((await chat.send(message, resend=True)).text)
+
+    assert ["Hello", answers[0], "Hello", answers[1]] == await said(chat)
+    assert [TurnState.DELIVERED] == [turn.state for turn in await chat.turns()]
 
 
 async def test_nobody_waiting_leaves_no_doubt(store: Store) -> None:
