@@ -26,6 +26,7 @@ from chatbridge.domain import Message, Reply, SendOptions
 from chatbridge.errors import (
     AnswerLost,
     ChatbridgeError,
+    NotFound,
     Outcome,
     StoreError,
     UnsettledTurn,
@@ -138,6 +139,7 @@ class Deliveries:
         Raises:
             UnsettledTurn: An earlier message is in doubt, and *resend* does not say that it may be.
             UsageError: The message was sent before, and *resend* does not say to send it again.
+            NotFound: Only the store could have the conversation, and it has not.
             StoreError: The turn cannot be recorded, or not in time.
         """
         begin = partial(self._begin_alone, conversation_id, message, until, resend=resend)
@@ -163,10 +165,21 @@ class Deliveries:
     ) -> Turn:
         await self._holding.hold(conversation_id, until)
         try:
+            await self._check_there(conversation_id)
             return await self._begin(conversation_id, message, until, resend=resend)
         except BaseException:
             await self._holding.release(conversation_id)
             raise
+
+    async def _check_there(self, conversation_id: str) -> None:
+        """Raise NotFound where the store alone can have the conversation, and has not; who asks holds it."""
+        if self._certain:
+            try:
+                await self._backend.get_conversation(conversation_id)
+            except NotFound:
+                with suppress(StoreError):
+                    await self.ledger.drop_if_empty(conversation_id)
+                raise
 
     async def _begin(self, conversation_id: str, message: Message, until: float, *, resend: bool) -> Turn:
         await self._clear(conversation_id)
@@ -451,6 +464,7 @@ class Deliveries:
         with self.writing.call():
             async with self.alone(conversation_id, give_up):
                 if self._certain:
+                    await self._check_there(conversation_id)
                     cleared = await self._clear(conversation_id)
                     return tuple(turn for turn in cleared if not turn.waived)
                 turns = await self.ledger.unsettled(conversation_id)

@@ -202,6 +202,42 @@ async def test_a_conversation_is_deleted_once_the_message_under_way_is_answered(
     assert [] == [kept async for kept in store.conversations()], "nothing comes back with the answer"
 
 
+async def test_nothing_is_written_down_of_a_message_to_a_conversation_that_is_not_there(store: Store) -> None:
+    backend = fake()
+    bridge = over(backend, store)
+    told: list[object] = []
+    bridge.deliveries.on_turn = told.append
+    chat = await bridge.create()
+    fault = backend.fail(Fault(hold=asyncio.Event()))
+    sending = asyncio.create_task(chat.send("Hello"))
+    await fault.reached.wait()
+    deleting = asyncio.create_task(chat.forget())
+    behind = [asyncio.create_task(chat.send("A secret")), asyncio.create_task(streamed(chat, "A secret"))]
+    await asyncio.sleep(0)
+    sending.cancel()
+    await asyncio.wait([deleting])
+    told.clear()
+    nowhere = bridge.open("nonsense")
+
+    for refused in (*behind, nowhere.send("A secret"), streamed(nowhere, "A secret"), nowhere.settle()):
+        with pytest.raises(NotFound, match="the store has no conversation"):
+            await refused
+    assert (1, [], ()) == (backend.writes, told, await nowhere.turns())
+    assert [] == [kept async for kept in store.conversations()]
+    assert () == await store.turns()
+
+
+async def test_what_the_store_has_of_a_conversation_that_was_never_made_stays(store: Store) -> None:
+    bridge = over(fake(), store)
+    remote = bridge.deliveries.ledger.remote("elsewhere")
+    kept = await store.keep(remote, messages=[Message.user("Hello")])
+
+    with pytest.raises(NotFound):
+        await bridge.open("elsewhere").send("Hello")
+
+    assert ["Hello"] == [message.text async for message in store.messages(kept.id)]
+
+
 async def test_a_message_is_written_down_once_and_with_its_answer(store: Store) -> None:
     bridge = over(fake(), store)
     chat = await bridge.create(history=[Message.user("What is a maple?"), Message.assistant("A tree.")])

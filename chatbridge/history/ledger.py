@@ -107,6 +107,12 @@ class Ledger:
             self._held.discard(conversation_id)
             await self.store.release(self.remote(conversation_id), self.holder)
 
+    async def drop_if_empty(self, conversation_id: str) -> None:
+        """Forget the conversation where nothing but that it is held was ever known of it."""
+        kept = await self.store.find(self.remote(conversation_id))
+        if kept is not None and not (kept.created or kept.used or kept.length):
+            await self.store.forget(kept.id)
+
     async def renew(self) -> None:
         """Say that all that is held is still held; what cannot be told now is told the next time."""
         for conversation_id in tuple(self._held):
