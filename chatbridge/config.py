@@ -37,7 +37,7 @@ _ENDS_IN_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?")
 _OPTION = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _SEGMENT = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+")
 _ESCAPED_DOT_OR_SLASH = re.compile(r"%(?:2e|2f|5c)", re.IGNORECASE)
-_USERINFO = re.compile(r":[^/]*@")
+_USERINFO = re.compile(r"(?::|//)[^/]*@")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECRET_OPTION = re.compile(
@@ -162,7 +162,10 @@ _HOST_LIKE = re.compile(
 )
 
 
-def _check_model(_: object, __: object, model: str | None) -> None:
+_URL = re.compile(r"https?:|.*://", re.IGNORECASE | re.DOTALL)
+
+
+def _check_model(url: BackendURL, _: object, model: str | None) -> None:
     if model is None:
         return
     if not model:
@@ -170,6 +173,13 @@ def _check_model(_: object, __: object, model: str | None) -> None:
     _check_text(model, "the model")
     if looks_secret(model) or _USERINFO.search(model):
         _literal_secret("the model")
+    if match := _URL.match(model):
+        suffix = "+http" if match[0].lower() == "http:" else ""
+        place = model[match.end() :].lstrip("/") or "HOST"
+        raise ConfigError(
+            f"{quoted(model)} after ':' would be a model on the API's public host, and is a URL: for a "
+            f"server of another address, write {quoted(f'{url.scheme}{suffix}://{place}')}"
+        )
     if _HOST_LIKE.fullmatch(model):
         raise ConfigError(
             f"{quoted(model)} after ':' would be a model on the API's public host, and looks like a host: "

@@ -611,3 +611,29 @@ def test_a_forgotten_double_slash_does_not_lead_to_another_server(text: str) -> 
         BackendURL.parse(text)
 
     assert_plain(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("openai:http://127.0.0.1:8801", "openai+http://127.0.0.1:8801"),
+        ("openai:HTTP://myhost/v1?temperature=1", "openai+http://myhost/v1"),
+        ("openai:https://myhost/v1", "openai://myhost/v1"),
+        ("anthropic:http:/myhost", "anthropic+http://myhost"),
+        ("h2ogpte:https:", "h2ogpte://HOST"),
+        ("h2ogpte:ftp://myhost", "h2ogpte://myhost"),
+    ],
+)
+def test_a_url_is_no_model_of_the_public_host(text: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=f"is a URL: .* write '{re.escape(meant)}'$") as caught:
+        BackendURL.parse(text)
+
+    assert_plain(caught.value)
+
+
+@pytest.mark.parametrize("user", [SECRET, "me", f"me:{SECRET}"])
+def test_a_url_that_holds_a_secret_is_not_shown(user: str) -> None:
+    with pytest.raises(ConfigError, match="the model must not be a secret") as caught:
+        BackendURL.parse(f"openai:http://{user}@myhost")
+
+    assert f"{user}@" not in str(caught.value)
