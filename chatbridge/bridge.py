@@ -84,7 +84,7 @@ def connect(
             options that name a tenant.
         overflow: What is done with a conversation that is longer than the model takes, where chatbridge gives
             the model the earlier turns: the option, or in its place a function that makes it shorter
-            (`chatbridge.overflow.Overflow`).
+            (`chatbridge.overflow.Overflow`). Where the server does, it has no effect.
         options: Options of the backend, and `record`, a file to record the exchange in; they win over those
             in *url*, and None counts as not given. Here a secret may be given itself.
 
@@ -160,7 +160,7 @@ class Bridge:
         on_turn: OnTurn | None = None,
         store: str | Store | None = None,
         account: str | None = None,
-        overflow: Overflow | None = None,
+        overflow: str | Overflow | None = None,
     ) -> None:
         check_hook("on_turn", on_turn)
         self.options = CommonOptions() if options is None else options
@@ -169,8 +169,8 @@ class Bridge:
         self.store = self._default_store() if store is None else open_store(store)
         self._owns_store = isinstance(store, str)
         ledger = Ledger(self.store, self.profile.name, account)
-        overflow = read_overflow(self.options.overflow if overflow is None else overflow)
-        self.backend = backend = full_backend(backend, ledger, self.clock.wall, overflow)
+        shorten = read_overflow(self.options.overflow if overflow is None else overflow)
+        self.backend = backend = full_backend(backend, ledger, self.clock.wall, shorten)
         self.order = Order(self.clock)
         self.bounds = Bounds(
             self.clock,

@@ -40,7 +40,7 @@ from chatbridge.domain import (
     Text,
     ToolResult,
 )
-from chatbridge.errors import BadOption, ChatbridgeError, ConfigError, NotFound, UsageError
+from chatbridge.errors import ChatbridgeError, ConfigError, NotFound, UsageError
 from chatbridge.history.recent import Recent
 from chatbridge.overflow import (
     CONTEXT_LENGTH,
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from chatbridge.history.ledger import Ledger
     from chatbridge.history.rows import StoredConversation
 
-__all__ = ["Completing", "full_backend", "is_kept_here", "no_overflow", "with_conversations"]
+__all__ = ["Completing", "full_backend", "is_kept_here", "with_conversations"]
 
 _KEPT = (
     Feature.CREATE,
@@ -103,7 +103,7 @@ def full_backend(
     Give *backend*, with conversations added where it keeps none; the rest is as for `Completing`.
 
     Raises:
-        ConfigError: It is not what its profile says, or leaves nothing to *overflow*.
+        ConfigError: It is not what its profile says.
     """
     api = backend.api if isinstance(backend, Completing) else backend
     if hasattr(api, "create_conversation") == is_kept_here(api.profile):
@@ -114,18 +114,7 @@ def full_backend(
         )
     if is_kept_here(api.profile):
         return Completing(cast(CompletionBackend, api), ledger, wall, overflow)
-    if overflow is not None:
-        raise no_overflow(api.profile)
     return cast(ChatBackend, api)
-
-
-def no_overflow(profile: Profile) -> BadOption:
-    """Make the error that says that `overflow` is nothing for a backend with this *profile*."""
-    return BadOption(
-        backend=profile.name,
-        option="overflow",
-        problem="would have no effect: what the model sees of a conversation is not up to chatbridge",
-    )
 
 
 class Completing:

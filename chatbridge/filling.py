@@ -17,7 +17,7 @@ from chatbridge.backend import (
     Support,
     select_messages,
 )
-from chatbridge.completing import is_kept_here, no_overflow, with_conversations
+from chatbridge.completing import with_conversations
 from chatbridge.domain import Conversation, Message
 from chatbridge.errors import BadOption, NotFound, StoreError
 from chatbridge.text import quoted
@@ -65,8 +65,6 @@ def with_emulations(profile: Profile, options: CommonOptions) -> Profile:
         filled.add(Feature.SYSTEM)
     if profile.can(Feature.SEND):
         filled.add(Feature.STREAM)
-    if options.overflow is not None and not is_kept_here(profile):
-        raise no_overflow(profile)
     emulated = kept | {feature for feature in filled if not profile.can(feature)}
     if options.absent_after is not None:
         if SettleBy.READ_BACK not in profile.settle_by:

@@ -8,6 +8,7 @@ from typing import cast
 
 from chatbridge.domain import Message, Role, ToolResult
 from chatbridge.errors import ConfigError, UsageError
+from chatbridge.text import quoted
 
 __all__ = [
     "CONTEXT_LENGTH",
@@ -107,7 +108,7 @@ def read_overflow(overflow: object) -> Overflow | None:
         return drop_oldest
     if callable(overflow) and not iscoroutinefunction(overflow):
         return cast(Overflow, overflow)
-    kind = "coroutine function" if callable(overflow) else type(overflow).__name__
+    given = "a coroutine function" if callable(overflow) else quoted(str(overflow))
     raise ConfigError(
-        f"overflow is 'error', 'drop-oldest' or a plain function from messages to messages, not a {kind}"
+        f"overflow is 'error', 'drop-oldest' or a plain function from messages to messages, not {given}"
     )

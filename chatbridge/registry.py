@@ -18,10 +18,10 @@ from urllib.parse import urlencode
 
 from attrs import Factory, evolve, field, fields, frozen
 
-from chatbridge.backend import ChatBackend, CompletionBackend, Profile
+from chatbridge.backend import ChatBackend, CompletionBackend, ContextOwner, Profile
 from chatbridge.clock import Clock, SystemClock
 from chatbridge.config import BackendURL
-from chatbridge.errors import ConfigError, UnknownBackend
+from chatbridge.errors import BadOption, ConfigError, UnknownBackend
 from chatbridge.guard import is_loopback
 from chatbridge.observe import OnAttempt
 from chatbridge.options import CommonOptions, structure_options
@@ -36,6 +36,7 @@ __all__ = [
     "backend_names",
     "declared_profile",
     "load_adapter",
+    "read_options",
     "resolve",
 ]
 
@@ -204,16 +205,49 @@ def declared_profile(url: BackendURL) -> Profile:
     given = dict(url.options)
     if url.model is not None and adapter.defaults.model_option is not None:
         given[adapter.defaults.model_option] = url.model
+    return adapter.profile(read_options(adapter, given, complete=False))
+
+
+def read_options(
+    adapter: Adapter,
+    written: Mapping[str, str],
+    given: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+    *,
+    complete: bool = True,
+) -> CommonOptions:
+    """
+    Check the options of a backend: those *written* in a config string, and those *given* in code.
+
+    A config string is for one backend, so what would have no effect there is an error; code may be for any.
+
+    Args:
+        adapter: The backend's.
+        written: As texts.
+        given: They win over those written.
+        environ: Where options are looked for that are neither.
+        complete: Whether those that are required must be there.
+
+    Raises:
+        ConfigError: Naming the option at fault.
+    """
+    given, environ = Veiled(given or {}), Veiled(environ or {})
     options = structure_options(
         adapter.options,
+        written,
         given,
-        {},
         backend=adapter.name,
         env=adapter.defaults.env,
-        environ={},
-        complete=False,
+        environ=environ,
+        complete=complete,
     )
-    return adapter.profile(options)
+    if "overflow" in written and adapter.profile(options).context is not ContextOwner.CLIENT:
+        raise BadOption(
+            backend=adapter.name,
+            option="overflow",
+            problem="would have no effect: what the model sees of a conversation is not up to chatbridge",
+        )
+    return options
 
 
 def _base_url(url: BackendURL, adapter: Adapter, options: CommonOptions) -> str | None:
@@ -313,12 +347,5 @@ def resolve(
             )
         written[option] = url.model
     url = _placed(url, written, adapter, environ)
-    options = structure_options(
-        adapter.options,
-        written,
-        given,
-        backend=adapter.name,
-        env=adapter.defaults.env,
-        environ=environ,
-    )
+    options = read_options(adapter, written, given, environ)
     return Target(url, adapter, options, _base_url(url, adapter, options), record)

@@ -847,9 +847,26 @@ async def test_how_much_was_too_long_is_remembered_of_some(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("overflow", ["drop-oldest", "error", drop_oldest])
-def test_overflow_is_refused_where_the_server_has_the_conversation(overflow: Any) -> None:
-    with pytest.raises(BadOption, match="overflow"):
-        connect("fake:", overflow=overflow)
+async def test_overflow_given_in_code_has_no_effect_where_the_server_has_the_conversation(
+    overflow: Any,
+) -> None:
+    backend = FakeBackend()
+    for bridge in (connect("fake:", overflow=overflow), Bridge(backend, overflow=overflow)):
+        async with bridge:
+            assert "Turn 1: you said 'Hello'." == (await (await bridge.create()).send("Hello")).text
+
+
+def test_overflow_written_in_a_string_is_refused_where_the_server_has_the_conversation() -> None:
+    for read in (connect, declared_profile):
+        for word in ("drop-oldest", "error"):
+            with pytest.raises(BadOption, match="'overflow' would have no effect"):
+                read(BackendURL.parse(f"fake:?overflow={word}"))
+
+
+def test_a_wrong_overflow_is_refused_by_every_backend() -> None:
+    for backend in (FakeBackend(), fake().completions):
+        with pytest.raises(ConfigError, match="not 'drop-newest'"):
+            Bridge(backend, overflow="drop-newest")
 
 
 def test_overflow_may_be_given_in_the_string_and_in_code() -> None:

@@ -18,8 +18,8 @@ from chatbridge.completing import is_kept_here
 from chatbridge.config import BackendURL, find_backend
 from chatbridge.errors import ChatbridgeError, ConfigError
 from chatbridge.filling import with_emulations
-from chatbridge.options import OptionInfo, describe_options, structure_options
-from chatbridge.registry import Adapter, backend_names, load_adapter
+from chatbridge.options import OptionInfo, describe_options
+from chatbridge.registry import Adapter, backend_names, load_adapter, read_options
 from chatbridge.secret import Secret
 
 __all__ = ["STYLES", "Description", "Listed", "describe", "list_backends", "plain_profile", "secret_options"]
@@ -199,15 +199,7 @@ def describe(text: str) -> Description:
 
 def _profile(adapter: Adapter, given: Mapping[str, str]) -> Profile:
     """Tell what the backend can do with the options *given*; what it requires besides may be anything."""
-    options = structure_options(
-        adapter.options,
-        given,
-        {},
-        backend=adapter.name,
-        env=adapter.defaults.env,
-        environ={},
-        complete=False,
-    )
+    options = read_options(adapter, given, complete=False)
     return with_emulations(adapter.profile(options), options)
 
 
