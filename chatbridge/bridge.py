@@ -142,7 +142,8 @@ class Bridge:
     fills in what the backend lacks and can be made up for. It may be shared by any number of tasks.
 
     Attributes:
-        backend: The backend itself, for what only its API has; with conversations added where it keeps none.
+        api: The backend as its adapter made it, with the methods that only its API has.
+        backend: What the bridge calls: the same, with conversations added where the API keeps none.
         profile: What can be done here, where what the bridge fills in is `emulated`.
         store: What keeps its turns, conversations and messages.
     """
@@ -170,6 +171,7 @@ class Bridge:
         self._owns_store = isinstance(store, str)
         ledger = Ledger(self.store, self.profile.name, account)
         shorten = read_overflow(self.options.overflow if overflow is None else overflow)
+        self.api = backend
         self.backend = backend = full_backend(backend, ledger, self.clock.wall, shorten)
         self.order = Order(self.clock)
         self.bounds = Bounds(

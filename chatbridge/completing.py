@@ -105,30 +105,27 @@ def full_backend(
     Raises:
         ConfigError: It is not what its profile says.
     """
-    api = backend.api if isinstance(backend, Completing) else backend
-    if hasattr(api, "create_conversation") == is_kept_here(api.profile):
+    name, kept_here = backend.profile.name, is_kept_here(backend.profile)
+    if hasattr(backend, "create_conversation") == kept_here:
         raise ConfigError(
-            f"{api.profile.name}: a backend whose context is client has complete and stream, and keeps no "
+            f"{name}: a backend whose context is client has complete and stream, and keeps no "
             "conversations; any other one keeps them",
-            provider=api.profile.name,
+            provider=name,
         )
-    if is_kept_here(api.profile):
-        return Completing(cast(CompletionBackend, api), ledger, wall, overflow)
-    return cast(ChatBackend, api)
+    if kept_here:
+        return Completing(cast(CompletionBackend, backend), ledger, wall, overflow)
+    return cast(ChatBackend, backend)
 
 
 class Completing:
     """
-    A `ChatBackend` of a `CompletionBackend` and a store; it has the other methods of its API, too.
+    A `ChatBackend` of a `CompletionBackend` and a store.
 
     Args:
         api: The backend that completes what it is given.
         ledger: What keeps the conversations.
         wall: Tells the time, in seconds since 1970.
         overflow: Shortens a conversation that the API refuses for its length; without it, that is an error.
-
-    Attributes:
-        api: The same.
     """
 
     # Of how many conversations it is remembered how much of them was too long.
@@ -141,7 +138,7 @@ class Completing:
         wall: Callable[[], float],
         overflow: Overflow | None = None,
     ) -> None:
-        self.api = api
+        self._api = api
         self._profile = with_conversations(api.profile)
         self._ledger = ledger
         self._wall = wall
@@ -149,11 +146,6 @@ class Completing:
         self._recent = Recent(ledger.store)
         # How many of the first messages of a conversation were too many.
         self._too_many: OrderedDict[_Key, int] = OrderedDict()
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever it is that only the API has
-        if name.startswith("_"):
-            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-        return getattr(self.api, name)
 
     @property
     def profile(self) -> Profile:
@@ -229,7 +221,7 @@ class Completing:
         prompt = await self._prompt(conversation_id, message, options)
         while True:
             try:
-                return self._answered(prompt, await self.api.complete(prompt.sent, prompt.options))
+                return self._answered(prompt, await self._api.complete(prompt.sent, prompt.options))
             except ChatbridgeError as error:
                 self._shorten(prompt, error)
 
@@ -242,7 +234,7 @@ class Completing:
         while True:
             begun = False
             try:
-                async with aclosing(self.api.stream(prompt.sent, prompt.options)) as events:
+                async with aclosing(self._api.stream(prompt.sent, prompt.options)) as events:
                     async for event in events:
                         begun = True
                         if isinstance(event, Finished):
@@ -257,7 +249,7 @@ class Completing:
 
     async def close(self) -> None:
         """Free what the API's backend made."""
-        await self.api.close()
+        await self._api.close()
 
     async def _prompt(self, conversation_id: str, message: Message, options: SendOptions) -> _Prompt:
         """Put together what goes out, the message last, without what was too much before."""

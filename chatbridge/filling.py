@@ -95,7 +95,7 @@ def _notes(profile: Profile, kept: frozenset[Feature]) -> list[str]:
             "The history holds only what went through chatbridge and was answered, as its store has it."
         )
     if Feature.HISTORY in kept and profile.can(Feature.HISTORY):
-        notes.append("`bridge.backend.list_messages` gives the history that the API shows.")
+        notes.append("`bridge.api.list_messages` gives the history that the API shows.")
     if Feature.LIST in kept:
         notes.append("The list holds only conversations that went through chatbridge, as its store has them.")
     if Feature.RENAME in kept:

@@ -41,22 +41,22 @@ class Scene:
     @property
     def h2ogpte(self) -> H2OGPTeBackend:
         """What only h2oGPTe has."""
-        return cast(H2OGPTeBackend, self.bridge.backend)
+        return cast(H2OGPTeBackend, self.bridge.api)
 
     @property
     def tachyon(self) -> TachyonBackend:
         """What only Tachyon has."""
-        return cast(TachyonBackend, self.bridge.backend)
+        return cast(TachyonBackend, self.bridge.api)
 
     @property
     def openai(self) -> OpenAIBackend:
         """What only OpenAI-compatible servers have."""
-        return cast(OpenAIBackend, self.bridge.backend)
+        return cast(OpenAIBackend, self.bridge.api)
 
     @property
     def anthropic(self) -> AnthropicBackend:
         """What only Anthropic has."""
-        return cast(AnthropicBackend, self.bridge.backend)
+        return cast(AnthropicBackend, self.bridge.api)
 
     @property
     def answer_id(self) -> str:

@@ -127,16 +127,11 @@ def test_a_backend_that_claims_to_keep_nothing_and_does_not_is_refused() -> None
         Bridge(FakeBackend(profile=COMPLETIONS))
 
 
-async def test_what_only_the_api_has_is_reached_through_the_backend() -> None:
-    backend = fake()
-    bridge: Any = over(backend)
+def test_what_the_adapter_made_is_reached_whether_conversations_are_added_to_it_or_not() -> None:
+    completions, kept = fake().completions, FakeBackend()
 
-    assert isinstance(bridge.backend, Completing)
-    assert backend is bridge.backend.fake
-    with pytest.raises(AttributeError, match="list_models"):
-        bridge.backend.list_models()
-    with pytest.raises(AttributeError, match="_secret"):
-        _ = bridge.backend._secret
+    assert completions is Bridge(completions).api
+    assert kept is Bridge(kept).api is Bridge(kept).backend
 
 
 # -------------------------------------------------------------------------------------- conversations
@@ -932,7 +927,7 @@ async def test_a_fake_that_keeps_nothing_tells_what_went_out() -> None:
     backend = fake()
     async with backend.bridge() as bridge:
         await (await bridge.create()).send("Hello")
-        assert isinstance(vars(bridge.backend)["api"], FakeCompletions)
+        assert isinstance(bridge.api, FakeCompletions)
 
     backend.assert_sent("Hello", times=1)
     assert {} == backend.conversations

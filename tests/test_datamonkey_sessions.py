@@ -87,7 +87,7 @@ def answered(body: bytes) -> Script:
 
 
 def own(bridge: Bridge) -> DatamonkeyBackend:
-    return cast(DatamonkeyBackend, bridge.backend)
+    return cast(DatamonkeyBackend, bridge.api)
 
 
 def token(bridge: Bridge) -> str | None:

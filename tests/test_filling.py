@@ -105,7 +105,7 @@ def test_what_is_made_up_for_says_what_it_holds() -> None:
 def test_where_a_history_is_replaced_it_is_said_where_the_apis_own_is() -> None:
     told = with_emulations(profile(Feature.SEND, Feature.HISTORY, stores=Stores.NEVER), CommonOptions())
 
-    assert any("bridge.backend.list_messages" in note for note in told.notes)
+    assert any("bridge.api.list_messages" in note for note in told.notes)
 
 
 def test_nothing_is_settled_by_a_history_that_is_made_up_for() -> None:

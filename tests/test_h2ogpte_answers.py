@@ -33,7 +33,7 @@ Json = dict[str, Any]
 
 
 def own(bridge: Bridge) -> H2OGPTeBackend:
-    return cast(H2OGPTeBackend, bridge.backend)
+    return cast(H2OGPTeBackend, bridge.api)
 
 
 def answer(emulator: H2OGPTeEmulator, operation: str, value: object) -> None:

@@ -23,7 +23,7 @@ README = Path(__file__).parent.parent.joinpath("README.md").read_text(encoding="
 # The blocks of that section are pieces of the example adapter, whose own tests run them.
 ELSEWHERE = re.sub(r"^## Write an adapter\n.*?(?=^## )", "", README, flags=re.DOTALL | re.MULTILINE)
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", ELSEWHERE, re.DOTALL | re.MULTILINE)
-SPECIAL = [block for block in BLOCKS if "isinstance(bridge.backend" in block]
+SPECIAL = [block for block in BLOCKS if "isinstance(bridge.api" in block]
 PROGRAMS = [
     block
     for block in BLOCKS
@@ -45,7 +45,7 @@ async def run(code: str, **names: Any) -> dict[str, Any]:
 
 
 def test_the_blocks_are_found() -> None:
-    assert (7, 3, 3) == (len(SHARED), len(TESTS), len(SPECIAL))
+    assert (7, 3, 4) == (len(SHARED), len(TESTS), len(SPECIAL))
 
 
 def test_the_bot_that_is_shown_is_the_one_among_the_examples() -> None:
@@ -131,6 +131,7 @@ def of(api: str) -> str:
 @pytest.mark.parametrize(
     ("api", "operations"),
     [
+        ("openai", {"listModels"}),
         ("h2ogpte", {"update_chat_session_collection", "list_questions_for_chat_session"}),
         ("tachyon", {"update_chatroom", "get_chatrooms"}),
     ],

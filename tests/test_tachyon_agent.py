@@ -486,7 +486,7 @@ async def test_a_web_page_in_place_of_a_run_leaves_the_delivery_in_doubt(read: R
 
 
 def own(bridge: Bridge) -> TachyonBackend:
-    return cast(TachyonBackend, bridge.backend)
+    return cast(TachyonBackend, bridge.api)
 
 
 async def test_a_run_is_read_the_same_streamed_and_whole(bridge: Bridge, emulator: TachyonEmulator) -> None:

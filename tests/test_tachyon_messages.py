@@ -48,7 +48,7 @@ async def bridge(reach: Reach, emulator: TachyonEmulator) -> Bridge:
 
 
 def own(bridge: Bridge) -> TachyonBackend:
-    return cast(TachyonBackend, bridge.backend)
+    return cast(TachyonBackend, bridge.api)
 
 
 def answer(emulator: TachyonEmulator, operation: str, value: object) -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import assert_type
 
 import chatbridge as cb
+from chatbridge_adapters.openai import Model, OpenAIBackend
 
 
 async def talk() -> cb.Reply:
@@ -80,3 +81,8 @@ async def carefully(chat: cb.Chat) -> str | None:
     except cb.ChatbridgeError as error:
         assert_type(error.outcome, cb.Outcome)
     return None
+
+
+async def models(bridge: cb.Bridge) -> tuple[Model, ...]:
+    assert isinstance(bridge.api, OpenAIBackend)
+    return await bridge.api.list_models()

@@ -43,7 +43,7 @@ class Keys:
             UsageError: They are to be saved, and this backend gives none.
             ConfigError: They cannot be saved where they are to be.
         """
-        backend = bridge.backend
+        backend = bridge.api
         if isinstance(backend, IssuesKeys):
             if self.file is not None:
                 self._next_time = str(url.with_options(key=f"file:{self.file}"))

@@ -13,7 +13,6 @@ from attrs import evolve, field, frozen
 from chatbridge.backend import ChatBackend, Feature, Stores
 from chatbridge.bridge import Bridge, connect
 from chatbridge.chat import Chat
-from chatbridge.completing import Completing
 from chatbridge.domain import (
     Finished,
     Message,
@@ -49,7 +48,6 @@ __all__ = [
     "expect_refused",
     "expect_refused_by",
     "fold",
-    "own_backend",
     "said",
     "strict",
     "what_raises",
@@ -146,18 +144,12 @@ async def what_raises(kind: type[ErrorT], what: str, action: Callable[[], Any]) 
 
 def strict(bridge: Bridge) -> Bridge:
     """Give a second bridge over the same backend that takes what cannot be honoured for an error."""
-    return Bridge(bridge.backend, options=evolve(bridge.options, strict=True), clock=bridge.clock)
+    return Bridge(bridge.api, options=evolve(bridge.options, strict=True), clock=bridge.clock)
 
 
 def blind(bridge: Bridge) -> Bridge:
     """Give a second bridge over the same backend, which looks for nothing by itself, as that takes time."""
-    return Bridge(bridge.backend, options=evolve(bridge.options, settle_timeout=0.0), clock=bridge.clock)
-
-
-def own_backend(bridge: Bridge) -> object:
-    """Give what the adapter has made, without what a store adds to it."""
-    backend: object = bridge.backend
-    return backend.api if isinstance(backend, Completing) else backend
+    return Bridge(bridge.api, options=evolve(bridge.options, settle_timeout=0.0), clock=bridge.clock)
 
 
 def said(messages: Iterable[Message]) -> list[tuple[Role, str]]:
@@ -351,9 +343,8 @@ class Checks:
         """
         if self.emulator is not None:
             return self.emulator
-        backend = own_backend(bridge)
-        if isinstance(backend, Partner):
-            return backend
+        if isinstance(bridge.api, Partner):
+            return bridge.api
         raise NotApplicable("there is no emulator to plan faults with")
 
     def claims(

@@ -30,7 +30,6 @@ from chatbridge.testing.checking import (
     expect,
     expect_equal,
     expect_refused,
-    own_backend,
     what_raises,
 )
 from chatbridge.testing.faults import Fault
@@ -145,7 +144,7 @@ class HouseChecks(Checks):
     async def check_import(self) -> None:
         """Be imported quickly, and without test frameworks, servers or command lines."""
         async with self.bridge() as bridge:
-            module = type(own_backend(bridge)).__module__
+            module = type(bridge.api).__module__
         if module == "__main__" or sys.modules[module].__spec__ is None:
             raise NotApplicable("its module cannot be imported by its name")
         if module not in _measured:

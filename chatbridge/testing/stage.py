@@ -16,7 +16,6 @@ from chatbridge.chat import Chat
 from chatbridge.config import BackendURL
 from chatbridge.errors import ChatbridgeError, UsageError
 from chatbridge.observe import run_hook
-from chatbridge.testing.checking import own_backend
 from chatbridge.testing.faults import Fault
 from chatbridge.testing.script import Expect, Expectation, Expected, ExpectError, ExpectStream, Fail
 from chatbridge.text import quoted
@@ -185,7 +184,7 @@ class _Planned:
         # A message with a key of its own is sent again where its answer was cut.
         self._cut_shows = SettleBy.KEY not in bridge.profile.settle_by
         self._problem: str | None = None
-        backend = own_backend(bridge)
+        backend = bridge.api
         self._partner = partner or (backend if isinstance(backend, Partner) else None)
         if faults and self._partner is None:
             raise UsageError(
