@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gzip
 import socket
 import threading
@@ -451,9 +452,26 @@ async def test_where_there_is_no_connection_the_error_says_to_what() -> None:
             client.api.transport.base_url = url = f"http://127.0.0.1:{unused.getsockname()[1]}"
             with pytest.raises(errors.ConnectFailed) as refused:
                 await client.api.call(SEND, query={"q": "not shown"})
-    assert str(refused.value).startswith(
-        f"acme say: no connection to {url}/say: ClientConnectorError (errno "
-    )
+    assert (
+        f"acme say: no connection to {url}/say: the connection was refused: is the server running? "
+        "(ECONNREFUSED)"
+    ) == str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ECONNRESET, "the connection was reset before it was made (ECONNRESET)"),
+        (errno.EHOSTUNREACH, "there is no way to the host (EHOSTUNREACH)"),
+        (errno.ENETUNREACH, "there is no way to the host's network (ENETUNREACH)"),
+        (errno.EDOM, f"ClientConnectorError (errno {errno.EDOM})"),
+        (99_999, "ClientConnectorError (errno 99999)"),
+        (None, "ClientConnectorError"),
+    ],
+)
+def test_why_there_is_no_connection_is_said_in_words(number: int | None, words: str) -> None:
+    error = aiohttp.ClientConnectorError(KEYED, OSError(number, "shows hunter2"))
+    assert f"no connection to https://acme: {words}" == failed_to_connect(error, "https://acme").reason
 
 
 async def test_b2_bridges_to_one_origin_share_its_retry_budget() -> None:

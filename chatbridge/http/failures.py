@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, cast, get_args
+import errno
+from collections.abc import Mapping
+from typing import Any, Final, cast, get_args
 
 import aiohttp
 
@@ -20,6 +22,23 @@ def _named(error: BaseException) -> str:
     return type(error).__name__ + (f" (errno {number})" if isinstance(number, int) else "")
 
 
+# By name, as systems number the same errors differently.
+_UNCONNECTED: Final[Mapping[str, str]] = {
+    "ECONNREFUSED": "the connection was refused: is the server running?",
+    "ECONNRESET": "the connection was reset before it was made",
+    "ECONNABORTED": "the connection was broken off before it was made",
+    "EHOSTUNREACH": "there is no way to the host",
+    "EHOSTDOWN": "the host is down",
+    "ENETUNREACH": "there is no way to the host's network",
+    "ENETDOWN": "the network is down",
+    "ETIMEDOUT": "the host did not answer",
+    "EACCES": "this machine does not allow it",
+    "EPERM": "this machine does not allow it",
+    "EMFILE": "this process has too many files and connections open",
+    "ENFILE": "this machine has too many files and connections open",
+}
+
+
 def failed_to_connect(error: Exception, url: str) -> Failure:
     """Classify what was raised before there was a connection to *url*, so before anything was sent."""
     if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError):
@@ -34,7 +53,9 @@ def failed_to_connect(error: Exception, url: str) -> Failure:
         return Failure(Phase.DNS, f"no connection to {url}: the host's name was not found: {_named(error)}")
     if isinstance(error, aiohttp.InvalidURL | ValueError):
         return Failure(Phase.LOCAL, f"not a request that can be sent: {_named(error)}")
-    return Failure(Phase.CONNECT, f"no connection to {url}: {_named(error)}")
+    name = errno.errorcode.get(getattr(error, "errno", None) or 0, "")
+    why = f"{_UNCONNECTED[name]} ({name})" if name in _UNCONNECTED else _named(error)
+    return Failure(Phase.CONNECT, f"no connection to {url}: {why}")
 
 
 def failed_waiting(error: Exception, *, uploaded: bool) -> Failure:
