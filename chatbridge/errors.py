@@ -314,7 +314,11 @@ class AuthFailed(Refused):
 
 
 class NotFound(Refused):
-    """There is no such thing, or none that this key may see (404, 410)."""
+    """
+    There is no such thing, or none that this key may see (404, 410).
+
+    A model that a completion asks for is none of these things: that is a `RequestRefused`.
+    """
 
 
 class Conflict(Refused):

@@ -19,7 +19,6 @@ from chatbridge import (
     FinishReason,
     Message,
     MissingSecret,
-    NotFound,
     Opaque,
     Outcome,
     ProviderFailed,
@@ -425,7 +424,7 @@ async def test_a_list_that_leads_nowhere_ends(here: Talk) -> None:
 @pytest.mark.parametrize(
     ("emulator", "options", "error", "status", "code", "words"),
     [
-        ({}, {"model": "claude-0"}, NotFound, 404, "not_found_error", "model: claude-0"),
+        ({}, {"model": "claude-0"}, RequestRefused, 404, "not_found_error", "model: claude-0"),
         ({"broke": True}, {}, RequestRefused, 400, "billing_error", "credit balance is too low"),
         ({"context": 2}, {}, RequestRefused, 400, "context_length_exceeded", "prompt is too long: 3 tokens"),
         ({}, {"temperature": 2}, RequestRefused, 400, "invalid_request_error", "temperature: range: 0..1"),

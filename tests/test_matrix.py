@@ -188,6 +188,14 @@ async def test_s1_each_status_is_repeated_as_often_as_the_table_says(kind: Kind,
         expect(error, kind, rule(status).outcome, TIMES[repeat])
 
 
+@pytest.mark.parametrize("status", [404, 410])
+@pytest.mark.parametrize("kind", sorted(set(Kind) - {Kind.RESULT}))
+async def test_only_what_has_a_place_on_the_server_can_be_missing(kind: Kind, status: int) -> None:
+    async with client_of((READ, answer(b"{}", f"{status} No"))) as client:
+        error = await run(client, endpoint(kind, METHODS[kind][0]))
+    assert (errors.RequestRefused if kind is Kind.COMPLETE else errors.NotFound) is type(error)
+
+
 def test_each_status_is_in_one_rule_first() -> None:
     assert all(rule(status) for status in STATUSES)
     assert set(SOME) <= set(STATUSES)

@@ -19,7 +19,6 @@ from chatbridge import (
     FinishReason,
     Message,
     MissingSecret,
-    NotFound,
     Opaque,
     Outcome,
     ProviderFailed,
@@ -533,11 +532,13 @@ async def test_an_echo_of_the_key_is_taken_out(reach: Open, emulator: OpenAIEmul
     ("mode", "code"),
     [("openai", "model_not_found"), ("ollama", "not_found_error"), ("vllm", "NotFoundError")],
 )
-async def test_a_model_that_is_not_there_is_not_found(reach: Open, mode: Mode, code: str) -> None:
+async def test_a_model_that_is_not_there_is_a_refused_request_and_no_missing_conversation(
+    reach: Open, mode: Mode, code: str
+) -> None:
     backend = await reach(OpenAIEmulator(mode=mode))
-    with pytest.raises(NotFound, match="nope") as caught:
+    with pytest.raises(RequestRefused, match="nope") as caught:
         await backend.complete(HELLO, SendOptions(model="nope"))
-    assert code == caught.value.code
+    assert (404, code) == (caught.value.status, caught.value.code)
 
 
 async def test_spent_credit_is_not_asked_for_again(reach: Open) -> None:
@@ -667,7 +668,7 @@ async def test_a_web_page_is_not_the_api(backend: OpenAIBackend, emulator: OpenA
 async def test_an_error_is_read_whatever_its_form(reach: Open) -> None:
     for quirk in ("detail_errors", "text_errors"):
         emulator = OpenAIEmulator(also=frozenset({quirk}))
-        with pytest.raises(NotFound, match="The model `nope` does not exist"):
+        with pytest.raises(RequestRefused, match="The model `nope` does not exist"):
             await (await reach(emulator)).complete(HELLO, SendOptions(model="nope"))
 
 

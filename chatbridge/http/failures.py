@@ -91,6 +91,8 @@ _REFUSALS: dict[int, type[errors.Refused]] = {
     429: errors.RateLimited,
     529: errors.RateLimited,
 }
+# It is the model that is not there, or the path: a completion is in no conversation.
+_REFUSALS_OF_COMPLETIONS = {**_REFUSALS, 404: errors.RequestRefused, 410: errors.RequestRefused}
 _REDIRECTS = range(300, 400)
 _STREAMING = frozenset({Phase.FIRST_EVENT, Phase.EVENTS})
 _UNREADABLE = frozenset({Phase.BAD_HEAD, Phase.CONTENT, Phase.EVENTS})
@@ -118,7 +120,8 @@ def _class_of(kind: Kind, failure: Failure, outcome: Outcome) -> type[Chatbridge
     if failure.status in _REDIRECTS:
         return errors.RedirectRefused
     if outcome is Outcome.REFUSED:
-        return _REFUSALS.get(failure.status or 0, errors.RequestRefused)
+        refusals = _REFUSALS_OF_COMPLETIONS if kind is Kind.COMPLETE else _REFUSALS
+        return refusals.get(failure.status or 0, errors.RequestRefused)
     if kind.by_id:
         unreadable = failure.phase in _UNREADABLE and not failure.timed_out
         return errors.BadAnswer if unreadable else errors.Unavailable

@@ -20,6 +20,7 @@ from chatbridge.errors import (
     Outcome,
     Phase,
     Refused,
+    RequestRefused,
     UnsettledTurn,
     UnsupportedFeature,
 )
@@ -60,6 +61,8 @@ _CLASSES: Mapping[int, type[ChatbridgeError]] = {
     404: NotFound,
     400: Refused,
 }
+# There is no conversation that could be missing.
+_CLASSES_OF_COMPLETIONS = {**_CLASSES, 404: RequestRefused}
 _OVER = frozenset({TurnState.NOT_SENT, TurnState.REFUSED})
 
 
@@ -195,7 +198,7 @@ class FaultChecks(Checks):
         try:
             await call()
         except ChatbridgeError as error:
-            kind = _CLASSES.get(fault.status or 0, ChatbridgeError)
+            kind = _CLASSES_OF_COMPLETIONS.get(fault.status or 0, ChatbridgeError)
             expect(isinstance(error, kind), f"a {fault.status} raises {type(error).__name__}")
             return error
         return None
