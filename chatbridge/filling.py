@@ -17,7 +17,7 @@ from chatbridge.backend import (
     Support,
     select_messages,
 )
-from chatbridge.completing import with_conversations
+from chatbridge.completing import is_kept_here, with_conversations
 from chatbridge.domain import Conversation, Message
 from chatbridge.errors import BadOption, NotFound, StoreError
 from chatbridge.text import quoted

@@ -62,7 +62,7 @@ _CLASSES: Mapping[int, type[ChatbridgeError]] = {
     400: Refused,
 }
 # There is no conversation that could be missing.
-_CLASSES_OF_COMPLETIONS = {**_CLASSES, 404: RequestRefused}
+_CLASSES_OF_COMPLETIONS: Mapping[int, type[ChatbridgeError]] = {**_CLASSES, 404: RequestRefused}
 _OVER = frozenset({TurnState.NOT_SENT, TurnState.REFUSED})
 
 
