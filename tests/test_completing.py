@@ -357,6 +357,29 @@ async def test_not_more_is_remembered_than_there_is_room_for(
     assert [(0, 2), (0, 2), (1, 4), (0, 4)] == store.read
 
 
+async def test_results_of_tools_take_room_in_what_is_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Recent, "SIZE", 10 * Recent.MESSAGE)
+    async with Noting(tmp_path / "chats.db") as store:
+        result = Message(Role.TOOL, [ToolResult("1", "x" * Recent.SIZE)])
+        chat = await over(fake(reply="ok"), store).create(history=[Message.user("Hello"), result])
+        for _ in range(2):
+            await chat.send("And now?")
+
+    assert [(0, 2), (0, 4)] == store.read
+
+
+async def test_of_a_conversation_in_which_nothing_was_said_nothing_is_remembered(tmp_path: Path) -> None:
+    async with SQLiteStore(tmp_path / "chats.db") as store:
+        bridge = over(fake(), store)
+        for _ in range(3):
+            async with bridge.temporary() as chat:
+                await chat.send("Hello")
+
+        assert {} == vars(vars(bridge.backend)["_recent"])["_reads"]
+
+
 async def test_what_memory_has_forgotten_of_a_conversation_is_told_with_each_answer() -> None:
     store = MemoryStore(keeps=6)
     bridge = over(fake(), store)

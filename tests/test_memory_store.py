@@ -8,7 +8,21 @@ from datetime import UTC, datetime
 import pytest
 from attrs import evolve
 
-from chatbridge import Bridge, DeliveryUnknown, Message, Reply, Turn, TurnState
+from chatbridge import (
+    Attachment,
+    Bridge,
+    DeliveryUnknown,
+    Message,
+    Opaque,
+    Part,
+    Reasoning,
+    Reply,
+    Text,
+    ToolCall,
+    ToolResult,
+    Turn,
+    TurnState,
+)
 from chatbridge.history import MemoryStore
 from chatbridge.history.chain import entries_of
 from chatbridge.history.rows import Hold, Remote
@@ -171,3 +185,27 @@ async def test_a_turn_is_forgotten_with_its_message() -> None:
         await chat.send(f"{number}")
 
     assert ["2", "3"] == [each.message.text for each in await chat.turns()]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        Text("x" * 100),
+        Reasoning("x" * 100),
+        Attachment("image/png", data=b"x" * 100),
+        Attachment("image/png", url="data:" + "x" * 95),
+        ToolResult("1", "x" * 100),
+        ToolCall("1", "draw", {"lines": ["x" * 50, {"label": "x" * 40}]}),
+        ToolCall("1", "draw", {"points": [1.5] * 94}),
+        Opaque("fake", "blob", {"x" * 100: None}),
+    ],
+)
+async def test_whatever_a_message_is_made_of_takes_room(part: Part) -> None:
+    store = MemoryStore(size=250)
+    for _ in range(3):
+        await store.keep(place("a"), messages=[Message.assistant([part])])
+
+    kept = await store.find(place("a"))
+
+    assert kept is not None
+    assert 1 == kept.gone

@@ -6,14 +6,25 @@ import asyncio
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from secrets import token_hex
+from typing import cast
 
 from attrs import define, field
 
-from chatbridge.domain import Attachment, Conversation, Message, Part, Reasoning, Reply, Text
+from chatbridge.domain import (
+    Attachment,
+    Conversation,
+    Message,
+    Part,
+    Reasoning,
+    Reply,
+    Text,
+    ToolCall,
+    ToolResult,
+)
 from chatbridge.errors import StoreError
 from chatbridge.history.chain import Entry, entries_of
 from chatbridge.history.known import check_holder, died, settled
@@ -350,4 +361,27 @@ def _size(part: Part) -> int:
     """Tell how much of the content of *part* may be large."""
     if isinstance(part, Text | Reasoning):
         return len(part.text)
-    return len(part.data) if isinstance(part, Attachment) and part.data else 0
+    if isinstance(part, Attachment):
+        return len(part.data or part.url or "")
+    if isinstance(part, ToolResult):
+        return len(part.content)
+    return _size_of_json(part.arguments if isinstance(part, ToolCall) else part.data)
+
+
+def _size_of_json(document: object) -> int:
+    """Tell about how long *document* is, each number being taken for a short one."""
+    size = 0
+    waiting = [document]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str | bytes):
+            size += len(value)
+        elif isinstance(value, Mapping):
+            items = cast(Mapping[str, object], value)
+            waiting += items.keys()
+            waiting += items.values()
+        elif isinstance(value, list | tuple):
+            waiting += cast(Sequence[object], value)
+        else:
+            size += 1
+    return size

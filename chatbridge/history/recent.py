@@ -44,21 +44,23 @@ class Recent:
         """Give the messages of a conversation, in a list of the caller's own."""
         if not self._store.durable:
             return [message async for message in self._store.messages(kept.id)]
-        read = self._take(kept.id)
+        read = self._take(kept.id) or _Read()
         if not await self._read_on(kept, read):
             read = _Read()
             await self._read_on(kept, read)
         self._take(kept.id)  # Another task may have read it meanwhile.
-        self._reads[kept.id] = read
-        self._size += read.size
+        if read.messages:
+            self._reads[kept.id] = read
+            self._size += read.size
         messages = read.messages.copy()
         while self._size > self.SIZE:
             self._take(next(iter(self._reads)))
         return messages
 
-    def _take(self, conversation_id: str) -> _Read:
-        read = self._reads.pop(conversation_id, None) or _Read()
-        self._size -= read.size
+    def _take(self, conversation_id: str) -> _Read | None:
+        read = self._reads.pop(conversation_id, None)
+        if read is not None:
+            self._size -= read.size
         return read
 
     async def _read_on(self, kept: StoredConversation, read: _Read) -> bool:
