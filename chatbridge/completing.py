@@ -8,7 +8,7 @@ conversation: what was not answered is not in it.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -383,8 +383,7 @@ class _Prompt:
                 "model did not see them; a store in a file or a database forgets none"
             )
         if self.sent is not self.messages:
-            sent = set(map(id, self.sent))
-            left = sum(id(each) not in sent for each in self.messages)
+            left = (Counter(map(id, self.messages)) - Counter(map(id, self.sent))).total()
             told.append(
                 f"the conversation is longer than the model takes, so {left} of its {len(self.messages)} "
                 "messages were left out"

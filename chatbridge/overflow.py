@@ -87,12 +87,17 @@ def made_shorter(overflow: Overflow, messages: Sequence[Message]) -> Sequence[Me
             f"overflow gives a sequence of messages, and here it gave a {' of '.join((kind, *others[:1]))}"
         )
     shorter = cast(Sequence[Message], left)
-    if [len(shorter) - 1] != [number for number, each in enumerate(shorter) if each is messages[-1]]:
+    last = messages[-1]
+    if not shorter or shorter[-1] is not last or _times(last, shorter) > _times(last, messages):
         raise UsageError(
             "what overflow leaves of a conversation does not end with the message to be answered, or has it "
             "more than once"
         )
     return shorter if len(shorter) < len(messages) else None
+
+
+def _times(message: Message, messages: Sequence[Message]) -> int:
+    return sum(each is message for each in messages)
 
 
 def read_overflow(overflow: object) -> Overflow | None:

@@ -734,6 +734,19 @@ async def test_what_was_left_out_for_a_long_answer_or_for_tools_is_not_left_out_
     assert 15 == seen[-1]
 
 
+async def test_a_message_that_was_said_before_may_be_said_again_where_some_is_left_out() -> None:
+    backend = fake(window=6, reply="ok")
+    bridge = over(backend, overflow="drop-oldest")
+    message = Message(Role.USER, "two words", "said-twice")
+    chat = await bridge.create(
+        history=[Message.user("three words more"), *[message, Message.assistant("ok")] * 2]
+    )
+
+    (warning,) = (await chat.send(message)).warnings
+
+    assert "3 of its 6 messages were left out" in warning
+
+
 async def test_what_cannot_be_made_shorter_is_the_error_of_the_api() -> None:
     chat = await over(fake(window=2), overflow="drop-oldest").create(history=[Message.user("one two three")])
 
