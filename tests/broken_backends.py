@@ -7,7 +7,7 @@ import logging
 import socket
 import unicodedata
 from base64 import b64encode
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -17,6 +17,7 @@ from chatbridge import (
     Conversation,
     Feature,
     Finished,
+    FinishReason,
     Message,
     Profile,
     Reply,
@@ -25,13 +26,14 @@ from chatbridge import (
     StreamEvent,
     Support,
     TextDelta,
+    ToolCall,
 )
 from chatbridge.backend import Stores
 from chatbridge.errors import ChatbridgeError, DeliveryUnknown, NotFound, NotSent, RequestRefused, UsageError
 from chatbridge.options import option
 from chatbridge.secret import Secret
 from chatbridge.testing.answers import Given
-from chatbridge.testing.fake import FakeBackend, FakeOptions
+from chatbridge.testing.fake import FakeBackend, FakeCall, FakeOptions
 
 
 class Broken(FakeBackend):
@@ -661,3 +663,75 @@ class KeepsConnections(Broken):
     """Its server counts a connection that nobody closed."""
 
     connections = 1
+
+
+class Telling(Broken):
+    """A fake that keeps nothing, and is told something else than it should be."""
+
+    async def _complete(self, call: FakeCall, messages: Sequence[Message], options: SendOptions) -> Any:
+        return await super()._complete(call, self.told(messages), self.chosen(options))
+
+    def told(self, messages: Sequence[Message]) -> Sequence[Message]:
+        return messages
+
+    def chosen(self, options: SendOptions) -> SendOptions:
+        return options
+
+
+class TellsTheLastThree(Telling):
+    def told(self, messages: Sequence[Message]) -> Sequence[Message]:
+        return messages[-3:]
+
+
+class TellsTheLastFirst(Telling):
+    def told(self, messages: Sequence[Message]) -> Sequence[Message]:
+        return (*messages[-2::-1], messages[-1])
+
+
+class TellsNoSystemPrompt(Telling):
+    def chosen(self, options: SendOptions) -> SendOptions:
+        return evolve(options, system=None)
+
+
+class TellsNothingOfTheSystem(Telling):
+    def told(self, messages: Sequence[Message]) -> Sequence[Message]:
+        return [message for message in messages if message.role is not Role.SYSTEM]
+
+
+class TellsNoTemperature(Telling):
+    def chosen(self, options: SendOptions) -> SendOptions:
+        return evolve(options, temperature=None)
+
+
+class TellsNoForm(Telling):
+    def chosen(self, options: SendOptions) -> SendOptions:
+        return evolve(options, response_format=None)
+
+
+class TellsNoLimit(Telling):
+    def chosen(self, options: SendOptions) -> SendOptions:
+        return evolve(options, max_output_tokens=None)
+
+
+class TellsNoStop(Telling):
+    def chosen(self, options: SendOptions) -> SendOptions:
+        return evolve(options, stop=())
+
+
+class TellsNoCalls(Telling):
+    def told(self, messages: Sequence[Message]) -> Sequence[Message]:
+        return [
+            evolve(message, parts=[part for part in message.parts if not isinstance(part, ToolCall)])
+            for message in messages
+        ]
+
+
+class CompletesTwice(Broken):
+    async def complete(self, messages: Sequence[Message], options: SendOptions) -> Reply:
+        await super().complete(messages, options)
+        return await super().complete(messages, options)
+
+
+class IsAlwaysDone(Broken):
+    async def complete(self, messages: Sequence[Message], options: SendOptions) -> Reply:
+        return evolve(await super().complete(messages, options), finish_reason=FinishReason.STOP)

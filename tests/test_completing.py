@@ -971,6 +971,35 @@ async def test_a_fake_that_keeps_nothing_tells_what_went_out() -> None:
         await backend.complete([Message.assistant("Hello")], SendOptions())
 
 
+async def test_a_fake_that_keeps_nothing_refuses_results_that_nobody_has_called_for(store: Store) -> None:
+    chat = await over(fake(), store).create()
+    result = Message(Role.TOOL, [ToolResult("7", "21 degrees")])
+
+    with pytest.raises(RequestRefused, match="there is a result of the call '7', and no such call") as caught:
+        await chat.send(result)
+
+    assert (400, True) == (caught.value.status, caught.value.from_api)
+    assert [] == await said(chat)
+
+
+async def test_a_fake_that_keeps_nothing_shows_what_it_was_told() -> None:
+    backend = fake()
+    assert "" == backend.heard
+    chat = await over(backend).create(system="Be brief.", history=[Message.user("What is a maple?")])
+
+    await chat.send("And an oak?")
+
+    assert "Be brief." in backend.heard
+    assert ["What is a maple?", "And an oak?"] == backend.heard.splitlines()[1:]
+    assert backend.heard == backend.completions.heard
+
+
+@pytest.mark.parametrize("kept", ["fake:?window=5", "fake:?window=5&profile=kaziro"])
+def test_a_fake_has_no_window_where_it_keeps_the_conversation(kept: str) -> None:
+    with pytest.raises(BadOption, match="option 'window' would have no effect"):
+        connect(kept)
+
+
 def test_a_fake_is_told_once_what_it_can_do() -> None:
     with pytest.raises(ConfigError, match="profile and keeps each say"):
         connect("fake:?keeps=nothing&profile=kaziro")

@@ -344,6 +344,66 @@ async def test_a_broken_backend_is_found_by_the_rule_meant_for_it(
     assert str(broken.value)
 
 
+@pytest.mark.parametrize(
+    ("backend", "check"),
+    [
+        (broken_backends.TellsTheLastThree, "check_prompt"),
+        (broken_backends.TellsTheLastFirst, "check_prompt"),
+        (broken_backends.TellsNoSystemPrompt, "check_prompt"),
+        (broken_backends.TellsNothingOfTheSystem, "check_prompt"),
+        (broken_backends.TellsNoTemperature, "check_prompt"),
+        (broken_backends.TellsNoForm, "check_prompt"),
+        (broken_backends.CompletesTwice, "check_prompt"),
+        (broken_backends.TellsNoLimit, "check_finish_reason"),
+        (broken_backends.TellsNoStop, "check_finish_reason"),
+        (broken_backends.IsAlwaysDone, "check_finish_reason"),
+        (broken_backends.TellsNoCalls, "check_tools"),
+    ],
+)
+async def test_a_broken_backend_that_keeps_nothing_is_found_by_the_rule_meant_for_it(
+    backend: type[broken_backends.Broken], check: str
+) -> None:
+    class Contract(CompletionContract):
+        make = backend
+
+    with pytest.raises(AssertionError) as broken:
+        await getattr(Contract(), check)()
+    assert str(broken.value)
+
+
+@pytest.mark.parametrize(
+    ("backend", "check"),
+    [
+        (broken_backends.TellsTheLastThree, "check_prompt"),
+        (broken_backends.IsAlwaysDone, "check_finish_reason"),
+    ],
+)
+async def test_some_are_found_by_no_other_rule(backend: type[broken_backends.Broken], check: str) -> None:
+    class Contract(CompletionContract):
+        make = backend
+
+    assert [check] == [result.check for result in await Contract().run() if result.problem]
+
+
+async def test_what_an_api_is_told_is_not_checked_where_it_cannot_be_seen() -> None:
+    class Silent:
+        """It shows nothing of what it hears."""
+
+        writes = 0
+
+        def fail(self, fault: Fault) -> None:
+            raise NotImplementedError
+
+    class Contract(CompletionContract):
+        def open_backend(self) -> Opened:
+            opened = super().open_backend()
+            self.emulator = Silent()
+            return opened
+
+    with pytest.raises(NotApplicable, match="what the API is told cannot be seen"):
+        await Contract().check("check_prompt")
+
+
 async def test_a_fake_with_a_key_shows_it_nowhere() -> None:
     class Contract(FakeContract):
         make = broken_backends.Keyed

@@ -40,6 +40,7 @@ __all__ = [
     "OpenBackend",
     "Opened",
     "Partner",
+    "Witness",
     "again",
     "blind",
     "both",
@@ -80,6 +81,16 @@ class Partner(Protocol):
     @property
     def writes(self) -> int:
         """How many calls there were that were no reads."""
+        ...
+
+
+@runtime_checkable
+class Witness(Partner, Protocol):
+    """A partner that shows what it was told."""
+
+    @property
+    def heard(self) -> str:
+        """All that the last call told it, as text."""
         ...
 
 

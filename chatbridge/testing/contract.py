@@ -13,6 +13,8 @@ are tried too:
 
 The rules ask what the profile claims, never what the backend is called: what is claimed must work, and what
 is not must be refused before any I/O. They need a partner that answers alike each time, such as an emulator.
+What an API that keeps nothing is told is tried where the partner shows it (`Witness`). Of options it is tried
+that they are told, and that an answer ends where one says so; not what else the model makes of them.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from attrs import evolve
 from chatbridge.bridge import Bridge
 from chatbridge.domain import SendOptions
 from chatbridge.registry import load_adapter
-from chatbridge.testing.checking import Ask, NotApplicable, OpenBackend, Opened, Partner, expect
+from chatbridge.testing.checking import Ask, NotApplicable, OpenBackend, Opened, Partner, Witness, expect
 from chatbridge.testing.clock import ManualClock
 from chatbridge.testing.emulator import Emulator, serve
 from chatbridge.testing.fault_checks import FaultChecks
@@ -46,6 +48,7 @@ __all__ = [
     "Opened",
     "Partner",
     "Result",
+    "Witness",
     "ask_to_reason",
     "check_backend",
     "taciturn",

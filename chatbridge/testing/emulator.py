@@ -155,6 +155,11 @@ class Emulator(ABC):
         options = f"?{urlencode(self.options, quote_via=quote)}" if self.options else ""
         return f"{scheme}://{url.netloc}{path + self.base_path if path else ''}{options}"
 
+    @property
+    def heard(self) -> str:
+        """The body of the last call, as text."""
+        return self.calls[-1].body.decode(errors="replace") if self.calls else ""
+
     def fail(self, fault: Fault | str, *, operation: str | None = None, times: int = 1) -> Fault:
         """
         Plan *fault*, or what a word such as "lost" stands for, for the next calls of *operation*, or of any.

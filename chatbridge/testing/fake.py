@@ -25,8 +25,17 @@ from chatbridge.clock import Clock
 from chatbridge.completing import is_kept_here
 from chatbridge.config import BackendURL
 from chatbridge.deliveries import OnTurn
-from chatbridge.domain import Conversation, Message, Reply, SendOptions, StreamEvent, TextDelta
-from chatbridge.errors import ConfigError, Phase, RequestRefused, UsageError
+from chatbridge.domain import (
+    Conversation,
+    Message,
+    Reply,
+    SendOptions,
+    StreamEvent,
+    TextDelta,
+    ToolCall,
+    ToolResult,
+)
+from chatbridge.errors import BadOption, ConfigError, Phase, RequestRefused, UsageError
 from chatbridge.overflow import CONTEXT_LENGTH
 from chatbridge.registry import Adapter, Defaults, InProcess, declared_profile
 from chatbridge.retry import Failure, Kind
@@ -87,13 +96,14 @@ class FakeBackend(MemoryBackend):
             profile = profile_like(profile)
         self.clock: Clock = ManualClock() if place is None else place.clock
         super().__init__(
-            _profile_of(self.options) if profile is None else profile,
+            _profile_of(self.options, profile),
             as_answers(answers_of(self.options) if answers is None else answers),
             self.options.model,
         )
         hook = None if place is None else place.on_attempt
         self._line = Line(self.profile.name, self.options, self.clock, hook)
         self._line.faults += faults_of(self.options.fail)
+        self._heard = ""
 
     def bridge(self, *, on_turn: OnTurn | None = None, **options: Any) -> Bridge:  # noqa: ANN401 - see CommonOptions
         """Open a bridge to this backend, on its clock; *options* are those of `CommonOptions`."""
@@ -124,6 +134,11 @@ class FakeBackend(MemoryBackend):
             if call.message is not None
         }
         return tuple(turns.values())
+
+    @property
+    def heard(self) -> str:
+        """What the last message came with, where nothing is kept: options, and the texts of all messages."""
+        return self._heard
 
     @property
     def conversations(self) -> Mapping[str, tuple[Message, ...]]:
@@ -320,12 +335,29 @@ class FakeBackend(MemoryBackend):
     async def _complete(self, call: FakeCall, messages: Sequence[Message], options: SendOptions) -> _Asked:
         """Have the last of *messages* answered, if they are not too many."""
         self._check_message(messages[-1], options)
+        self._heard = "\n".join((repr(options), *(message.text for message in messages)))
 
         async def answer() -> tuple[Reply, Pieces]:
+            self._check_results(messages)
             self._check_length(messages)
             return self._reply(messages, options)
 
         return await self._line.carry(call, Kind.COMPLETE, answer, pause=self.options.delay)
+
+    def _check_results(self, messages: Sequence[Message]) -> None:
+        """Refuse results of tools that no message before has called."""
+        called = set[str]()
+        for message in messages:
+            for part in message.parts:
+                if isinstance(part, ToolCall):
+                    called.add(part.id)
+                elif isinstance(part, ToolResult) and part.call_id not in called:
+                    raise RequestRefused(
+                        f"there is a result of the call {quoted(part.call_id)}, and no such call before it",
+                        provider=self.profile.name,
+                        status=400,
+                        from_api=True,
+                    )
 
     def _check_length(self, messages: Sequence[Message]) -> None:
         """Refuse what is longer than the model takes."""
@@ -376,6 +408,11 @@ class FakeCompletions:
         return self.fake.stream_completion(messages, options)
 
     @property
+    def heard(self) -> str:
+        """What the last message came with."""
+        return self.fake.heard
+
+    @property
     def writes(self) -> int:
         """How many calls there were."""
         return self.fake.writes
@@ -398,12 +435,22 @@ def _broken(fault: Fault, phase: Phase) -> Failure:
     return Failure(phase, "it ended without its end mark" if ended else "the answer broke off", kind="cut")
 
 
-def _profile_of(options: FakeOptions) -> Profile:
-    if options.profile is not None and options.keeps == "nothing":
-        raise ConfigError(f"{NAME}: profile and keeps each say what it can do: give one", provider=NAME)
-    if options.profile is not None:
-        return profile_like(options.profile)
-    return COMPLETIONS if options.keeps == "nothing" else PROFILE
+def _profile_of(options: FakeOptions, profile: Profile | None = None) -> Profile:
+    """Give what a fake with these *options* can do; a *profile* given beside them wins."""
+    if profile is None:
+        if options.profile is not None and options.keeps == "nothing":
+            raise ConfigError(f"{NAME}: profile and keeps each say what it can do: give one", provider=NAME)
+        if options.profile is not None:
+            profile = profile_like(options.profile)
+        else:
+            profile = COMPLETIONS if options.keeps == "nothing" else PROFILE
+    if options.window is not None and not is_kept_here(profile):
+        raise BadOption(
+            backend=NAME,
+            option="window",
+            problem="would have no effect: it is of an API that keeps nothing, as with keeps=nothing",
+        )
+    return profile
 
 
 def profile_like(text: str) -> Profile:

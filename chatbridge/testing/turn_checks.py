@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import json
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from attrs import fields
 
 from chatbridge.backend import ContextOwner, Feature, Profile, SettleBy, Stores, Support
 from chatbridge.bridge import Bridge
-from chatbridge.domain import Finished, Message, Reply, Role, SendOptions
+from chatbridge.domain import Finished, FinishReason, Message, Reply, Role, SendOptions
 from chatbridge.errors import (
     BadOption,
     NotFound,
@@ -21,6 +22,7 @@ from chatbridge.errors import (
 from chatbridge.testing.checking import (
     Checks,
     NotApplicable,
+    Witness,
     again,
     both,
     expect,
@@ -46,6 +48,9 @@ TEXTS = (
 HALF = "half \ud83d a character"
 LONG = "\u9577\u3044 long " * 18_000  # Over 200 KB in UTF-8.
 NO_OPTIONS = SendOptions()
+FORM = {"type": "object", "properties": {"word": {"type": "string"}}, "required": ["word"]}
+_TOLD = frozenset({"temperature", "top_p", "max_output_tokens", "stop", "seed", "response_format"})
+"""Options that an API must be told; the samples of others may be what it does by itself."""
 STEPS = (0, 1, 2, 3, 5, 8, 13, 21, 34)
 
 
@@ -89,6 +94,61 @@ class TurnChecks(Checks):
             await chat.send("The word is maple.")
             other = (await (await self.conversation(bridge)).send("What is the word?")).text
             expect(not self.quotes(other, "The word is maple."), f"another conversation shows in {other!r}")
+
+    async def check_prompt(self) -> None:
+        """Tell an API that keeps nothing all that was said, the system prompt and options, in one call."""
+        async with self.bridge() as bridge:
+            if bridge.profile.context is not ContextOwner.CLIENT:
+                return
+            partner = self.partner(bridge)
+            if not isinstance(partner, Witness):
+                raise NotApplicable("what the API is told cannot be seen")
+            rules = ("Be kind.", "Be brief.") if bridge.profile.can(Feature.SYSTEM) else ()
+            seed = [Message(Role.SYSTEM, rules[0])] if rules else []
+            seed += [Message.user("What is an elm?"), Message.assistant("A tree of the north.")]
+            chat = await bridge.create(history=seed, system=rules[1] if rules else None)
+            spoken = [message.text for message in seed if message.role is not Role.SYSTEM]
+            for text in ("And an oak?", "And a pine?", "And a yew?"):
+                for asked in (self.sent, self.streamed):
+                    before = partner.writes
+                    reply = await asked(chat, text)
+                    calls = partner.writes - before
+                    expect_equal(1, calls, f"the number of calls for a message that is {asked.__name__}")
+                    spoken += [text, reply.text]
+                    _expect_told(partner.heard, spoken[:-1], rules)
+            await self._expect_options_told(bridge, partner)
+
+    async def _expect_options_told(self, bridge: Bridge, partner: Witness) -> None:
+        """Check that what is told changes with each option that is honoured, of those in `_TOLD`."""
+        for asked in (self.sent, self.streamed):
+            await asked(await self.conversation(bridge), "Hello")
+            plain = partner.heard
+            for name in sorted(_TOLD & bridge.profile.options):
+                value: Any = self.SAMPLES[name] and (
+                    FORM if name == "response_format" else self.SAMPLES[name]
+                )
+                if value is not None:
+                    options = SendOptions(**{name: value})
+                    await asked(await self.conversation(bridge), "Hello", options)
+                    expect(partner.heard != plain, f"the API is not told the option {name}")
+
+    async def check_finish_reason(self) -> None:
+        """End an answer where an option says so, and say why it ended."""
+        text = "Tell me a long story"
+        async with self.bridge() as bridge:
+            for asked in (self.sent, self.streamed):
+                whole = await asked(await self.conversation(bridge), text)
+                if "max_output_tokens" in bridge.profile.options:
+                    options = SendOptions(max_output_tokens=1)
+                    cut = await asked(await self.conversation(bridge), text, options)
+                    reason = cut.finish_reason
+                    if reason is not None:  # Some APIs do not tell.
+                        expect_equal(FinishReason.LENGTH, reason, "why an answer of one token ends")
+                        expect(len(cut.text) < len(whole.text), f"it is told that {cut.text!r} is cut")
+                if "stop" in bridge.profile.options:
+                    options = SendOptions(stop=(whole.text[-5:],))
+                    cut = await asked(await self.conversation(bridge), text, options)
+                    expect(options.stop[0] not in cut.text, f"{cut.text!r} does not end before a stop")
 
     async def check_unknown_conversation(self) -> None:
         """Refuse what is not there: reading says NotFound, whatever else at least Refused."""
@@ -280,6 +340,18 @@ class TurnChecks(Checks):
         if bridge.profile.can(Feature.HISTORY):
             held = [message async for message in bridge.open(conversation_id).messages()]
             expect_equal(self.stored(bridge, turns), said(held), "the history")
+
+
+def _expect_told(heard: str, said: Sequence[str], rules: Sequence[str]) -> None:
+    """Check that all that was *said* is in what was *heard*, in its order, and the *rules* anywhere."""
+    for rule in rules:
+        expect(rule in heard, f"the API is not told the system's {rule!r}")
+    place = 0
+    for number, text in enumerate(said):
+        # As JSON has it, or as it is.
+        found = max(heard.find(each, place) for each in (text, json.dumps(text)[1:-1]))
+        expect(found >= 0, f"the API is not told {text!r} as message {number + 1} of {len(said)}")
+        place = found + len(text)
 
 
 def _content(reply: Reply) -> object:
