@@ -459,7 +459,7 @@ async def test_a_path_that_is_not_the_apis_is_told_from_a_missing_conversation(
     emulator: DatamonkeyEmulator,
 ) -> None:
     async with serve(emulator) as at:
-        for path, words in (("/wrong", "is the base path that of the API"), ("", "Conversation not found")):
+        for path, words in (("/wrong", "where the API begins"), ("", "Conversation not found")):
             async with connect(at.config + path, key=emulator.key) as bridge:
                 with pytest.raises(NotFound, match=words):
                     await bridge.open("conv-1").refresh()

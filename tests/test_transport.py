@@ -459,6 +459,34 @@ async def test_where_there_is_no_connection_the_error_says_to_what() -> None:
 
 
 @pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<p>Cannot POST</p>",
+        b"404 page not found",
+        b'{"message": "Not Found"}',
+        b'{"message": "404: Not Found."}',
+    ],
+)
+async def test_a_404_in_which_the_api_says_nothing_asks_whether_the_base_path_is_right(body: bytes) -> None:
+    async with client_of((READ, answer(body, "404 Not Found"))) as client:
+        client.api.transport.base_url += "/v2"
+        url = client.api.transport.base_url
+        with pytest.raises(errors.NotFound) as caught:
+            await client.api.call(SEND, query={"q": "not shown"})
+    said = f"acme say: the server answered 404 for {url}/say (is {url} where the API begins?)"
+    assert str(caught.value).startswith(said)
+    assert "not shown" not in str(caught.value)
+
+
+async def test_a_404_of_the_api_itself_is_told_as_it_is() -> None:
+    async with client_of((READ, answer(b'{"message": "no such room"}', "404 Not Found"))) as client:
+        with pytest.raises(errors.NotFound) as caught:
+            await client.api.call(SEND)
+    assert "acme say: the server answered 404: no such room" == str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("number", "words"),
     [
         (errno.ECONNRESET, "the connection was reset before it was made (ECONNRESET)"),

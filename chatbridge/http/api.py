@@ -48,6 +48,8 @@ AnswerT = TypeVar("AnswerT")
 _NOT_FOUND = 404
 _SERVER_ERROR = 500
 _LARGE = 2**20
+# What frameworks say of a path that they do not know.
+_NO_SUCH_PATH = re.compile(r"(?:\w*Error: )?(?:404:? )?(?:page |file )?not found\.?", re.IGNORECASE)
 _WEB_PAGE = object()
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -196,7 +198,7 @@ class Api:
                 gone = endpoint.gone_is_done and answer.status == _NOT_FOUND
                 if gone and any(outcome_of(failure) is Outcome.UNKNOWN for failure in earlier):
                     return cast(AnswerT, None)
-                raise self.refusal(answer)
+                raise self.refusal(answer, request.url)
             if answer.body is None:
                 return cast(AnswerT, None)
             return await self._read(endpoint, answer, warn, deadline)
@@ -341,17 +343,20 @@ class Api:
                 warn(Mender.WARNING)
         return cast(AnswerT, structure(value, endpoint.answer))
 
-    def refusal(self, answer: Answer) -> Failure:
-        """Read what the server said with a status that is not success."""
+    def refusal(self, answer: Answer, url: URL) -> Failure:
+        """Read what the server said with a status that is not success to a request to *url*."""
         value, text = None, (answer.body or b"").decode("utf-8", "replace")
         with suppress(BrokenContent):
             value = loads(answer.body or b"")
         said = self._read_error(answer.status, value)
         excerpt = text if said.message is None else said.message
         success = 200 <= answer.status < 300  # noqa: PLR2004 - what HTTP calls successful
+        comment = ", which it does not document" if success else ""
+        if answer.status == _NOT_FOUND and (said.message is None or _NO_SUCH_PATH.fullmatch(said.message)):
+            comment = f" for {url.with_query(None)} (is {self.transport.base_url} where the API begins?)"
         return Failure(
             Phase.CONTENT if success else Phase.STATUS,
-            f"the server answered {answer.status}" + (", which it does not document" if success else ""),
+            f"the server answered {answer.status}{comment}",
             kind="schema" if success else "server_error",
             status=answer.status,
             code=said.code if said.code is None else self.redactor.clean(said.code, 100),

@@ -171,7 +171,7 @@ class EventStream(Generic[EventT]):
         if self._watch is not None:
             self._watch.status = answer.status
         if answer.response is None:
-            raise api.refusal(answer)
+            raise api.refusal(answer, self._request.url)
         self._response, self._status, self._headers = answer.response, answer.status, answer.headers
         self._budget = deadline - self._clock.now()
         self._patience = api.transport.options.first_byte_timeout

@@ -145,15 +145,8 @@ def to_reply(answer: Answer, warnings: Iterable[str]) -> Reply:
     return Reply((message,), warnings=tuple(warnings), extra=beyond(answer.raw, "message"))
 
 
-_NOT_FOUND = 404
-
-
-def read_error(status: int, body: Any) -> ApiError:  # noqa: ANN401 - JSON
-    """
-    Read `error`, which is all that the server says, or `message` and `code`, which the document promises.
-
-    A 404 that is no JSON comes from no operation: the path is wrong.
-    """
+def read_error(_: int, body: Any) -> ApiError:  # noqa: ANN401 - JSON
+    """Read `error`, all that the server says, or `message` and `code`, which the document promises."""
     if isinstance(body, dict):
         fields = cast(dict[str, object], body)
         said = [fields.get("error"), fields.get("message")]
@@ -162,6 +155,4 @@ def read_error(status: int, body: Any) -> ApiError:  # noqa: ANN401 - JSON
             next((text for text in said if isinstance(text, str) and text), None),
             code=code if isinstance(code, str) else None,
         )
-    if status == _NOT_FOUND and body is None:
-        return ApiError("there is no such path: is the base path that of the API (/api/v1)?")
     return ApiError()
