@@ -306,6 +306,13 @@ async def test_a_store_that_fails_makes_no_conversation() -> None:
 # ------------------------------------------------------------------------------------------------ memory
 
 
+def asked(question: str, told: str) -> list[Message]:
+    """Make a whole turn, in which a tool is called."""
+    call, result = ToolCall("1", "weather", {}), ToolResult("1", told)
+    called, given = Message.assistant([call]), Message(Role.TOOL, [result])
+    return [Message.user(question), called, given, Message.assistant("ok")]
+
+
 class Noting(SQLiteStore):
     """Notes which messages are read."""
 
@@ -362,12 +369,11 @@ async def test_results_of_tools_take_room_in_what_is_remembered(
 ) -> None:
     monkeypatch.setattr(Recent, "SIZE", 10 * Recent.MESSAGE)
     async with Noting(tmp_path / "chats.db") as store:
-        result = Message(Role.TOOL, [ToolResult("1", "x" * Recent.SIZE)])
-        chat = await over(fake(reply="ok"), store).create(history=[Message.user("Hello"), result])
+        chat = await over(fake(reply="ok"), store).create(history=asked("Hello", "x" * Recent.SIZE))
         for _ in range(2):
             await chat.send("And now?")
 
-    assert [(0, 2), (0, 4)] == store.read
+    assert [(0, 4), (0, 6)] == store.read
 
 
 async def test_of_a_conversation_in_which_nothing_was_said_nothing_is_remembered(tmp_path: Path) -> None:
@@ -410,10 +416,9 @@ async def test_a_fork_of_what_memory_has_forgotten_in_part_begins_with_a_turn_an
 
     backend = FakeBackend(FakeOptions(keeps="nothing"), answers=answer)
     bridge = over(backend, MemoryStore(keeps=8))
-    chat = await bridge.create()
-    for number in range(2):
-        await chat.send(f"question {number}")
-        await chat.send(Message(Role.TOOL, [ToolResult("1", "21 degrees")]))
+    chat = await bridge.create(
+        history=[*asked("And here?", "21 degrees"), *asked("And there?", "22 degrees")]
+    )
 
     fork = await chat.fork()
 
@@ -421,7 +426,7 @@ async def test_a_fork_of_what_memory_has_forgotten_in_part_begins_with_a_turn_an
         warning.partition(":")[0] for warning in fork.conversation.warnings
     )
     await fork.send("And now?")
-    assert ["question 1", "ok", "", "ok", "And now?"] == [message.text for message in seen[-1]]
+    assert ["And there?", "", "", "ok", "And now?"] == [message.text for message in seen[-1]]
 
 
 async def test_a_history_may_begin_with_what_the_assistant_says() -> None:
@@ -436,15 +441,12 @@ async def test_a_history_may_begin_with_what_the_assistant_says() -> None:
 
 async def test_a_turn_whose_beginning_memory_has_forgotten_cannot_go_on() -> None:
     backend = fake()
-    chat = await over(backend, MemoryStore(keeps=6)).create()
-    result = Message(Role.TOOL, [ToolResult("1", "21 degrees")])
-    await chat.send("question")
-    for _ in range(2):
-        await chat.send(result)
+    question, called, result, _ = asked("And here?", "21 degrees")
+    chat = await over(backend, MemoryStore(keeps=4)).create(history=[question, called, result, called])
 
     with pytest.raises(NotFound, match="the question that their turn begins with is not in the store any"):
         await chat.send(result)
-    assert 3 == len(backend.calls)
+    backend.assert_nothing_sent()
     assert (await chat.send("Ask anew")).warnings
 
 
