@@ -385,6 +385,14 @@ async def test_some_are_found_by_no_other_rule(backend: type[broken_backends.Bro
     assert [check] == [result.check for result in await Contract().run() if result.problem]
 
 
+async def test_an_option_without_a_sample_is_not_tried() -> None:
+    class Contract(CompletionContract):
+        make = broken_backends.TellsNoTemperature
+        SAMPLES: Mapping[str, Any] = {**ChatBackendContract.SAMPLES, "temperature": None}
+
+    await Contract().check("check_prompt")
+
+
 async def test_what_an_api_is_told_is_not_checked_where_it_cannot_be_seen() -> None:
     class Silent:
         """It shows nothing of what it hears."""
