@@ -44,6 +44,7 @@ __all__ = [
     "by_time",
     "check_extra",
     "check_parts",
+    "check_tools",
     "select_messages",
     "text_to_send",
 ]
@@ -465,4 +466,21 @@ def check_extra(extra: Mapping[str, Any], known: Sequence[str], profile: Profile
         if name not in known:
             raise BadOption(
                 backend=profile.name, option=name, problem="is unknown in extra", known=tuple(known)
+            )
+
+
+def check_tools(tools: Sequence[Mapping[str, Any]], profile: Profile) -> None:
+    """
+    Refuse tools that cannot be called, for want of a name.
+
+    Raises:
+        BadOption: One has none, or is in an API's own form.
+    """
+    for tool in tools:
+        if not isinstance(tool.get("name"), str):
+            hint = ": give what is under 'function'" if "function" in tool else ""
+            raise BadOption(
+                backend=profile.name,
+                option="tools",
+                problem=f"takes mappings with name, description and parameters{hint}",
             )

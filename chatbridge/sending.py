@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from secrets import token_hex
 from typing import Any, TypedDict, cast
 
@@ -20,6 +20,39 @@ NO_OPTIONS = SendOptions()
 _FIELDS = frozenset(attribute.name for attribute in fields(SendOptions))
 _CHECKED = tuple(sorted(_FIELDS - {"include", "extra"}))
 _INCLUDES = {"references": Feature.REFERENCES, "usage": Feature.USAGE}
+
+
+def _number(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _whole(value: object) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool))
+
+
+def _text(value: object) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _texts(values: Iterable[object]) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+# What each field of `SendOptions` holds, and in words what may be given for it.
+_FITS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "model": (_text, "a text"),
+    "system": (_text, "a text"),
+    "temperature": (_number, "a number"),
+    "top_p": (_number, "a number"),
+    "max_output_tokens": (_whole, "a whole number"),
+    "stop": (_texts, "a text, or several texts"),
+    "seed": (_whole, "a whole number"),
+    "tools": (lambda tools: all(isinstance(tool, Mapping) for tool in tools), "a list of mappings"),
+    "tool_choice": (_text, "a text: auto, none, required, or the name of a tool"),
+    "response_format": (lambda form: form is None or _texts(form), "a mapping, such as a JSON Schema"),
+    "include": (_texts, f"texts: {', '.join(sorted(_INCLUDES))}"),
+    "extra": (_texts, "a mapping of names to values"),
+}
 
 
 class OptionChanges(TypedDict, total=False):
@@ -97,6 +130,8 @@ def prepare(
             check_text("the message", part.text)
     if options is None and not changes and system is None and not settings.include:
         return Outgoing(message, NO_OPTIONS)
+    if not isinstance(cast(object, options), SendOptions | None):
+        raise UsageError(f"options are a SendOptions, not {type(options).__name__}")
     options = _merge(options or NO_OPTIONS, changes, system, settings)
     fields_ignored = tuple(
         name
@@ -140,7 +175,11 @@ def _merge(
     for name in changes:
         if name not in _FIELDS:
             raise UsageError(f"a message has no option {name!r} (options: {', '.join(sorted(_FIELDS))})")
-    options = evolve(options, **changes)
+    for name, value in changes.items():
+        options = _with(options, name, value)
+    for name, (fits, _) in _FITS.items():
+        if not fits(getattr(options, name)):
+            raise _wrong(name)
     for name in options.include:
         if name not in _INCLUDES:
             raise UsageError(f"{name!r} cannot be included (known: {', '.join(sorted(_INCLUDES))})")
@@ -149,3 +188,16 @@ def _merge(
         system=system if options.system is None else options.system,
         include=options.include | settings.include,
     )
+
+
+def _with(options: SendOptions, name: str, value: Any) -> SendOptions:  # noqa: ANN401 - of a type to be checked
+    """Set one option."""
+    try:
+        return evolve(options, **{name: value})
+    except (TypeError, ValueError):
+        pass
+    raise _wrong(name)
+
+
+def _wrong(name: str) -> BadOption:
+    return BadOption(option=name, problem=f"takes {_FITS[name][1]}")

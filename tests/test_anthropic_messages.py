@@ -218,6 +218,11 @@ def test_forms_of_answers_are_said_in_the_apis_way() -> None:
     assert {"effort": "low", "format": own} == both["output_config"]
 
 
+def test_a_tool_in_the_apis_own_form_keeps_its_schema() -> None:
+    tool = {"name": "f", "input_schema": {"type": "object", "required": ["x"]}}
+    assert [tool] == request("Hi", tools=[tool])[0]["tools"]
+
+
 def test_tools_of_the_server_stand_beside_those_of_the_program() -> None:
     search = {"type": "web_search_20250305", "name": "web_search"}
     body, _ = request("Hi", tools=[{"name": "f", "strict": True}], extra={"tools": (search,)})

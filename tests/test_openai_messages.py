@@ -256,11 +256,6 @@ def test_a_tool_goes_as_it_is() -> None:
     assert [{"type": "function", "function": tool}] == to_tools([tool])
 
 
-def test_a_tool_without_a_name_is_refused() -> None:
-    with pytest.raises(BadOption, match="'tools' takes mappings with name, description and parameters"):
-        to_tools([{"type": "function", "function": {"name": "add"}}])
-
-
 @pytest.mark.parametrize(
     ("choice", "expected"),
     [

@@ -152,6 +152,59 @@ def test_options_of_one_api_pass_unchecked() -> None:
     assert {"a": 1} == make(double=Double(options=()), extra={"a": 1}).options.extra
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("model", 7, "takes a text"),
+        ("system", b"Be brief.", "takes a text"),
+        ("temperature", "hot", "takes a number"),
+        ("temperature", True, "takes a number"),
+        ("top_p", [1.0], "takes a number"),
+        ("max_output_tokens", 7.5, "takes a whole number"),
+        ("seed", "7", "takes a whole number"),
+        ("stop", 7, "takes a text, or several texts"),
+        ("stop", None, "takes a text, or several texts"),
+        ("stop", ["a", 7], "takes a text, or several texts"),
+        ("tools", 7, "takes a list of mappings"),
+        ("tools", {"name": "look"}, "takes a list of mappings"),
+        ("tools", ["look"], "takes a list of mappings"),
+        ("tool_choice", {"name": "look"}, "takes a text: auto, none, required, or the name of a tool"),
+        ("response_format", "json", "takes a mapping, such as a JSON Schema"),
+        ("include", 7, "takes texts: references, usage"),
+        ("include", [["usage"]], "takes texts: references, usage"),
+        ("extra", "a", "takes a mapping of names to values"),
+        ("extra", {1: 2}, "takes a mapping of names to values"),
+    ],
+)
+def test_an_option_of_a_wrong_type_is_refused(name: str, value: Any, words: str) -> None:
+    changes = cast(OptionChanges, {name: value})
+    with pytest.raises(BadOption, match=f"option '{name}' {words}"):
+        prepare("Hi", None, changes, None, Double().profile, CommonOptions())
+
+
+def test_options_that_were_made_before_are_checked_as_well() -> None:
+    with pytest.raises(BadOption, match="option 'tool_choice' takes a text"):
+        make(options=SendOptions(tool_choice=cast(str, {"name": "look"})))
+    with pytest.raises(UsageError, match="options are a SendOptions, not dict"):
+        make(options=cast(SendOptions, {"temperature": 0.5}))
+
+
+@pytest.mark.parametrize("api", ["openai", "anthropic", "tachyon"])
+@pytest.mark.parametrize(
+    ("tool", "hint"),
+    [
+        ({"description": "Looks."}, "parameters$"),
+        ({"type": "function", "function": {"name": "look"}}, "parameters: give what is under 'function'$"),
+    ],
+)
+async def test_a_tool_without_a_name_is_refused(api: str, tool: dict[str, Any], hint: str) -> None:
+    own: dict[str, Any] = {"operator": "me"} if api == "tachyon" else {"model": "m"}
+    async with connect(f"{api}:", key="any-key", **own) as bridge:
+        chat = bridge.open("any") if api == "tachyon" else await bridge.create()
+        with pytest.raises(BadOption, match=f"'tools' takes mappings with name, description and {hint}"):
+            await chat.send("Look", tools=[tool])
+
+
 @given(
     given_=st.sets(st.sampled_from(sorted(EXAMPLES))),
     honoured=st.sets(st.sampled_from(sorted(EXAMPLES))),

@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 
 from attrs import define, field
 
-from chatbridge.backend import Profile, check_extra
+from chatbridge.backend import Profile, check_extra, check_tools
 from chatbridge.domain import (
     Attachment,
     Message,
@@ -83,6 +83,7 @@ def to_request(
     """
     extra = dict(options.extra)
     check_extra(extra, EXTRA_TO_SEND, profile)
+    check_tools(options.tools, profile)
     if not messages:
         raise UsageError(f"{NAME}: there is no message to answer", provider=NAME)
     history = _History()
@@ -254,12 +255,8 @@ def _base64(kind: str, data: bytes) -> Block:
 
 def _tool(tool: Mapping[str, Any]) -> Block:
     """Say a tool in the API's form; its other fields, such as `strict`, go along as they are."""
-    if not isinstance(tool.get("name"), str):
-        raise BadOption(
-            backend=NAME, option="tools", problem="takes mappings with name, description and parameters"
-        )
     rest = {name: value for name, value in tool.items() if name != "parameters"}
-    return {**rest, "input_schema": tool.get("parameters") or {"type": "object"}}
+    return {"input_schema": tool.get("parameters") or {"type": "object"}, **rest}
 
 
 def _choice(choice: str, tools: Sequence[Block]) -> Block:

@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 from attrs import evolve, frozen
 from yarl import URL
 
-from chatbridge.backend import ContextOwner, Feature, Profile, Stores, Support, check_extra
+from chatbridge.backend import ContextOwner, Feature, Profile, Stores, Support, check_extra, check_tools
 from chatbridge.domain import Finished, Message, Reply, Role, SendOptions, Started, StreamEvent
 from chatbridge.errors import BadOption, MissingSecret
 from chatbridge.events import reply_of
@@ -187,6 +187,7 @@ class OpenAIBackend:
     ) -> dict[str, Any]:
         extra = dict(options.extra)
         check_extra(extra, EXTRA_TO_SEND, PROFILE)
+        check_tools(options.tools, PROFILE)
         body = extra.pop("extra_body", None)
         model = options.model or self.options.model
         if model is None and self._needs_model:

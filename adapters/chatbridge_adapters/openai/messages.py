@@ -206,17 +206,7 @@ def _refused(why: str, part: Part) -> UsageError:
 
 
 def to_tools(tools: Sequence[Mapping[str, Any]]) -> list[Json]:
-    """
-    Say the tools on offer.
-
-    Raises:
-        BadOption: One has no name.
-    """
-    for tool in tools:
-        if not isinstance(tool.get("name"), str):
-            raise BadOption(
-                backend=NAME, option="tools", problem="takes mappings with name, description and parameters"
-            )
+    """Say the tools on offer."""
     return [{"type": "function", "function": tool} for tool in tools]
 
 

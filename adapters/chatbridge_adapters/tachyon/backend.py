@@ -19,6 +19,7 @@ from chatbridge.backend import (
     Support,
     by_time,
     check_extra,
+    check_tools,
     select_messages,
     text_to_send,
 )
@@ -362,6 +363,7 @@ class TachyonBackend(PartialBackend):
     def _request(self, message: Message, options: SendOptions) -> CompletionRequest:
         extra = dict(options.extra)
         check_extra(extra, EXTRA_TO_SEND, self.profile)
+        check_tools(options.tools, self.profile)
         if any(isinstance(part, ToolResult) for part in message.parts):
             raise UsageError(
                 f"{NAME} documents no way to give a tool's result: say it in a text", provider=NAME
