@@ -223,7 +223,7 @@ class Completing:
             try:
                 return self._answered(prompt, await self._api.complete(prompt.sent, prompt.options))
             except ChatbridgeError as error:
-                self._shorten(prompt, error)
+                await self._shorten(prompt, error)
 
     async def stream(
         self, conversation_id: str, message: Message, options: SendOptions
@@ -243,7 +243,7 @@ class Completing:
             except ChatbridgeError as error:
                 if begun:
                     raise
-                self._shorten(prompt, error)
+                await self._shorten(prompt, error)
             else:
                 return
 
@@ -273,14 +273,14 @@ class Completing:
             prompt.sent = without_first(messages, cut)
         return prompt
 
-    def _shorten(self, prompt: _Prompt, error: ChatbridgeError) -> None:
+    async def _shorten(self, prompt: _Prompt, error: ChatbridgeError) -> None:
         """Make *prompt* shorter; raise *error* where that is not what it asks for, or cannot be done."""
         if error.code != CONTEXT_LENGTH or self._overflow is None:
             raise error
         if prompt.shortened == SHORTENED:
             error.add_note(f"it was made shorter {SHORTENED} times, and not more is tried for one message")
             raise error
-        shorter = made_shorter(self._overflow, prompt.sent)
+        shorter = await made_shorter(self._overflow, prompt.sent)
         if shorter is None:
             raise error
         prompt.sent = shorter

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from inspect import iscoroutine, iscoroutinefunction
+from collections.abc import Awaitable, Callable, Sequence
+from inspect import isawaitable
 from typing import cast
 
 from chatbridge.domain import Message, Role, ToolResult
@@ -25,12 +25,15 @@ __all__ = [
 CONTEXT_LENGTH = "context_length_exceeded"
 """The code of an error by which an API says that a conversation is too long, whatever its own word is."""
 
-Overflow = Callable[[Sequence[Message]], Sequence[Message]]
+Overflow = Callable[[Sequence[Message]], Sequence[Message] | Awaitable[Sequence[Message]]]
 """
 Makes what was too long shorter: is given the messages that were refused, and gives those to send instead.
 
+It may be asynchronous, to ask a model for a summary; its time is part of the message's.
+
 They are a list of its own, and new messages may stand in their place, such as a summary. The last one is the
-one to be answered: it stays the last, and is there once. To give back as many as there were is to give up.
+one to be answered: it stays the last, and is there once. To give back as many as there were, or none, is to
+give up.
 For one message it is called `SHORTENED` times at most, each time with what it gave before, so it should leave
 out much at a time. What it raises goes to who sent the message.
 """
@@ -69,17 +72,16 @@ def drop_oldest(messages: Sequence[Message]) -> Sequence[Message]:
     return without_first(messages, starts[len(starts) - 1 - kept])
 
 
-def made_shorter(overflow: Overflow, messages: Sequence[Message]) -> Sequence[Message] | None:
+async def made_shorter(overflow: Overflow, messages: Sequence[Message]) -> Sequence[Message] | None:
     """
     Give what *overflow* leaves of *messages*; None where it gives up.
 
     Raises:
         UsageError: It gives something else than messages that end with the one to be answered.
     """
-    left = cast(object, overflow(list(messages)))
+    given = overflow(list(messages))
+    left = cast(object, await given if isawaitable(given) else given)
     kind = type(left).__name__
-    if iscoroutine(left):
-        left.close()
     found = cast(Sequence[object], left) if isinstance(left, Sequence) else ()
     others = sorted({type(each).__name__ for each in found if not isinstance(each, Message)})
     if others or found is not left:
@@ -88,7 +90,9 @@ def made_shorter(overflow: Overflow, messages: Sequence[Message]) -> Sequence[Me
         )
     shorter = cast(Sequence[Message], left)
     last = messages[-1]
-    if not shorter or shorter[-1] is not last or _times(last, shorter) > _times(last, messages):
+    if not shorter:
+        return None
+    if shorter[-1] is not last or _times(last, shorter) > _times(last, messages):
         raise UsageError(
             "what overflow leaves of a conversation does not end with the message to be answered, or has it "
             "more than once"
@@ -105,15 +109,15 @@ def read_overflow(overflow: object) -> Overflow | None:
     Give the function that an option `overflow` stands for; None stands for the API's own error.
 
     Raises:
-        ConfigError: It is neither a word that is known nor a plain function.
+        ConfigError: It is neither a word that is known nor a function.
     """
     if overflow is None or overflow == "error":
         return None
     if overflow == "drop-oldest":
         return drop_oldest
-    if callable(overflow) and not iscoroutinefunction(overflow):
+    if callable(overflow):
         return cast(Overflow, overflow)
-    given = "a coroutine function" if callable(overflow) else quoted(str(overflow))
     raise ConfigError(
-        f"overflow is 'error', 'drop-oldest' or a plain function from messages to messages, not {given}"
+        "overflow is 'error', 'drop-oldest' or a function from messages to messages, not "
+        f"{quoted(str(overflow))}"
     )

@@ -820,7 +820,7 @@ def last_twice(messages: Sequence[Message]) -> Sequence[Message]:
     return [messages[-1]] * 2
 
 
-@pytest.mark.parametrize("overflow", [all_but_last, nothing, last_twice])
+@pytest.mark.parametrize("overflow", [all_but_last, last_twice])
 async def test_a_function_that_leaves_out_what_is_asked_is_refused(overflow: Overflow) -> None:
     chat = await over(fake(window=1), overflow=overflow).create(history=[Message.user("Hello")] * 2)
 
@@ -829,9 +829,33 @@ async def test_a_function_that_leaves_out_what_is_asked_is_refused(overflow: Ove
     assert [TurnState.NOT_SENT] == [turn.state for turn in await chat.turns()]
 
 
-class Asynchronous:
+@pytest.mark.parametrize("overflow", [nothing, list])
+async def test_a_function_that_gives_none_or_all_gives_up(overflow: Overflow) -> None:
+    chat = await over(fake(window=1), overflow=overflow).create(history=[Message.user("Hello")] * 2)
+
+    with pytest.raises(RequestRefused) as caught:
+        await chat.send("one two")
+    assert CONTEXT_LENGTH == caught.value.code
+
+
+async def summary(messages: Sequence[Message]) -> Sequence[Message]:
+    await asyncio.sleep(0)
+    return [Message.user(f"{len(messages) - 1} before"), messages[-1]]
+
+
+class Summary:
     async def __call__(self, messages: Sequence[Message]) -> Sequence[Message]:
-        return messages
+        return await summary(messages)
+
+
+@pytest.mark.parametrize("overflow", [summary, Summary()])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_function_may_be_asynchronous(overflow: Overflow, stream: bool) -> None:
+    backend = fake(window=4, reply="ok")
+    chat = await over(backend, overflow=overflow).create(history=[Message.user("Hello")] * 9)
+
+    await (streamed(chat, "one two") if stream else chat.send("one two"))
+    assert ["9 before", "one two"] == backend.heard.splitlines()[1:]
 
 
 def words(messages: Sequence[Message]) -> object:
@@ -844,7 +868,6 @@ def words(messages: Sequence[Message]) -> object:
         (print, "a NoneType"),
         (words, "a list of str"),
         (iter, "a list_iterator"),
-        (Asynchronous(), "a coroutine"),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
@@ -910,16 +933,12 @@ def test_overflow_may_be_given_in_the_string_and_in_code() -> None:
         connect("fake:?keeps=nothing", overflow="drop-newest")
 
 
-async def asynchronous(messages: Sequence[Message]) -> Sequence[Message]:
-    return messages
-
-
-def test_overflow_is_a_word_or_a_plain_function() -> None:
+def test_overflow_is_a_word_or_a_function() -> None:
     assert None is read_overflow("error")
     assert drop_oldest is read_overflow("drop-oldest")
-    for wrong in (asynchronous, 7):
-        with pytest.raises(ConfigError, match="overflow is 'error', 'drop-oldest' or a plain function"):
-            read_overflow(wrong)
+    assert summary is read_overflow(summary)
+    with pytest.raises(ConfigError, match="overflow is 'error', 'drop-oldest' or a function from messages"):
+        read_overflow(7)
 
 
 def conversation(script: str) -> list[Message]:
