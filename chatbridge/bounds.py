@@ -21,7 +21,7 @@ from chatbridge.errors import (
 if TYPE_CHECKING:
     from typing import Unpack
 
-__all__ = ["Bounds", "expire"]
+__all__ = ["Bounds", "expire", "is_cancelled"]
 
 T = TypeVar("T")
 
@@ -31,6 +31,11 @@ def expire(clock: Clock, timers: Iterable[asyncio.Timeout]) -> None:
     for timer in tuple(timers):
         if not timer.expired():
             clock.postpone(timer, clock.now())
+
+
+def is_cancelled() -> bool:
+    """Tell whether somebody cancelled the current task: not so where only what it waits for was cancelled."""
+    return cast(asyncio.Task[object], asyncio.current_task()).cancelling() > 0
 
 
 class Bounds:
@@ -75,7 +80,8 @@ class Bounds:
         Await *call*, whose endpoint calls share one deadline.
 
         Raises:
-            DeliveryUnknown: Of a call that *creates*: it took too long, or the bridge was closed.
+            DeliveryUnknown: Of a call that *creates*: it took too long, the backend broke it off, or the
+                bridge was closed.
             Unavailable: The same of another call.
         """
         try:
@@ -83,8 +89,12 @@ class Bounds:
         except ChatbridgeError:
             raise
         except TimeoutError:
-            pass
-        raise self.gave_up(creates=creates)
+            broken = False
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+            broken = True
+        raise self.gave_up(creates=creates, broken=broken)
 
     async def each(self, items: AsyncIterator[T], **facts: Unpack[Facts]) -> AsyncIterator[T]:
         """Yield *items*, each wait for one bounded as a call is; *facts* go to the errors."""
@@ -102,10 +112,12 @@ class Bounds:
             if isinstance(items, AsyncGenerator):
                 await self.close(cast(AsyncGenerator[T, None], items).aclose())
 
-    def gave_up(self, *, creates: bool) -> ChatbridgeError:
-        """Make the error for a call that was not awaited to its end."""
-        if self.closed:
-            message = f"the bridge was closed before {self.provider} answered"
+    def gave_up(self, *, creates: bool, broken: bool = False) -> ChatbridgeError:
+        """Make the error for a call that was not awaited to its end, or that the backend has *broken* off."""
+        if self.closed or broken:
+            message = f"{self.provider} cancelled the call by itself"
+            if self.closed:
+                message = f"the bridge was closed before {self.provider} answered"
             if creates:
                 return DeliveryUnknown(message, kind="lost", provider=self.provider)
             return Unavailable(message, provider=self.provider)
@@ -136,8 +148,13 @@ class Bounds:
 
     async def close(self, call: Awaitable[object]) -> None:
         """Await *call*, which closes something, and give up on it after `CLOSING` and `GRACE`."""
-        with suppress(TimeoutError):
+        try:
             await self.wait(call, self._clock.now() + self.CLOSING)
+        except TimeoutError:
+            pass
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
 
     async def end(self) -> None:
         """Give what still waits a moment to end by itself, then end it."""

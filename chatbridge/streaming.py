@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self, cast
 from attrs import evolve
 
 from chatbridge.backend import ChatBackend, Feature, Support
+from chatbridge.bounds import is_cancelled
 from chatbridge.clock import deadline
 from chatbridge.delivery import Delivery, delivering
 from chatbridge.domain import (
@@ -271,13 +272,15 @@ class ReplyStream:
             if self._let_go is None:
                 return event
         except asyncio.CancelledError:
-            if self._let_go is None or task.cancelling() - 1 > cancelled:
+            if is_cancelled() if self._let_go is None else task.cancelling() - 1 > cancelled:
                 raise
         finally:
             self._reader = None
             self._budget -= clock.now() - started
             if self._let_go is not None:
                 task.uncancel()  # It was `_interrupt` that cancelled it.
+        if self._let_go is None:
+            raise self._gave_up(broken=True)
         raise StreamCut("the stream was left while it was being read", kind="cut")
 
     async def _interrupt(self) -> None:
@@ -287,11 +290,13 @@ class ReplyStream:
             self._reader.cancel()
             await self._bridge.bounds.close(self._let_go.wait())
 
-    def _gave_up(self) -> ChatbridgeError:
+    def _gave_up(self, *, broken: bool = False) -> ChatbridgeError:
         if not self._begun:
-            return self._bridge.bounds.gave_up(creates=True)
+            return self._bridge.bounds.gave_up(creates=True, broken=broken)
         if self._bridge.bounds.closed:
             return StreamCut("the bridge was closed before the answer was complete", kind="cut")
+        if broken:
+            return StreamCut("the backend cancelled its stream by itself", kind="cut")
         return StreamCutTimeout("the answer stopped coming", kind="idle")
 
     def _explained(self, error: ChatbridgeError) -> ChatbridgeError:

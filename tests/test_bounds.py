@@ -15,6 +15,9 @@ from chatbridge import (
     DeliveryUnknown,
     Message,
     Outcome,
+    Started,
+    StreamCut,
+    TextDelta,
     Unavailable,
     UsageError,
     connect,
@@ -187,6 +190,51 @@ async def test_c1_a_cancelled_call_raises_cancelled_error(
     with pytest.raises(asyncio.CancelledError):
         await task
     assert_nothing_left(bridge)
+
+
+@pytest.mark.parametrize(("name", "method", "error"), HANGS)
+async def test_a_cancellation_of_the_backends_own_is_an_error_of_ours(
+    name: str, method: Callable[[Bridge, Chat], Awaitable[object]], error: type[ChatbridgeError]
+) -> None:
+    """A task group would take CancelledError for its own doing, and lose it."""
+    double = Double()
+    bridge = Bridge(double)
+    double.fails[name] = asyncio.CancelledError()
+
+    with pytest.raises((DeliveryUnknown, Unavailable), match="double cancelled the call by itself") as caught:
+        await method(bridge, bridge.open("conversation-1"))
+    assert issubclass(error, type(caught.value))
+    assert (Outcome.UNKNOWN, False) == (caught.value.outcome, caught.value.timed_out)
+    assert None is caught.value.__context__
+    assert_nothing_left(bridge)
+
+
+async def test_a_stream_that_is_cancelled_by_its_backend_is_cut() -> None:
+    double = Double()
+    double.script = [Started(), TextDelta("Hel"), asyncio.CancelledError()]
+    bridge = Bridge(double)
+
+    with pytest.raises(StreamCut, match="the backend cancelled its stream by itself") as caught:
+        await read(bridge.open("conversation-1"))
+    assert ("Hel", None) == (caught.value.partial, caught.value.__context__)
+    assert_nothing_left(bridge)
+
+
+async def test_a_backend_that_cancels_itself_as_it_closes_is_closed() -> None:
+    double = Double()
+    double.fails["close"] = asyncio.CancelledError()
+    await Bridge(double).close()
+    assert ["close"] == double.calls
+
+
+async def test_closing_can_be_cancelled() -> None:
+    double = Double()
+    double.gates["close"] = asyncio.Event()
+    closing = asyncio.create_task(Bridge(double).close())
+    await turns_of_the_loop()
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
 
 
 async def test_a_call_that_is_cancelled_before_it_begins_leaves_no_coroutine_behind() -> None:

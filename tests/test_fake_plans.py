@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -352,6 +352,22 @@ async def test_closing_ends_what_is_still_at_work(fake: FakeBackend) -> None:
         with pytest.raises(DeliveryUnknown):
             await chat.send("Hello")
     assert [()] == list(fake.conversations.values())
+
+
+@pytest.mark.parametrize("keeps", ["conversations", "nothing"])
+async def test_closing_fails_what_is_under_way_and_cancels_nobody(
+    keeps: Literal["conversations", "nothing"],
+) -> None:
+    fake = FakeBackend(FakeOptions(keeps=keeps))
+    async with fake.bridge() as bridge:
+        chat = await bridge.create()
+        fault = fake.fail(Fault(hold=asyncio.Event()))
+        sending = asyncio.create_task(chat.send("Hello"))
+        await fault.reached.wait()
+    with pytest.raises(ChatbridgeError, match="the bridge was closed"):
+        await sending
+    assert "the bridge was closed" == fake.calls[-1].failed
+    assert 1 == len([call for call in fake.calls if call.turn])
 
 
 async def test_a_held_message_that_is_cancelled_may_have_arrived(chat: Chat, fake: FakeBackend) -> None:

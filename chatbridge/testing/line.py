@@ -173,7 +173,10 @@ class Line:
         timer = self._clock.timeout_at(self._clock.now() + self._options.first_byte_timeout)
         try:
             async with timer:
-                return await asyncio.shield(serving), fault
+                await asyncio.wait([serving])
+            if serving.cancelled():
+                raise Failure(Phase.LOST, "the bridge was closed", final=True)
+            return serving.result(), fault
         except TimeoutError:
             if not timer.expired():
                 raise
