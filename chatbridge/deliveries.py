@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final, cast
+from weakref import WeakSet
 
 from attrs import evolve
 
@@ -22,7 +23,7 @@ from chatbridge.bounds import Bounds
 from chatbridge.clock import Clock
 from chatbridge.completing import is_kept_here
 from chatbridge.delivery import Delivery, delivering
-from chatbridge.domain import Message, Reply, SendOptions
+from chatbridge.domain import Message, Reply, SendOptions, StreamEvent
 from chatbridge.errors import (
     AnswerLost,
     ChatbridgeError,
@@ -36,6 +37,7 @@ from chatbridge.errors import (
 from chatbridge.history.ledger import Ledger
 from chatbridge.holding import Holding
 from chatbridge.order import Order
+from chatbridge.progress import Progress
 from chatbridge.search import Search
 from chatbridge.trails import Trails
 from chatbridge.turns import Turn, TurnState
@@ -86,6 +88,7 @@ class Deliveries:
         self._book = Book(profile.name, self.ledger, Trails(order.is_held), clock, on_turn)
         self._holding = Holding(order, self._book, bounds, clock)
         self._search = Search(backend, profile, bounds, clock, self._book)
+        self._coming = WeakSet[Progress]()
         # Whether a message that was not answered is certainly not in its conversation.
         self._certain = is_kept_here(profile)
 
@@ -307,11 +310,17 @@ class Deliveries:
             turn=turn,
         )
 
-    async def progress(self, turn: Turn, shown: str) -> bool:
-        """Keep what is here of an answer that is still coming, and say whether that can be done."""
-        task = self.writing.begin(turn.conversation_id, partial(self._progress, turn, shown))
-        await asyncio.wait([task])
-        return task.result()
+    def follow(self, turn: Turn, seen: Sequence[StreamEvent]) -> Progress | None:
+        """Keep what is *seen* of an answer while it is coming, in a store that outlasts the process."""
+        if not self.ledger.store.durable:
+            return None
+
+        def save(shown: str) -> asyncio.Task[bool]:
+            return self.writing.begin(turn.conversation_id, partial(self._progress, turn, shown))
+
+        progress = Progress(self._clock, seen, save)
+        self._coming.add(progress)
+        return progress
 
     async def _progress(self, turn: Turn, shown: str) -> bool:
         try:
@@ -366,6 +375,8 @@ class Deliveries:
 
     async def close(self) -> None:
         """Wait until everything is recorded, and let others hold what is held; not for ever."""
+        for progress in tuple(self._coming):
+            progress.flush()
         await self.writing.end()
         with suppress(TimeoutError):
             await self.writing.wait("", self._finish, self._clock.now() + self.writing.CLOSING)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from chatbridge.clock import Clock
@@ -23,7 +23,7 @@ class Progress:
     Args:
         clock: Measures time.
         seen: The events that were handed out; `add` is told of each.
-        save: Keeps the text, and says whether it could.
+        save: Begins to keep the text, in a task that says whether it could.
     """
 
     BYTES = 4096
@@ -31,7 +31,7 @@ class Progress:
     LONGEST_PAUSE = 30.0
 
     def __init__(
-        self, clock: Clock, seen: Sequence[StreamEvent], save: Callable[[str], Awaitable[bool]]
+        self, clock: Clock, seen: Sequence[StreamEvent], save: Callable[[str], asyncio.Task[bool]]
     ) -> None:
         self._clock = clock
         self._seen = seen
@@ -44,9 +44,12 @@ class Progress:
         self._pause = 0.0
         self._full = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._ended = False
 
     def add(self, event: StreamEvent) -> None:
         """Take in that *event* was handed out."""
+        if self._ended:
+            return
         if isinstance(event, TextDelta):
             self._unkept += len(event.text.encode(errors="replace"))
         elif isinstance(event, PartAdded) and isinstance(event.part, Text):
@@ -60,8 +63,18 @@ class Progress:
 
     def end(self) -> None:
         """Keep no more; what is being written of it is."""
+        self._ended = True
         if self._task is not None:
-            self._task.cancel()
+            with suppress(RuntimeError):  # Its loop is closed.
+                self._task.cancel()
+
+    def flush(self) -> None:
+        """Begin to keep what is here and is not kept yet, and end."""
+        if not self._ended and self._seen:
+            text = shown_text(self._seen)
+            if text != self._kept:
+                self._save(text)
+        self.end()
 
     async def _run(self) -> None:
         while self._waits:
@@ -80,7 +93,9 @@ class Progress:
                     await self._full.wait()
 
     async def _keep(self, text: str) -> None:
-        if await self._save(text):
+        saving = self._save(text)
+        await asyncio.wait([saving])
+        if saving.result():
             self._kept, self._pause = text, 0.0
         else:
             self._pause = min(max(2 * self._pause, self.SECONDS), self.LONGEST_PAUSE)

@@ -93,9 +93,7 @@ class ReplyStream:
             )
             self._delivery = Delivery(self._turn.id)
             self._source = self._open(self._turn.message)
-            if self._bridge.store.durable:
-                save = partial(self._bridge.deliveries.progress, self._turn)
-                self._progress = Progress(clock, self._seen, save)
+            self._progress = self._bridge.deliveries.follow(self._turn, self._seen)
         except ChatbridgeError as error:
             failed = error
         except BaseException:

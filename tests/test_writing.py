@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import pytest
@@ -375,16 +375,23 @@ async def test_m5_what_came_before_a_stream_stalls_is_kept_within_a_second(
         assert ["", "one two"] == store.partial
 
 
+def saving(save: Callable[[str], bool]) -> Callable[[str], asyncio.Task[bool]]:
+    async def call(text: str) -> bool:
+        return save(text)
+
+    return lambda text: asyncio.create_task(call(text))
+
+
 async def test_m5_a_text_that_is_kept_already_is_not_written_again(
     clock: ManualClock,
 ) -> None:
     seen, kept = list[StreamEvent](), list[str]()
 
-    async def save(text: str) -> bool:
+    def save(text: str) -> bool:
         kept.append(text)
         return True
 
-    progress = Progress(clock, seen, save)
+    progress = Progress(clock, seen, saving(save))
     for event in (
         Started("m"),
         TextDelta("one"),
@@ -403,11 +410,11 @@ async def test_m5_a_text_that_is_kept_already_is_not_written_again(
 async def test_m5_what_cannot_be_kept_is_tried_again_ever_later(clock: ManualClock) -> None:
     seen, moments = list[StreamEvent](), list[float]()
 
-    async def save(_: str) -> bool:
+    def save(_: str) -> bool:
         moments.append(clock.now() - 1000)
         return len(moments) > 4
 
-    progress = Progress(clock, seen, save)
+    progress = Progress(clock, seen, saving(save))
     for _ in range(20):
         seen.append(TextDelta("x" * 5000))
         progress.add(TextDelta("x" * 5000))
@@ -417,18 +424,89 @@ async def test_m5_what_cannot_be_kept_is_tried_again_ever_later(clock: ManualClo
 
 
 async def test_m5_nothing_of_a_stream_is_kept_after_its_end(clock: ManualClock) -> None:
-    kept = list[str]()
+    seen, kept = list[StreamEvent](), list[str]()
 
-    async def save(text: str) -> bool:
+    def save(text: str) -> bool:
         kept.append(text)
         return True
 
-    progress = Progress(clock, [], save)
-    progress.end()
-    progress.add(Started("m"))
-    await turns_of_the_loop()
-    progress.add(TextDelta("one"))
-    progress.end()
+    progress = Progress(clock, seen, saving(save))
+    for text in ("one", "two", "three", "four"):
+        seen.append(TextDelta(text))
+        progress.add(seen[-1])
+        await turns_of_the_loop()
+        if text == "two":
+            progress.end()
+    progress.flush()
     await settled(clock, 2)
 
-    assert [""] == kept
+    assert ["one"] == kept
+
+
+async def test_m8_closing_keeps_what_came_of_an_open_stream(
+    chat: Chat, store: Stalling, clock: ManualClock, double: Double
+) -> None:
+    """Within the second in which nothing is written of it else; and tries no closed store again."""
+    script(double, "one ", "two ", "three")
+    before = asyncio.all_tasks()
+    async with chat.stream("Hi") as stream:
+        for _ in range(3):
+            await anext(stream)
+            await turns_of_the_loop()
+        assert [""] == store.partial
+        await chat.bridge.close()
+        await settled(clock, Progress.LONGEST_PAUSE)
+        assert ["", "one two "] == store.partial
+        assert before == asyncio.all_tasks()
+
+
+async def test_m8_closing_writes_nothing_that_is_kept_already(
+    chat: Chat, store: Stalling, clock: ManualClock, double: Double
+) -> None:
+    script(double, "one")
+    async with chat.stream("Hi") as stream:
+        await anext(stream)
+        await anext(stream)
+        await settled(clock, Progress.SECONDS)
+        await chat.bridge.close()
+        assert ["", "one"] == store.partial
+
+
+async def test_m8_closing_says_nothing_of_a_stream_of_which_nothing_was_read(
+    chat: Chat, store: Stalling, clock: ManualClock, double: Double
+) -> None:
+    script(double, "one")
+    async with chat.stream("Hi") as stream:
+        await chat.bridge.close()
+        assert [TurnState.UNKNOWN] == await store.states(chat)
+        assert Started("m") == await anext(stream)
+        await settled(clock, Progress.SECONDS)
+        assert [] == store.partial
+    assert [TurnState.ACCEPTED] == await store.states(chat)
+
+
+def test_m8_what_came_of_a_stream_in_a_loop_that_is_closed_is_kept(clock: ManualClock) -> None:
+    seen, kept = [TextDelta("one ")], list[str]()
+
+    def save(text: str) -> bool:
+        kept.append(text)
+        return True
+
+    progress = Progress(clock, seen, saving(save))
+
+    async def begin() -> None:
+        for _ in range(2):
+            progress.add(seen[0])
+            await turns_of_the_loop()
+        seen.append(TextDelta("two"))
+
+    async def end() -> None:
+        progress.flush()
+        await turns_of_the_loop()
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(begin())
+    loop.close()
+    asyncio.run(end())
+
+    assert ["one ", "one two"] == kept
