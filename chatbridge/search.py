@@ -13,7 +13,8 @@ from chatbridge.bounds import Bounds
 from chatbridge.clock import Clock, Pauses
 from chatbridge.domain import Message
 from chatbridge.errors import BadAnswer, ChatbridgeError, ChatbridgeWarning
-from chatbridge.settling import Seen, Trail, find, fingerprint
+from chatbridge.history.ledger import Ledger
+from chatbridge.settling import History, Seen, Trail, find, fingerprint
 from chatbridge.text import printable
 from chatbridge.turns import Turn, TurnState
 from chatbridge.verdicts import THERE, Look
@@ -110,30 +111,31 @@ class Search:
         if not open_ones:
             return list(looks)
         conversation_id = open_ones[0].turn.conversation_id
-        begun, problem, history = self._clock.now(), None, list[Message]()
+        begun, problem, messages = self._clock.now(), None, list[Message]()
         try:
-            history = await self._bounds.call(self._read(conversation_id), until=until)
+            messages = await self._bounds.call(self._read(conversation_id), until=until)
         except ChatbridgeError as error:
             problem = error
         except ChatbridgeWarning as warning:  # Where warnings are errors.
             problem = BadAnswer(str(warning), provider=self._profile.name)
+        history, equals = History(messages), _Equals(self._book.ledger, conversation_id)
         return [
             look
             if look.is_final
             else evolve(look, turn=await self._book.waived(look.turn), problem=problem)
             if problem is not None
-            else await self._judge(look.turn, history, begun)
+            else await self._judge(look.turn, history, equals, begun)
             for look in looks
         ]
 
-    async def _judge(self, turn: Turn, history: Sequence[Message], begun: float) -> Look:
+    async def _judge(self, turn: Turn, history: History, equals: _Equals, begun: float) -> Look:
         """Take in what a look that began at *begun* shows of *turn*."""
         trail = self._book.trails.get(turn.conversation_id)
         if trail is None and turn.baseline is not None:  # It went out long ago, or from a process that died.
-            trail = Trail.recalled(turn, await self._book.ledger.turns(turn.conversation_id))
+            trail = Trail.recalled(turn, await equals.of(turn))
         found = find(turn, history, trail)
         seen, proof = found.seen, self._proof(turn)
-        if seen is Seen.ANSWERED and await self._has_equals(turn):
+        if seen is Seen.ANSWERED and _may_be_followed(turn, await equals.of(turn)):
             seen = Seen.MIXED
         if seen is Seen.ANSWERED:
             turn = await self._book.change(turn, TurnState.DELIVERED, reply=found.reply, partial="")
@@ -148,12 +150,34 @@ class Search:
             turn = await self._book.waived(turn)
         return Look(turn, seen)
 
-    async def _has_equals(self, turn: Turn) -> bool:
-        """Tell whether a message of the same text may stand behind that of *turn*."""
-        name, behind = fingerprint(turn.message), turn.sends > 1
-        for other in await self._book.ledger.turns(turn.conversation_id):
-            if other.id == turn.id:
-                behind = True
-            elif behind and other.state not in OVER and fingerprint(other.message) == name:
-                return True
-        return False
+
+class _Equals:
+    """
+    The turns of one conversation by the texts of their messages, read once for one look.
+
+    What the look shows of older ones does not matter to those that come after them.
+    """
+
+    def __init__(self, ledger: Ledger, conversation_id: str) -> None:
+        self._ledger = ledger
+        self._conversation_id = conversation_id
+        self._turns: dict[bytes, list[Turn]] | None = None
+
+    async def of(self, turn: Turn) -> Sequence[Turn]:
+        """Give those of the text of *turn*, oldest first."""
+        if self._turns is None:
+            self._turns = {}
+            for each in await self._ledger.turns(self._conversation_id):
+                self._turns.setdefault(fingerprint(each.message), []).append(each)
+        return self._turns.get(fingerprint(turn.message), ())
+
+
+def _may_be_followed(turn: Turn, equals: Sequence[Turn]) -> bool:
+    """Tell whether one of *equals*, which have the same text, may stand behind *turn*."""
+    behind = turn.sends > 1
+    for other in equals:
+        if other.id == turn.id:
+            behind = True
+        elif behind and other.state not in OVER:
+            return True
+    return False

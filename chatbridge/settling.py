@@ -19,7 +19,7 @@ from attrs import define, field, frozen
 from chatbridge.domain import Message, Reply, Role
 from chatbridge.turns import Turn, TurnState
 
-__all__ = ["Finding", "Seen", "Trail", "find", "fingerprint"]
+__all__ = ["Finding", "History", "Seen", "Trail", "find", "fingerprint"]
 
 
 class Seen(Enum):
@@ -80,21 +80,20 @@ class Trail:
         self._count(name, turn, 1)
 
     @classmethod
-    def recalled(cls, turn: Turn, turns: Sequence[Turn]) -> Trail | None:
+    def recalled(cls, turn: Turn, equals: Sequence[Turn]) -> Trail | None:
         """
         Begin with what was noted of the time before *turn*, where it was.
 
-        *turns* are all of the conversation's, oldest first: those of the same text are added from it on.
+        *equals* are the conversation's turns of the same text, oldest first: they are added from it on.
         """
         if turn.baseline is None:
             return None
         name = fingerprint(turn.message)
         there, perhaps = turn.baseline
         trail = cls(Counter({name: there}), Counter({name: perhaps}))
-        ids = [each.id for each in turns]
-        for each in turns[ids.index(turn.id) :] if turn.id in ids else (turn,):
-            if fingerprint(each.message) == name:
-                trail.record(each, None)
+        ids = [each.id for each in equals]
+        for each in equals[ids.index(turn.id) :] if turn.id in ids else (turn,):
+            trail._count(name, each, 1)
         return trail
 
     def baseline(self, message: Message) -> tuple[int, int]:
@@ -125,23 +124,44 @@ class Trail:
                 del count[name]
 
 
-def find(turn: Turn, history: Sequence[Message], trail: Trail | None) -> Finding:
+class History:
     """
-    Look for the message of *turn* in *history*, which is all of it, oldest message first.
+    A conversation as it was read, so that many messages can be looked for in it.
+
+    Attributes:
+        messages: All of it, oldest message first.
+        places: Where the user's messages of each text are.
+        linked: The messages that say what they answer, by the id of that.
+    """
+
+    def __init__(self, messages: Sequence[Message]) -> None:
+        self.messages = messages
+        self.places: dict[bytes, list[int]] = {}
+        self.linked: dict[str, list[Message]] = {}
+        for place, message in enumerate(messages):
+            if message.role is Role.USER:
+                self.places.setdefault(fingerprint(message), []).append(place)
+            if message.reply_to is not None:
+                self.linked.setdefault(message.reply_to, []).append(message)
+
+    def lacks(self, there: Counter[bytes]) -> bool:
+        """Tell whether it shows less than is *there* for certain."""
+        return any(len(self.places.get(name, ())) < count for name, count in there.items())
+
+
+def find(turn: Turn, history: History, trail: Trail | None) -> Finding:
+    """
+    Look for the message of *turn* in *history*.
 
     *trail* is what is known to be there, the turn itself counted among what may be there; None where nothing
     is known, so that a text of the same words may be an old one.
     """
     name = fingerprint(turn.message)
-    places = [
-        place
-        for place, message in enumerate(history)
-        if message.role is Role.USER and fingerprint(message) == name
-    ]
+    places = history.places.get(name, [])
     if trail is None:
         return Finding(Seen.UNCLEAR if places else Seen.ABSENT)
-    if trail.there - _fingerprints(history):
-        return Finding(Seen.UNCLEAR)  # It shows less than there is.
+    if history.lacks(trail.there):
+        return Finding(Seen.UNCLEAR)
     certain = trail.there[name]
     others = certain + trail.perhaps[name] - turn.sends
     if len(places) <= certain:
@@ -151,22 +171,22 @@ def find(turn: Turn, history: Sequence[Message], trail: Trail | None) -> Finding
     return _answer(history, places[-1])
 
 
-def _answer(history: Sequence[Message], place: int) -> Finding:
+def _answer(history: History, place: int) -> Finding:
     """Pick the answer to the message at *place*."""
-    asked = history[place]
-    linked = [each for each in history if asked.id is not None and each.reply_to == asked.id]
-    answers = [each for each in linked if each.role is not Role.USER] or _following(history, place)
+    asked = history.messages[place]
+    linked = [] if asked.id is None else history.linked.get(asked.id, [])
+    answers = [each for each in linked if each.role is not Role.USER] or _following(history.messages, place)
     if not any(each.role is Role.ASSISTANT for each in answers):
         return Finding(Seen.FAILED if asked.extra.get("error") else Seen.ALONE)
-    if not linked and place and history[place - 1].role is Role.USER:
+    if not linked and place and history.messages[place - 1].role is Role.USER:
         return Finding(Seen.MIXED)  # It may answer the one before.
     return Finding(Seen.ANSWERED, Reply(tuple(answers), recovered=True))
 
 
-def _following(history: Sequence[Message], place: int) -> list[Message]:
+def _following(messages: Sequence[Message], place: int) -> list[Message]:
     """Give what follows up to the user's next message, but for what is linked to another."""
     following: list[Message] = []
-    for message in history[place + 1 :]:
+    for message in (messages[each] for each in range(place + 1, len(messages))):
         if message.role is Role.USER:
             break
         if message.reply_to is None:

@@ -29,13 +29,16 @@ from chatbridge import (
     TurnState,
     UnsettledTurn,
     connect,
+    search,
+    settling,
 )
 from chatbridge.backend import SettleBy
 from chatbridge.book import Book
 from chatbridge.domain import Reply
 from chatbridge.errors import AnswerLostTimeout, AuthFailed, BadAnswer, Outcome, Unavailable
+from chatbridge.history.ledger import Ledger
 from chatbridge.options import CommonOptions
-from chatbridge.settling import Seen, Trail, find
+from chatbridge.settling import History, Seen, Trail, find, fingerprint
 from chatbridge.testing.clock import ManualClock
 from chatbridge.testing.emulator import Emulator, serve
 from chatbridge.testing.faults import Fault
@@ -534,6 +537,39 @@ async def test_a_failure_to_read_is_not_the_end_of_looking(clock: Clock, asked: 
     assert "Hello" == (await asked(chat, "Hi")).text
 
 
+@pytest.mark.parametrize("count", [1, 40])
+async def test_one_look_costs_the_same_for_each_of_many_messages(
+    clock: Clock, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are, the turns are read once, and each text is named a few times."""
+    slow = Slow()
+    bridge = Bridge(slow, clock=clock)
+    chat = await bridge.create()
+    for number in range(count):
+        turn = turn_of(f"{number}", number, state=TurnState.ACCEPTED, baseline=(0, 0))
+        slow.keep(chat, turn.message, ANSWER)
+        await bridge.deliveries.ledger.record(evolve(turn, conversation_id=chat.id))
+    bridge = Bridge(slow, clock=clock, store=bridge.store)
+    read, named, all_turns = list[str](), list[Message](), Ledger.turns
+
+    async def turns(self: Ledger, conversation_id: str) -> Sequence[Turn]:
+        read.append(conversation_id)
+        return await all_turns(self, conversation_id)
+
+    def name(message: Message) -> bytes:
+        named.append(message)
+        return fingerprint(message)
+
+    monkeypatch.setattr(Ledger, "turns", turns)
+    monkeypatch.setattr(search, "fingerprint", name)
+    monkeypatch.setattr(settling, "fingerprint", name)
+    settled = await bridge.open(chat.id).settle(wait=0)
+
+    assert [TurnState.DELIVERED] * count == [turn.state for turn in settled]
+    assert [chat.id] == read
+    assert len(named) <= 8 * count
+
+
 @both
 async def test_where_the_conversation_cannot_be_read_the_first_error_stands(clock: Clock, asked: Any) -> None:
     slow = Slow()
@@ -854,7 +890,7 @@ def test_no_message_is_found_that_is_not_there_or_missed_that_is(
     trail.record(turn, None)
     there += [text] * arrived
 
-    found = find(turn, history_of(there), trail)
+    found = find(turn, History(history_of(there)), trail)
 
     doubts = any(each == text and not known for each, _, known in turns)
     if found.seen is Seen.UNCLEAR:
@@ -883,7 +919,7 @@ def test_a_text_that_the_server_tidied_up_is_still_found(sent_text: str, stored:
     turn = turn_of(sent_text, 1)
     trail = Trail()
     trail.record(turn, None)
-    assert Seen.ANSWERED is find(turn, history_of([stored]), trail).seen
+    assert Seen.ANSWERED is find(turn, History(history_of([stored])), trail).seen
 
 
 def test_an_answer_is_linked_or_follows_and_is_nobody_else_s() -> None:
@@ -891,7 +927,7 @@ def test_an_answer_is_linked_or_follows_and_is_nobody_else_s() -> None:
         turn = turn_of("Hi", 1)
         trail = Trail()
         trail.record(turn, None)
-        return find(turn, history, trail)
+        return find(turn, History(history), trail)
 
     ours, theirs = Message(Role.USER, "Hi", id="1"), Message(Role.USER, "Yo", id="2")
     to_ours = Message(Role.ASSISTANT, "to ours", reply_to="1")
@@ -908,7 +944,7 @@ def test_an_answer_is_linked_or_follows_and_is_nobody_else_s() -> None:
     assert (tool, bare) == found(ours, tool, bare).reply.messages
     assert Seen.ALONE is found(ours, tool).seen
     assert Seen.FAILED is found(evolve(ours, extra={"error": "no"})).seen
-    assert Seen.UNCLEAR is find(turn_of("Hi", 1), [ours], None).seen
+    assert Seen.UNCLEAR is find(turn_of("Hi", 1), History([ours]), None).seen
 
 
 async def test_the_options_of_a_message_do_not_matter_to_settling(clock: Clock) -> None:
