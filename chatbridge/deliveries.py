@@ -355,18 +355,24 @@ class Deliveries:
         delivery: Delivery,
         shown: str | None,
     ) -> None:
-        """Record the same of a stream on *loop* that nobody holds any more, and let the next message go."""
+        """
+        Record the same of a stream on *loop* that nobody holds any more, and let the next message go.
+
+        Where the loop is closed nothing can be recorded, and the message is in doubt.
+        """
 
         def begin() -> None:  # Who holds nothing any more may be found out in any thread.
             if turn is not None:
                 self.writing.begin(conversation_id, partial(self._stopped, turn, delivery, shown))
             self.writing.give_back(conversation_id)
 
-        with suppress(RuntimeError):  # The loop is closed.
-            if _running_loop() is loop:
-                begin()
-            else:
-                loop.call_soon_threadsafe(begin)
+        if _running_loop() is loop:
+            begin()
+            return
+        try:
+            loop.call_soon_threadsafe(begin)
+        except RuntimeError:  # The loop is closed.
+            self.writing.abandon(conversation_id)
 
     def stop(self) -> None:
         """End all pauses."""

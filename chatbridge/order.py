@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from weakref import ReferenceType, ref
 
 from attrs import define, field
 
@@ -18,7 +19,8 @@ __all__ = ["Order"]
 class _Lane:
     lock: asyncio.Lock = field(factory=asyncio.Lock)
     users: int = 0
-    streaming: asyncio.Task[object] | None = None
+    # Not the task itself, whose result may be the stream: nobody would hold that any more but the lane.
+    streaming: ReferenceType[asyncio.Task[object]] | None = None
 
 
 class Order:
@@ -42,7 +44,7 @@ class Order:
         self._check_open()
         lane = self._lanes.setdefault(conversation_id, _Lane())
         task = asyncio.current_task()
-        if lane.streaming is not None and lane.streaming is task:
+        if lane.streaming is not None and lane.streaming() is task:
             raise UsageError(
                 "this task is still reading a stream of the same conversation: "
                 "finish or leave it before the next message"
@@ -61,7 +63,7 @@ class Order:
                 phase=Phase.QUEUE,
                 conversation_id=conversation_id,
             )
-        lane.streaming = task if streaming else None
+        lane.streaming = ref(task) if streaming and task is not None else None
 
     async def _acquire(self, lane: _Lane, until: float) -> bool:
         lock = lane.lock
@@ -90,6 +92,14 @@ class Order:
     def _next(self, conversation_id: str, lane: _Lane) -> None:
         lane.lock.release()
         self._leave(conversation_id, lane)
+
+    def abandon(self, conversation_id: str) -> None:
+        """
+        Begin anew with a conversation whose turn somebody has in an event loop that is closed.
+
+        May be called in any thread. Who waits already waits in vain.
+        """
+        self._lanes.pop(conversation_id, None)
 
     def is_held(self, conversation_id: str) -> bool:
         """Tell whether somebody has the conversation's turn, or waits for it."""

@@ -114,6 +114,11 @@ class Writing:
         """Let the next message to the conversation go, once all of the one before is written."""
         self._order.give_back(conversation_id, after=self._last.get(conversation_id))
 
+    def abandon(self, conversation_id: str) -> None:
+        """Let the next message go where the one before was left in an event loop that is closed."""
+        self._last.pop(conversation_id, None)
+        self._order.abandon(conversation_id)
+
     @contextmanager
     def call(self) -> Generator[None]:
         """Let `end` wait for the block, in which something may be found out that is to be written."""

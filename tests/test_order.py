@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
+from pathlib import Path
 
 import pytest
 
-from chatbridge import Bridge, Chat, UsageError
+from chatbridge import Bridge, Chat, ReplyStream, UsageError
 from chatbridge.bridge import connect
 from chatbridge.domain import Text
 from chatbridge.errors import (
@@ -347,6 +349,50 @@ async def test_a_turn_is_not_given_once_the_turns_are_over() -> None:
     with pytest.raises(UsageError, match="closed"):
         await order.take("b", clock.now() + 1)
     assert {} == lanes(order)
+
+
+@pytest.mark.filterwarnings("ignore:a stream was dropped")
+async def test_a_stream_that_was_opened_by_a_task_and_dropped_does_not_keep_its_turn(
+    bridge: Bridge, chat: Chat
+) -> None:
+    stream = await asyncio.create_task(chat.stream("Hi").__aenter__())
+    del stream
+    gc.collect()
+    await turns_of_the_loop()
+    assert_nothing_left(bridge)
+
+
+@pytest.mark.filterwarnings("ignore:a stream was dropped")
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_stream_that_was_left_in_a_closed_loop_does_not_keep_its_turn(
+    tmp_path: Path, *, durable: bool
+) -> None:
+    """Its message is in doubt from then on, as that of a process that died."""
+    store = f"sqlite:///{tmp_path}/store.db" if durable else None
+    bridge = connect("fake:", store=store)
+
+    async def begin() -> ReplyStream:
+        stream = (await bridge.create()).stream("Hi")
+        return await stream.__aenter__()
+
+    async def go_on() -> list[TurnState]:
+        async with bridge:
+            (conversation,) = [each async for each in bridge.conversations()]
+            chat = bridge.open(conversation.id)
+            with pytest.raises(UnsettledTurn):
+                await chat.send("Ho")
+            await chat.settle(wait=0)
+            await chat.send("Ho")
+            return [turn.state for turn in await chat.turns()]
+
+    loop = asyncio.new_event_loop()
+    stream = loop.run_until_complete(begin())
+    loop.close()
+    del stream
+    gc.collect()
+
+    assert [TurnState.DELIVERED] * 2 == asyncio.run(go_on())
+    assert {} == lanes(bridge.order)
 
 
 async def test_the_order_holds_for_a_bridge_made_by_connect() -> None:
