@@ -30,6 +30,7 @@ from chatbridge.testing.clock import ManualClock
 from doubles import Double
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
+NOTHING = Reply([Message.assistant("")])
 
 
 def place(name: str) -> Remote:
@@ -146,6 +147,63 @@ async def test_the_last_turns_of_all_conversations_are_kept() -> None:
     for number in range(4, 7):
         await store.record(place("a"), turn("a", number))
     assert ["4", "5", "6"] == await numbers(store, "a")
+
+
+def long(name: str, number: int, state: TurnState, length: int = 10) -> Turn:
+    return evolve(turn(name, number, state), message=evolve(Message.user("x" * length), id=f"{number}"))
+
+
+@pytest.mark.parametrize("state", [TurnState.REFUSED, TurnState.NOT_SENT, TurnState.ACCEPTED])
+async def test_turns_without_messages_take_no_more_than_half_of_the_room(state: TurnState) -> None:
+    store = MemoryStore(size=100)
+    for number in range(3):
+        await store.record(place("a"), long("a", number, TurnState.DELIVERED), NOTHING)
+    for number in range(3, 10):
+        await store.record(place("a"), long("a", number, state))
+    assert ["0", "1", "2", "5", "6", "7", "8", "9"] == await numbers(store, "a")
+
+    for number in range(10, 20):
+        await store.record(place("a"), long("a", number, TurnState.DELIVERED), NOTHING)
+    assert [*"56789", "15", "16", "17", "18", "19"] == await numbers(store, "a")
+
+
+async def test_what_is_in_doubt_takes_room_only_once_it_is_waived() -> None:
+    store = MemoryStore(size=100)
+    for number in range(9):
+        await store.record(place("a"), long("a", number, TurnState.UNKNOWN))
+    assert 9 == len(await numbers(store, "a"))
+    for number in range(9):
+        await store.waive(place("a"), f"{number}")
+    assert ["4", "5", "6", "7", "8"] == await numbers(store, "a")
+
+
+async def test_a_turn_takes_the_room_of_its_partial_answer_and_none_beside_its_message() -> None:
+    store = MemoryStore(size=100)
+    lost = evolve(long("a", 0, TurnState.ACCEPTED), partial="y" * 30)
+    await store.record(place("a"), lost)
+    await store.record(place("a"), long("a", 1, TurnState.REFUSED))
+    await store.record(place("a"), evolve(lost, state=TurnState.DELIVERED, partial=""), NOTHING)
+    for number in range(2, 6):
+        await store.record(place("a"), long("a", number, TurnState.REFUSED))
+    assert ["0", "1", "2", "3", "4", "5"] == await numbers(store, "a")
+
+    await store.record(place("a"), long("a", 6, TurnState.REFUSED))
+    assert ["0", "2", "3", "4", "5", "6"] == await numbers(store, "a")
+
+
+async def test_a_turn_whose_message_is_replaced_takes_room_of_its_own() -> None:
+    store = MemoryStore(size=100)
+    for number in range(8):
+        await store.record(place("a"), long("a", number, TurnState.DELIVERED), NOTHING)
+    found = await store.find(place("a"))
+    assert found is not None
+    await store.replace(found, 0, [Message.user("new")])
+    assert ["3", "4", "5", "6", "7"] == await numbers(store, "a")
+
+    await store.forget(found.id)
+    for number in range(5):
+        await store.record(place("b"), long("b", number, TurnState.REFUSED))
+    assert 5 == len(await numbers(store, "b"))
 
 
 async def test_an_answer_of_a_turn_that_was_accepted_is_kept_once_found() -> None:

@@ -110,7 +110,8 @@ class MemoryStore(Store):
         keeps: How many conversations and messages together. Of the conversation written longest ago the first
             messages are forgotten beyond that, and at last it; no turn that is in doubt is, nor does a
             conversation count of which nothing else is left.
-        size: How many characters and bytes of content in all messages together, with the same end.
+        size: How many characters and bytes of content in all messages together, with the same end. At most
+            half of them are in turns that block nothing and of which no message is there, as of refused ones.
         turns: How many turns that block nothing, of all conversations.
     """
 
@@ -125,6 +126,9 @@ class MemoryStore(Store):
         self._shelves: OrderedDict[str, _Shelf] = OrderedDict()
         self._ids: dict[Remote, str] = {}
         self._settled: OrderedDict[tuple[str, str], None] = OrderedDict()
+        # How much content those of them have of which no message is there.
+        self._alone: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._alone_size = 0
         # Of what something may go, the last written last: what may not is looked through by nobody.
         self._room: OrderedDict[str, _Shelf] = OrderedDict()
         self._count = 0
@@ -183,7 +187,12 @@ class MemoryStore(Store):
             shelf.hold(change.lease)
         if change.start is not None:
             stays = max(change.start - shelf.gone, 0)
-            self._account_for(shelf.entries[stays:], -1)
+            goes = shelf.entries[stays:]
+            self._account_for(goes, -1)
+            for entry in goes:
+                place = shelf.id, entry.message.id or ""
+                if place in self._settled and place not in self._alone:
+                    self._leave_alone(place, size_of(entry.message))
             del shelf.entries[stays:]
             shelf.gone = min(shelf.gone, change.start)
         self._put(shelf, change.entries, change.turns, use=change.use or not kept.revision)
@@ -271,18 +280,29 @@ class MemoryStore(Store):
         shelf.entries += new
         self._account_for(new)
         for row in turns:
-            shelf.turns[row.turn.id] = row
-            if row.turn.unsettled:
-                shelf.unsettled[row.turn.id] = row
-            else:
-                shelf.unsettled.pop(row.turn.id, None)
-            place = shelf.id, row.turn.id
-            self._settled.pop(place, None)
-            if not row.turn.blocks:
-                self._settled[place] = None
+            self._put_turn(shelf, row)
+        self._make_room(shelf)
+
+    def _put_turn(self, shelf: _Shelf, row: TurnRow) -> None:
+        turn = row.turn
+        shelf.turns[turn.id] = row
+        if turn.unsettled:
+            shelf.unsettled[turn.id] = row
+        else:
+            shelf.unsettled.pop(turn.id, None)
+        place = shelf.id, turn.id
+        self._unsettle(place)
+        if not turn.blocks:
+            self._settled[place] = None
+            if turn.state is not TurnState.DELIVERED:
+                self._leave_alone(place, size_of(turn.message) + len(turn.partial))
+
+    def _make_room(self, shelf: _Shelf) -> None:
+        """Forget what there is no room for, now that *shelf* was written."""
         while len(self._settled) > self._keeps_turns:
-            (name, turn_id), _ = self._settled.popitem(last=False)
-            self._drop_turn(name, turn_id)
+            self._drop_turn(next(iter(self._settled)))
+        while 2 * self._alone_size > self._keeps_size:
+            self._drop_turn(next(iter(self._alone)))
         self._sort(shelf)
         while self._is_full:
             first = next(iter(self._room.values()))
@@ -315,8 +335,7 @@ class MemoryStore(Store):
             self._account_for((entry,), -1)
             place = shelf.id, entry.message.id or ""  # The id of a message that was sent is that of its turn.
             if place in self._settled:
-                del self._settled[place]
-                self._drop_turn(*place)
+                self._drop_turn(place)
         del shelf.entries[:dropped]
         shelf.gone += dropped
         if shelf.entries:
@@ -337,9 +356,23 @@ class MemoryStore(Store):
         self._room.pop(shelf.id, None)
         self._account_for(shelf.entries, -1)
         for turn_id in shelf.turns:
-            self._settled.pop((shelf.id, turn_id), None)
+            self._unsettle((shelf.id, turn_id))
 
-    def _drop_turn(self, name: str, turn_id: str) -> None:
+    def _leave_alone(self, place: tuple[str, str], size: int) -> None:
+        """Count *size* for a turn of which no message is there."""
+        self._alone[place] = size
+        self._alone_size += size
+        self._size += size
+
+    def _unsettle(self, place: tuple[str, str]) -> None:
+        self._settled.pop(place, None)
+        size = self._alone.pop(place, 0)
+        self._alone_size -= size
+        self._size -= size
+
+    def _drop_turn(self, place: tuple[str, str]) -> None:
+        self._unsettle(place)
+        name, turn_id = place
         self._shelves[name].turns.pop(turn_id, None)
         self._shelves[name].unsettled.pop(turn_id, None)
 
