@@ -232,24 +232,11 @@ async def test_a_system_prompt_of_blocks_is_read_too(http: aiohttp.ClientSession
     assert 3 == said["usage"]["input_tokens"]
 
 
-@pytest.mark.parametrize(
-    ("schema", "value"),
-    [
-        ({"enum": ["red", "gold"]}, "red"),
-        ({"type": "array", "items": {"type": "boolean"}}, [True]),
-        ({"type": "array"}, []),
-        (
-            {"type": "object", "properties": {"a": {"type": "number"}, "b": {"type": "null"}}},
-            {"a": 1.5, "b": None},
-        ),
-        ({"type": "object"}, {}),
-        ({"type": "string"}, "Hello"),
-    ],
-)
-async def test_an_answer_fits_its_schema(http: aiohttp.ClientSession, schema: Json, value: object) -> None:
+async def test_an_answer_fits_its_schema(http: aiohttp.ClientSession) -> None:
+    schema = {"type": "object", "properties": {"said": {"type": "string"}, "age": {"type": "integer"}}}
     form = {"format": {"type": "json_schema", "schema": schema}}
     _, said = await post(http, {**HELLO, "output_config": form})
-    assert value == json.loads(said["content"][0]["text"])
+    assert {"said": "Hello", "age": 1} == json.loads(said["content"][0]["text"])
 
 
 @pytest.mark.parametrize("limit", ["0", "1001", "x"])

@@ -7,10 +7,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from chatbridge.testing.emulator import is_array, is_object
 from chatbridge.testing.responder import pieces
 
-__all__ = ["Json", "compact", "event", "event_stream", "instance", "signature"]
+__all__ = ["Json", "compact", "event", "event_stream", "signature"]
 
 Json = Mapping[str, Any]
 
@@ -65,25 +64,6 @@ def _in_pieces(block: Json) -> tuple[Json, Sequence[Json]]:
 def signature(text: str) -> str:
     """Sign a thought, so that it is known when it comes back."""
     return hashlib.sha256(f"emulated thought: {text}".encode()).hexdigest()
-
-
-def instance(schema: Json, said: str) -> Any:  # noqa: ANN401 - JSON
-    """Make a value that fits *schema*, as far as types and enumerations go; its texts are what was *said*."""
-    choices: object = schema.get("enum")
-    if is_array(choices) and choices:
-        return choices[0]
-    kind: object = schema.get("type")
-    if kind == "object":
-        fields: object = schema.get("properties")
-        named = fields if is_object(fields) else {}
-        return {name: instance(each, said) for name, each in named.items() if is_object(each)}
-    if kind == "array":
-        items: object = schema.get("items")
-        return [instance(items, said)] if is_object(items) else []
-    return _PLAIN.get(str(kind), said)
-
-
-_PLAIN: Mapping[str, object] = {"integer": 1, "number": 1.5, "boolean": True, "null": None}
 
 
 def compact(value: object) -> str:

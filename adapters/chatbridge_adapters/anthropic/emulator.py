@@ -16,7 +16,8 @@ from typing import Any, ClassVar, Literal
 from attrs import define, field
 
 from chatbridge.testing.emulator import Answer, BadBody, Call, Emulator, Operation, Refusal
-from chatbridge_adapters.anthropic.answers import Json, compact, event, event_stream, instance, signature
+from chatbridge.testing.instances import instance
+from chatbridge_adapters.anthropic.answers import Json, compact, event, event_stream, signature
 from chatbridge_adapters.anthropic.asked import OLD, Asked
 
 __all__ = ["AnthropicEmulator"]
