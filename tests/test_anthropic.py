@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
@@ -10,6 +11,7 @@ import pytest
 from anthropic_kit import JSON, MODEL, Json, Talk, begin, end, event, message, talk, text
 from chatbridge import (
     AnswerLost,
+    AnswerWarning,
     Attachment,
     AuthFailed,
     BadOption,
@@ -48,8 +50,8 @@ from chatbridge_adapters.anthropic import ADAPTER, AnthropicBackend, AnthropicOp
 from chatbridge_adapters.anthropic.emulator import AnthropicEmulator
 from scan import KEY, assert_clean, assert_nothing_in
 
-NOTHING: Json = {"type": "object", "properties": {}}
-WEATHER = {"name": "weather", "description": "Tells it.", "parameters": NOTHING}
+PLACE: Json = {"type": "object", "properties": {"city": {"type": "string"}}}
+WEATHER = {"name": "weather", "description": "Tells it.", "parameters": PLACE}
 SEARCH = {"type": "web_search_20250305", "name": "web_search"}
 THINK = {"thinking": {"type": "enabled", "budget_tokens": 1024}}
 BOTH = pytest.mark.parametrize("how", ["whole", "streamed"])
@@ -212,7 +214,8 @@ async def test_a_schema_makes_the_answer_json(here: Talk, how: str) -> None:
     form = {"type": "json_schema", "json_schema": {"name": "person", "schema": schema}}
     reply: Reply = await getattr(here, how)("Ann", response_format=form)
     assert '{"name":"Ann","age":1}' == reply.text
-    assert {"format": {"type": "json_schema", "schema": schema}} == here.sent[0]["output_config"]
+    closed = {**schema, "additionalProperties": False}
+    assert {"format": {"type": "json_schema", "schema": closed}} == here.sent[0]["output_config"]
 
 
 # Cost
@@ -244,7 +247,7 @@ async def test_a_tool_is_called_and_its_result_given(here: Talk, how: str) -> No
     asked = await ask("the weather please", tools=[WEATHER])
     (call,) = asked.message.parts
     assert isinstance(call, ToolCall)
-    assert ("weather", {"said": "the weather please"}) == (call.name, call.arguments)
+    assert ("weather", {"city": "the weather please"}) == (call.name, call.arguments)
     assert FinishReason.TOOL_CALLS is asked.finish_reason
     told = Message(Role.TOOL, (ToolResult(call.id, "Sunny."),))
     answered = await ask("the weather please", asked.message, told, tools=[WEATHER])
@@ -252,7 +255,7 @@ async def test_a_tool_is_called_and_its_result_given(here: Talk, how: str) -> No
     assert {
         "name": "weather",
         "description": "Tells it.",
-        "input_schema": {"type": "object", "properties": {}},
+        "input_schema": PLACE,
     } == here.sent[1]["tools"][0]
 
 
@@ -380,6 +383,50 @@ async def test_an_answer_that_cannot_go_on_is_what_there_is_with_a_warning(here:
     assert "the server paused the answer, and it could not go on: anthropic messages.create" in warning
 
 
+@BOTH
+async def test_a_tool_of_the_servers_may_have_its_result_after_the_pause(how: str) -> None:
+    async with talk(AnthropicEmulator(pending=True)) as here:
+        reply: Reply = await getattr(here, how)("Maples?", extra={"tools": [SEARCH]})
+        await here.whole("Maples?", reply.message, "Go on")
+    kinds = [part.kind if isinstance(part, Opaque) else type(part).__name__ for part in reply.message.parts]
+    assert ["Text", "server_tool_use", "web_search_tool_result", "Text"] == kinds
+    assert ((), FinishReason.STOP) == (reply.warnings, reply.finish_reason)
+
+
+@BOTH
+async def test_a_conversation_goes_on_after_an_answer_that_stayed_paused(how: str) -> None:
+    async with talk(AnthropicEmulator(pending=True), continuations=0) as here:
+        paused: Reply = await getattr(here, how)("Maples?", extra={"tools": [SEARCH]})
+        reply: Reply = await getattr(here, how)("Maples?", paused.message, "Then not.")
+    assert "Turn 2: you said 'Then not.'. Before that you said 'Maples?'." == reply.text
+    left_out = "left out of the history: a call of the server's tool 'web_search', which has no result"
+    assert (left_out,) == reply.warnings
+
+
+@pytest.mark.parametrize("told", [b"", end()[: end().index(b"event: message_stop")]])
+async def test_what_came_before_a_later_run_broke_off_is_kept_with_a_warning(here: Talk, told: bytes) -> None:
+    paused = begin() + text(0, "So ") + end("pause_turn")
+    half = begin() + text(0, "far") + event("content_block_start", index=1, content_block={"type": "text"})
+    reply = await here.answered(paused, half + told)
+    assert "So far" == reply.text
+    reason = (FinishReason.STOP, "end_turn") if told else (FinishReason.OTHER, "pause_turn")
+    assert reason == (reply.finish_reason, reply.raw_finish_reason)
+    (warning,) = reply.warnings
+    assert "the server paused the answer, and it could not go on: anthropic messages.create" in warning
+    assert Usage(6, 8 if told else None) == reply.usage
+    assert reply.message.parts == fold(here.events)
+
+
+async def test_a_paused_answer_is_not_given_back_with_a_blank_at_its_end(here: Talk) -> None:
+    odd: Json = {"type": "text", "text": 7}
+    for last, sent in (
+        ({"type": "text", "text": "I go on \n"}, {"type": "text", "text": "I go on"}),
+        (odd, odd),
+    ):
+        await here.answered(message(last, reason="pause_turn"), message(), how="whole")
+        assert [sent] == here.sent[-1]["messages"][1]["content"]
+
+
 async def test_the_container_of_a_paused_answer_goes_along(here: Talk) -> None:
     text_so_far = {"type": "text", "text": "So "}
     paused = message(
@@ -411,10 +458,14 @@ async def test_the_models_are_listed_page_by_page(monkeypatch: pytest.MonkeyPatc
     ] == [dict(call.query) for call in here.emulator.calls]
 
 
-async def test_a_list_that_leads_nowhere_ends(here: Talk) -> None:
-    page = b'{"data": [{"id": "claude-1"}], "has_more": true, "last_id": "claude-1"}'
-    here.emulator.fail(Fault(status=200, body=page, headers=JSON), times=2)
-    assert ["claude-1"] * 2 == [model.id for model in await here.backend.list_models()]
+@pytest.mark.parametrize("last", [["claude-1"], ["claude-1", "claude-2"]])
+async def test_a_list_that_leads_nowhere_ends_with_a_warning(here: Talk, last: list[str]) -> None:
+    for name in (*last, last[0]):
+        page = {"data": [{"id": name}], "has_more": True, "last_id": name}
+        here.emulator.fail(Fault(status=200, body=json.dumps(page).encode(), headers=JSON))
+    with pytest.warns(AnswerWarning, match="the list may not be whole"):
+        models = await here.backend.list_models()
+    assert last == [model.id for model in models]
 
 
 # Failures
@@ -424,7 +475,7 @@ async def test_a_list_that_leads_nowhere_ends(here: Talk) -> None:
 @pytest.mark.parametrize(
     ("emulator", "options", "error", "status", "code", "words"),
     [
-        ({}, {"model": "claude-0"}, RequestRefused, 404, "not_found_error", "model: claude-0"),
+        ({}, {"model": "gpt-0"}, RequestRefused, 404, "not_found_error", "model: gpt-0"),
         ({"broke": True}, {}, RequestRefused, 400, "billing_error", "credit balance is too low"),
         ({"context": 2}, {}, RequestRefused, 400, "context_length_exceeded", "prompt is too long: 3 tokens"),
         ({}, {"temperature": 2}, RequestRefused, 400, "invalid_request_error", "temperature: range: 0..1"),
@@ -457,7 +508,7 @@ async def test_what_the_server_refuses_is_told_apart(
         (402, RequestRefused, "billing_error", 1),
         (403, AuthFailed, "permission_error", 1),
         (409, Conflict, "conflict_error", 1),
-        (413, RequestRefused, "request_too_large", 1),
+        (413, RequestRefused, "context_length_exceeded", 1),
         (429, RateLimited, "rate_limit_error", 3),
         (500, DeliveryUnknown, "api_error", 3),
         (504, DeliveryUnknown, "timeout_error", 3),
@@ -504,6 +555,16 @@ async def test_an_error_without_a_code_is_one_all_the_same(here: Talk, how: str,
     with pytest.raises(RequestRefused) as caught:
         await getattr(here, how)("Hi")
     assert caught.value.code is None
+
+
+@pytest.mark.parametrize("before", [b"", begin() + text(0, "So ")])
+async def test_an_error_without_a_type_of_its_own_is_the_servers_too(here: Talk, before: bytes) -> None:
+    error = b'data: {"error": {"code": 500, "message": "Out of memory.", "type": "server_error"}}\n\n'
+    with pytest.raises(ProviderFailed, match=r"Out of memory\.") as caught:
+        await here.answered(before + error)
+    assert "server_error" == caught.value.code
+    with pytest.raises(ProviderFailed, match=r"Out of memory\."):
+        await here.answered(b'{"error": "Out of memory."}', how="whole")
 
 
 async def test_an_error_in_a_stream_is_the_servers(here: Talk) -> None:

@@ -17,7 +17,10 @@ Json = dict[str, Any]
 HEADERS = {"x-api-key": "sk-emulator", "anthropic-version": "2023-06-01"}
 MODEL = "claude-emulated-2"
 HELLO: Json = {"model": MODEL, "max_tokens": 50, "messages": [{"role": "user", "content": "Hello"}]}
-TOOL: Json = {"name": "weather", "input_schema": {"type": "object"}}
+TOOL: Json = {
+    "name": "weather",
+    "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}},
+}
 ID = uuid.UUID(int=7).hex
 
 
@@ -139,6 +142,19 @@ def source(kind: str, **fields: Any) -> Json:
     return says({"type": kind, "source": fields})
 
 
+OPEN: list[Json] = [
+    {"type": "object"},
+    {"type": "object", "additionalProperties": True},
+    {"type": "array", "items": {"type": "object"}},
+    {"anyOf": [{"type": "null"}, {"type": "object"}]},
+    {"type": "string", "$defs": {"a": {"type": "object"}}},
+]
+
+
+def cites(**fields: Any) -> Json:
+    return says({"type": "text", "text": "x", "citations": [fields]})
+
+
 FORMS: list[tuple[Json, str]] = [
     ({"max_tokens": None}, "max_tokens: Input should be greater than or equal to 1"),
     ({"max_tokens": True}, "max_tokens: Input should be"),
@@ -153,6 +169,24 @@ FORMS: list[tuple[Json, str]] = [
     ({"output_config": 7}, "output_config: Input should have a format"),
     ({"output_config": {"format": {"type": "json_object"}}}, "output_config: Input should have a format"),
     ({"service_tier": "fast"}, "service_tier: Input should be"),
+    ({"service_tier": []}, "service_tier: Input should be"),
+    ({"tool_choice": {"type": []}}, "tool_choice: Input should be of type"),
+    ({"thinking": {"type": {}}}, "thinking: Input should be of type enabled"),
+    ({"messages": [{"role": [], "content": "x"}]}, "messages.0.role: Input should be"),
+    ({"tools": [TOOL, TOOL]}, "tools: Tool names must be unique."),
+    ({"tool_choice": {"type": "any"}}, "tool_choice: may only be specified while providing tools"),
+    (
+        {"tools": [TOOL], "tool_choice": {"type": "tool", "name": "clock"}},
+        "tool_choice: Tool 'clock' not found in provided tools",
+    ),
+    (
+        {"thinking": {"type": "enabled", "budget_tokens": 1024}},
+        "max_tokens: must be greater than `thinking.budget_tokens`",
+    ),
+    *(
+        ({"output_config": {"format": {"type": "json_schema", "schema": schema}}}, "must be explicitly set")
+        for schema in OPEN
+    ),
     ({"seed": 7}, "seed: Extra inputs are not permitted"),
     ({"messages": []}, "messages: at least one message is required"),
     ({"messages": [7]}, "messages.0: Input should be a valid dictionary"),
@@ -166,6 +200,12 @@ FORMS: list[tuple[Json, str]] = [
     (says({"type": "text", "text": " "}), "text content blocks must contain non-whitespace text"),
     (says(CALL), "`tool_use` blocks are not permitted in user messages"),
     (says(RESULT), "messages.0.content.0: unexpected `tool_use_id` found in `tool_result` blocks: 1"),
+    (cites(), "messages.0.content.0.text.citations.0: Input tag None"),
+    (cites(type="char_location"), "citations.0.char_location.cited_text: Field required"),
+    (
+        cites(type="char_location", file_id=None),
+        "citations.0.char_location.file_id: Extra inputs are not permitted",
+    ),
     (source("image"), "messages.0.content.0.image.source: Input tag None"),
     (source("image", type="url", url="ftp://x"), "image.source.url: Only HTTP and HTTPS URLs"),
     (
@@ -209,6 +249,76 @@ async def test_a_call_has_its_result_in_the_next_message_and_first_in_it(
     assert expected == said["content"][0]["text"]
 
 
+USER: Json = {"role": "user", "content": "Hi"}
+SEARCHED: Json = {"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {}}
+FOUND: Json = {"type": "web_search_tool_result", "tool_use_id": "s1", "content": []}
+
+
+def answers(*blocks: Json) -> Json:
+    return {"role": "assistant", "content": list(blocks)}
+
+
+def gives(*blocks: Json) -> Json:
+    return {"role": "user", "content": list(blocks)}
+
+
+REFUSED: list[tuple[list[Json], str]] = [
+    ([USER, answers(CALL)], "messages.1: `tool_use` ids were found without `tool_result` blocks"),
+    ([USER, answers(CALL, CALL), gives(RESULT)], "messages.1: `tool_use` ids must be unique"),
+    ([USER, answers(CALL), gives(RESULT, RESULT)], "each tool_use must have a single result"),
+    (
+        [USER, answers({**CALL, "id": "f:0"}), USER],
+        "messages.1.content.0.tool_use.id: String should match pattern",
+    ),
+    (
+        [USER, answers(CALL), gives({**RESULT, "content": "", "is_error": True})],
+        "messages.2.content.0.tool_result: content cannot be empty if `is_error` is true",
+    ),
+    (
+        [USER, answers(SEARCHED), USER],
+        "`web_search` tool use with id `s1` was found without a corresponding `web_search_tool_result` block",
+    ),
+    ([USER, answers(FOUND), USER], "unexpected `tool_use_id` found in a result of the server's: s1"),
+    (
+        [USER, {"role": "assistant", "content": "So "}],
+        "messages: final assistant content cannot end with trailing whitespace",
+    ),
+]
+
+
+@pytest.mark.parametrize(("messages", "words"), REFUSED)
+async def test_what_does_not_stand_together_is_refused(
+    http: aiohttp.ClientSession, messages: list[Json], words: str
+) -> None:
+    assert words in await refused(http, {**HELLO, "messages": messages})
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [USER, answers(SEARCHED, FOUND), USER],
+        [USER, answers(SEARCHED, CALL), gives(RESULT)],
+        [USER, answers(SEARCHED, CALL), gives(RESULT), answers(FOUND, SAYS["content"][0]), USER],
+        [USER, {"role": "assistant", "content": "So"}],
+        [gives({"type": "search_result", "source": "s", "title": "t", "content": []})],
+    ],
+)
+async def test_what_stands_together_is_taken(http: aiohttp.ClientSession, messages: list[Json]) -> None:
+    assert 200 == (await post(http, {**HELLO, "messages": messages}))[0]
+
+
+async def test_a_tool_of_the_server_goes_on_where_it_was(http: aiohttp.ClientSession) -> None:
+    messages = [USER, answers(SEARCHED, CALL), gives(RESULT)]
+    _, said = await post(http, {**HELLO, "messages": messages})
+    assert ["web_search_tool_result", "text"] == [each["type"] for each in said["content"]]
+    assert "s1" == said["content"][0]["tool_use_id"]
+
+
+async def test_any_claude_is_there(http: aiohttp.ClientSession) -> None:
+    assert 200 == (await post(http, {**HELLO, "model": "claude-sonnet-4-5"}))[0]
+    assert 404 == (await post(http, {**HELLO, "model": "gpt-5"}))[0]
+
+
 async def test_a_tool_is_called_where_it_is_named_unless_it_must_not_be(http: aiohttp.ClientSession) -> None:
     asked = {**HELLO, **says({"type": "text", "text": "the weather please"}), "tools": [TOOL]}
     _, said = await post(http, asked)
@@ -216,13 +326,14 @@ async def test_a_tool_is_called_where_it_is_named_unless_it_must_not_be(http: ai
         "type": "tool_use",
         "id": f"toolu_{ID}",
         "name": "weather",
-        "input": {"said": "the weather please"},
+        "input": {"city": "the weather please"},
     }
     assert ("tool_use", [call]) == (said["stop_reason"], said["content"])
     _, said = await post(http, {**asked, "tool_choice": {"type": "none"}})
     assert "end_turn" == said["stop_reason"]
-    _, said = await post(http, {**asked, "tool_choice": {"type": "tool", "name": "clock"}})
-    assert "end_turn" == said["stop_reason"]
+    search = {"type": "web_search_20250305", "name": "web_search"}
+    _, said = await post(http, {**HELLO, "tools": [search], "tool_choice": {"type": "any"}})
+    assert "pause_turn" == said["stop_reason"]
 
 
 async def test_a_system_prompt_of_blocks_is_read_too(http: aiohttp.ClientSession) -> None:
@@ -233,7 +344,8 @@ async def test_a_system_prompt_of_blocks_is_read_too(http: aiohttp.ClientSession
 
 
 async def test_an_answer_fits_its_schema(http: aiohttp.ClientSession) -> None:
-    schema = {"type": "object", "properties": {"said": {"type": "string"}, "age": {"type": "integer"}}}
+    schema: Json = {"type": "object", "properties": {"said": {"type": "string"}, "age": {"type": "integer"}}}
+    schema["additionalProperties"] = False
     form = {"format": {"type": "json_schema", "schema": schema}}
     _, said = await post(http, {**HELLO, "output_config": form})
     assert {"said": "Hello", "age": 1} == json.loads(said["content"][0]["text"])

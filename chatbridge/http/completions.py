@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from chatbridge.domain import FinishReason, Role, Usage
 from chatbridge.http.loose import as_object
 from chatbridge.http.wire import Raw, beyond
+from chatbridge.overflow import CONTEXT_LENGTH
 
-__all__ = ["beside_usage", "to_finish_reason", "to_role", "to_usage"]
+__all__ = ["beside_usage", "is_too_long", "to_finish_reason", "to_role", "to_usage"]
+
+_TOO_LONG = re.compile(
+    r"maximum context length|exceeds? (?:the )?(?:available |model'?s? )?context (?:size|length|window|limit)"
+    r"|context (?:size|length|window) (?:has been |was |is )?exceeded|n_keep .* >= n_ctx|prompt is too long",
+    re.IGNORECASE,
+)
+_TOO_LONG_CODES = frozenset({CONTEXT_LENGTH, "exceed_context_size_error"})
+_SERVER_ERROR = 500
 
 
 def to_finish_reason(word: str | None) -> FinishReason | None:
@@ -21,6 +31,11 @@ def to_finish_reason(word: str | None) -> FinishReason | None:
 
 
 _REASONS = {reason.value: reason for reason in FinishReason}
+
+
+def is_too_long(status: int, code: str | None, message: str | None) -> bool:
+    """Tell by its code or its words whether an error says that history and answer do not fit."""
+    return code in _TOO_LONG_CODES or (status < _SERVER_ERROR and bool(_TOO_LONG.search(message or "")))
 
 
 def to_role(word: str) -> tuple[Role, dict[str, str]]:

@@ -47,7 +47,9 @@ def _in_pieces(block: Json) -> tuple[Json, Sequence[Json]]:
     """Say what a block begins with, and what is added to it; what the server's tools found comes whole."""
     match block:
         case {"type": "text", "text": str(text)}:
-            return {**block, "text": ""}, [{"type": "text_delta", "text": piece} for piece in pieces(text)]
+            said = [{"type": "text_delta", "text": piece} for piece in pieces(text)]
+            cited = [{"type": "citations_delta", "citation": each} for each in block.get("citations", ())]
+            return {**block, "text": "", **({"citations": []} if cited else {})}, [*said, *cited]
         case {"type": "thinking", "thinking": str(text), "signature": signed}:
             thought = [{"type": "thinking_delta", "thinking": piece} for piece in pieces(text)]
             begun = {**block, "thinking": "", "signature": ""}

@@ -7,37 +7,30 @@ anthropic 2.11.0. Refusals are worded after what users of the API have quoted.
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import field, frozen
 
 from chatbridge.testing.emulator import is_array, is_object
 from chatbridge.testing.responder import Exchange, pieces
+from chatbridge_adapters.anthropic.blocks import Blocks, Fits, Turns, of, read_turns, waiting
 
-__all__ = ["OLD", "Asked", "Blocks"]
+__all__ = ["OLD", "Asked"]
 
 OLD = "2023-06-01"
 """The version of the API that takes `temperature` and its like; the next, 2026-10-21, does not."""
-
-Blocks = Sequence[Mapping[str, Any]]
-_Fits = Callable[[object], bool]
 
 _SAMPLING = ("temperature", "top_p", "top_k")
 _SERVER_TOOLS = ("web_search_", "web_fetch_", "code_execution_")
 
 
-def _of(*kinds: type) -> _Fits:
-    return lambda value: isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+def _number(low: float, high: float) -> Fits:
+    return lambda value: of(int, float)(value) and low <= value <= high  # type: ignore[operator]
 
 
-def _number(low: float, high: float) -> _Fits:
-    return lambda value: _of(int, float)(value) and low <= value <= high  # type: ignore[operator]
-
-
-def _whole(low: int) -> _Fits:
-    return lambda value: _of(int)(value) and value >= low  # type: ignore[operator]
+def _whole(low: int) -> Fits:
+    return lambda value: of(int)(value) and value >= low  # type: ignore[operator]
 
 
 def _texts(value: object) -> bool:
@@ -63,7 +56,7 @@ def _choice(value: object) -> bool:
     if not is_object(value):
         return False
     named = isinstance(value.get("name"), str)
-    return value.get("type") in {"auto", "any", "none"} or (value.get("type") == "tool" and named)
+    return value.get("type") in ("auto", "any", "none") or (value.get("type") == "tool" and named)
 
 
 def _output(value: object) -> bool:
@@ -78,11 +71,11 @@ def _thinking(value: object) -> bool:
     if not is_object(value):
         return False
     budget = value.get("type") != "enabled" or _whole(1024)(value.get("budget_tokens"))
-    return value.get("type") in {"enabled", "disabled", "adaptive"} and budget
+    return value.get("type") in ("enabled", "disabled", "adaptive") and budget
 
 
-_FIELDS: Mapping[str, tuple[str, _Fits]] = {
-    "model": ("Input should be a valid string", _of(str)),
+_FIELDS: Mapping[str, tuple[str, Fits]] = {
+    "model": ("Input should be a valid string", of(str)),
     "max_tokens": ("Input should be greater than or equal to 1", _whole(1)),
     "messages": ("Input should be a valid list", is_array),
     "system": ("Input should be a valid string or a list of text blocks", _prompt),
@@ -90,41 +83,24 @@ _FIELDS: Mapping[str, tuple[str, _Fits]] = {
     "top_p": ("range: 0..1", _number(0, 1)),
     "top_k": ("Input should be greater than or equal to 0", _whole(0)),
     "stop_sequences": ("each stop sequence must contain non-whitespace", _texts),
-    "stream": ("Input should be a valid boolean", _of(bool)),
+    "stream": ("Input should be a valid boolean", of(bool)),
     "tools": ("Input should be a list of tools, each with name and input_schema", _tools),
     "tool_choice": ("Input should be of type auto, any, none or tool", _choice),
     "thinking": ("Input should be of type enabled with budget_tokens, disabled or adaptive", _thinking),
     "output_config": ("Input should have a format of type json_schema with a schema", _output),
-    "metadata": ("Input should be a valid dictionary", _of(dict)),
-    "cache_control": ("Input should be a valid dictionary", _of(dict)),
-    "container": ("Input should be a valid string or a dictionary", _of(str, dict)),
+    "metadata": ("Input should be a valid dictionary", of(dict)),
+    "cache_control": ("Input should be a valid dictionary", of(dict)),
+    "container": ("Input should be a valid string or a dictionary", of(str, dict)),
     "service_tier": (
         "Input should be 'auto' or 'standard_only'",
-        lambda value: value in {"auto", "standard_only"},
+        lambda value: value in ("auto", "standard_only"),
     ),
-    "diagnostics": ("Input should be a valid dictionary", _of(dict)),
-    "user_profile_id": ("Input should be a valid string", _of(str)),
-    "inference_geo": ("Input should be a valid string", _of(str)),
-    "speed": ("Input should be 'standard' or 'fast'", lambda value: value in {"standard", "fast"}),
+    "diagnostics": ("Input should be a valid dictionary", of(dict)),
+    "user_profile_id": ("Input should be a valid string", of(str)),
+    "inference_geo": ("Input should be a valid string", of(str)),
+    "speed": ("Input should be 'standard' or 'fast'", lambda value: value in ("standard", "fast")),
 }
 _REQUIRED = ("model", "max_tokens", "messages")
-
-# Of each type of block: whose it may be, and the fields that it must have.
-_BLOCKS: Mapping[str, tuple[str, Mapping[str, _Fits]]] = {
-    "text": ("user assistant", {"text": _of(str)}),
-    "image": ("user", {"source": is_object}),
-    "document": ("user", {"source": is_object}),
-    "tool_result": ("user", {"tool_use_id": _of(str)}),
-    "tool_use": ("assistant", {"id": _of(str), "name": _of(str), "input": is_object}),
-    "thinking": ("assistant", {"thinking": _of(str), "signature": _of(str)}),
-    "redacted_thinking": ("assistant", {"data": _of(str)}),
-    "server_tool_use": ("assistant", {"id": _of(str), "name": _of(str), "input": is_object}),
-    "web_search_tool_result": ("assistant", {"tool_use_id": _of(str)}),
-}
-_SOURCES: Mapping[str, Mapping[str, Sequence[str]]] = {
-    "image": {"base64": ("image/gif", "image/jpeg", "image/png", "image/webp"), "url": ()},
-    "document": {"base64": ("application/pdf",), "text": ("text/plain",), "url": ()},
-}
 
 
 @frozen(kw_only=True)
@@ -142,7 +118,7 @@ class Asked:
 
     fields: Mapping[str, object]
     version: str
-    turns: Sequence[tuple[str, Blocks]] = field(init=False)
+    turns: Turns = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         for name in _REQUIRED:
@@ -156,13 +132,8 @@ class Asked:
                 raise ValueError(f"{name}: {problem}")
             if name in _SAMPLING and self.version != OLD:
                 raise ValueError(f"{name}: Extra inputs are not permitted in version {self.version}")
-        messages = self.fields["messages"]
-        turns = [_turn(number, each) for number, each in enumerate(messages if is_array(messages) else ())]
-        if not turns:
-            raise ValueError("messages: at least one message is required")
-        if turns[0][0] != "user":
-            raise ValueError('messages: first message must use the "user" role')
-        _check_calls(turns)
+        turns = read_turns(self.fields["messages"])
+        self._check_together()
         object.__setattr__(self, "turns", turns)
 
     @property
@@ -182,14 +153,14 @@ class Asked:
         return history[:-1]
 
     @property
-    def tool(self) -> str | None:
+    def tool(self) -> Mapping[str, object] | None:
         """The tool to call: one that the message names, or any where one must be."""
         choice = self.fields.get("tool_choice")
         wanted = choice if is_object(choice) else {"type": "auto"}
-        names = [str(tool["name"]) for tool in self._tools if is_object(tool.get("input_schema"))]
-        if wanted.get("type") in {"any", "tool"}:
-            return next((name for name in names if wanted.get("name", name) == name), None)
-        named = next((name for name in names if name in self.said.split()), None)
+        tools = [tool for tool in self._tools if is_object(tool.get("input_schema"))]
+        if wanted.get("type") in ("any", "tool"):
+            return next((tool for tool in tools if wanted.get("name", tool["name"]) == tool["name"]), None)
+        named = next((tool for tool in tools if str(tool["name"]) in self.said.split()), None)
         results = any(block["type"] == "tool_result" for block in self.turns[-1][1])
         return None if results or wanted.get("type") == "none" else named
 
@@ -197,6 +168,11 @@ class Asked:
     def searches(self) -> bool:
         """Whether the server has a tool of its own to run."""
         return any(str(tool.get("type")).startswith(_SERVER_TOOLS) for tool in self._tools)
+
+    @property
+    def waiting(self) -> Sequence[Mapping[str, Any]]:
+        """The calls of its tools with which it goes on."""
+        return waiting(self.turns)
 
     @property
     def searched(self) -> int:
@@ -249,87 +225,42 @@ class Asked:
             return "".join(words[:allowed]), "max_tokens", None
         return (text, "end_turn", None) if stopped is None else (text, "stop_sequence", stopped[1])
 
+    def _check_together(self) -> None:
+        """Check what depends on more than one field."""
+        names = [tool["name"] for tool in self._tools]
+        if len(set(map(str, names))) < len(names):
+            raise ValueError("tools: Tool names must be unique.")
+        choice, thinking = self.fields.get("tool_choice"), self.fields.get("thinking")
+        if is_object(choice) and not names:
+            raise ValueError("tool_choice: may only be specified while providing tools")
+        if is_object(choice) and choice.get("type") == "tool" and choice.get("name") not in names:
+            raise ValueError(f"tool_choice: Tool '{choice.get('name')}' not found in provided tools")
+        budget = thinking.get("budget_tokens") if is_object(thinking) and thinking["type"] == "enabled" else 0
+        if budget >= self.fields["max_tokens"]:  # type: ignore[operator]  # both are checked numbers
+            raise ValueError("max_tokens: must be greater than `thinking.budget_tokens`")
+        if _is_open(self.schema):
+            raise ValueError(
+                "output_config.format.schema: For 'object' type, 'additionalProperties' must be explicitly "
+                "set to false"
+            )
+
     @property
     def _tools(self) -> list[dict[str, object]]:
         tools = self.fields.get("tools")
         return [tool for tool in (tools if is_array(tools) else ()) if is_object(tool)]
 
 
-def _turn(number: int, message: object) -> tuple[str, Blocks]:
-    where = f"messages.{number}"
-    if not is_object(message):
-        raise ValueError(f"{where}: Input should be a valid dictionary")
-    role, content = message.get("role"), message.get("content")
-    if role not in {"user", "assistant"}:
-        raise ValueError(f"{where}.role: Input should be 'user' or 'assistant'")
-    if isinstance(content, str):
-        content = [{"type": "text", "text": content}]
-    if not is_array(content):
-        raise ValueError(f"{where}.content: Input should be a valid string or list")
-    if not content:
-        raise ValueError(f"{where}: all messages must have non-empty content")
-    return str(role), [_block(f"{where}.content.{at}", str(role), block) for at, block in enumerate(content)]
-
-
-def _block(where: str, role: str, block: object) -> Mapping[str, Any]:
-    kind = str(block.get("type")) if is_object(block) else ""
-    if not is_object(block) or kind not in _BLOCKS:
-        raise ValueError(f"{where}: Input tag {kind!r} does not match any of the expected tags")
-    roles, fields = _BLOCKS[kind]
-    if role not in roles.split():
-        raise ValueError(f"{where}: `{kind}` blocks are not permitted in {role} messages")
-    for name, fits in fields.items():
-        if not fits(block.get(name)):
-            raise ValueError(f"{where}.{kind}.{name}: Field required")
-    if kind == "text" and not str(block["text"]).strip():
-        raise ValueError(f"{where}: text content blocks must contain non-whitespace text")
-    if kind in _SOURCES:
-        _check_source(f"{where}.{kind}.source", kind, block["source"])
-    return block
-
-
-def _check_source(where: str, kind: str, source: object) -> None:
-    given: Mapping[str, object] = source if is_object(source) else {}
-    known = _SOURCES[kind]
-    types = known.get(str(given.get("type")))
-    if types is None:
-        raise ValueError(f"{where}: Input tag {given.get('type')!r} does not match any of the expected tags")
-    if given["type"] == "url":
-        if not str(given.get("url")).startswith(("http://", "https://")):
-            raise ValueError(f"{where}.url: Only HTTP and HTTPS URLs are supported")
-        return
-    if given.get("media_type") not in types:
-        raise ValueError(f"{where}.media_type: Input should be one of {', '.join(types)}")
-    data = given.get("data")
-    if data is None:
-        raise ValueError(f"{where}.data: Field required")
-    if given["type"] == "base64":
-        try:
-            base64.b64decode(str(data), validate=True)
-        except ValueError:
-            raise ValueError(f"{where}.base64.data: invalid base64 data")
-
-
-def _check_calls(turns: Sequence[tuple[str, Blocks]]) -> None:
-    """Each call of a tool has its result in the next message, and each result its call in the one before."""
-    open_calls: list[str] = []
-    for number, (role, blocks) in enumerate(turns):
-        results = [str(block["tool_use_id"]) for block in blocks if block["type"] == "tool_result"]
-        for position, call_id in enumerate(results):
-            if call_id not in open_calls or blocks[position]["type"] != "tool_result":
-                raise ValueError(
-                    f"messages.{number}.content.{position}: unexpected `tool_use_id` found in "
-                    f"`tool_result` blocks: {call_id}. Each `tool_result` block must have a corresponding "
-                    "`tool_use` block in the previous message."
-                )
-        missing = [call_id for call_id in open_calls if call_id not in results]
-        if missing:
-            raise ValueError(
-                f"messages.{number - 1}: `tool_use` ids were found without `tool_result` blocks immediately "
-                f"after: {', '.join(missing)}."
-            )
-        calls = [str(block["id"]) for block in blocks if block["type"] == "tool_use"]
-        open_calls = calls if role == "assistant" else []
+def _is_open(schema: object) -> bool:
+    """Tell whether a schema, or one within it, leaves open what else an object may hold."""
+    if is_array(schema):
+        return any(map(_is_open, schema))
+    if not is_object(schema):
+        return False
+    if schema.get("type") == "object" and schema.get("additionalProperties") is not False:
+        return True
+    named = [each for name in ("properties", "$defs") if is_object(each := schema.get(name))]
+    held = [schema.get(name) for name in ("items", "anyOf", "allOf")]
+    return _is_open([*held, *(value for each in named for value in each.values())])
 
 
 def _words(blocks: Blocks) -> str:

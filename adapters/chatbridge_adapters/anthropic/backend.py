@@ -5,13 +5,13 @@ A turn in which tools run on the server may be paused; the documentation ("Stop 
 give the answer back as it came, and the model goes on. The user has nothing to say then, and there is no
 message by which a program could mean it, so it is done here, within `complete` and `stream`, up to
 `continuations` times, and what comes is one answer. One that is paused once more ends with the reason
-`other`, and `pause_turn` in the API's own word.
+`other`, and `pause_turn` in the API's own word; so does one whose later runs fail, with a warning, as what
+came until then is paid for.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack
 
 from attrs import evolve, frozen, validators
 
@@ -19,7 +19,7 @@ from chatbridge.backend import ContextOwner, Feature, Profile, Stores, Support
 from chatbridge.domain import Finished, Message, Reply, SendOptions, StreamEvent
 from chatbridge.errors import ChatbridgeError
 from chatbridge.events import reply_of
-from chatbridge.http import Api, Transport
+from chatbridge.http import Api, EventStream, Transport, warn_aside
 from chatbridge.options import CommonOptions, option
 from chatbridge.secret import Secret
 from chatbridge_adapters.anthropic import wire
@@ -120,14 +120,19 @@ class AnthropicBackend:
 
     async def list_models(self) -> tuple[Model, ...]:
         """Read which models there are, newest first."""
-        models: list[Model] = []
+        models: dict[str, Model] = {}
         after: str | None = None
         while True:
             page = await self._api.call(wire.LIST_MODELS, query={"limit": PAGE, "after_id": after})
-            models += page.data
-            if not page.has_more or page.last_id is None or page.last_id == after:
-                return tuple(models)
+            fresh = {model.id: model for model in page.data if model.id not in models}
+            models |= fresh
+            if not page.has_more or page.last_id is None:
+                break
+            if not fresh:
+                warn_aside("the server gives the same models on another page, so the list may not be whole")
+                break
             after = page.last_id
+        return tuple(models.values())
 
     async def close(self) -> None:
         """Do nothing: there is nothing that the backend made itself."""
@@ -141,26 +146,32 @@ class AnthropicBackend:
             body["stream"] = True
         fold, request = AnswerFold(warnings), body
         for run in range(own.continuations + 1):
-            async with AsyncExitStack() as stack:
-                try:
-                    events = await stack.enter_async_context(self._api.stream(wire.CREATE, request))
-                except ChatbridgeError as error:
-                    if run == 0:
-                        raise
-                    warnings.append(f"the server paused the answer, and it could not go on: {error}")
-                    break
-                if run:
-                    fold.go_on()
-                async for event in events:
-                    if event.type == "error" or (events.whole and event.content is None):
-                        raise events.failed(*wire.read_failure(event.raw))
-                    for told in fold.take_whole(event.raw) if events.whole else fold.take(event):
-                        yield told
-                warnings += events.warnings
+            try:
+                async with self._api.stream(wire.CREATE, request) as events:
+                    if run:
+                        fold.go_on()
+                    async for event in events:
+                        _check(event, events)
+                        for told in fold.take_whole(event.raw) if events.whole else fold.take(event):
+                            yield told
+                    warnings += events.warnings
+            except ChatbridgeError as error:
+                if run == 0:
+                    raise
+                warnings.append(f"the server paused the answer, and it could not go on: {error}")
+                for told in fold.break_off():
+                    yield told
+                break
             if not fold.is_paused:
                 break
             request = goes_on(body, fold.paused, fold.container)
         yield Finished(_finished(fold.reply(), options))
+
+
+def _check(event: wire.Event, events: EventStream[wire.Event]) -> None:
+    """Raise the server's error if *event* is one, or the whole of what came and no answer."""
+    if event.is_error or (events.whole and event.content is None):
+        raise events.failed(*wire.read_failure(event.raw))
 
 
 def _finished(reply: Reply, options: SendOptions) -> Reply:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 from attrs import define, field
 
 from chatbridge.testing.emulator import Answer, BadBody, Call, Emulator, Operation, Refusal
-from chatbridge.testing.instances import instance
+from chatbridge.testing.instances import arguments, instance
 from chatbridge_adapters.anthropic.answers import Json, compact, event, event_stream, signature
 from chatbridge_adapters.anthropic.asked import OLD, Asked
 
@@ -24,6 +24,7 @@ __all__ = ["AnthropicEmulator"]
 
 VERSIONS = frozenset({OLD, "2026-10-21"})
 _INTERNAL = 500
+_PAGE = "https://example.com/"
 _ERRORS: Mapping[int, str] = {
     401: "authentication_error",
     402: "billing_error",
@@ -47,11 +48,13 @@ class AnthropicEmulator(Emulator):
     The operations on messages and models.
 
     Attributes:
-        models: Those that are served, the first being the one that clients are told to use.
+        models: Those that are listed, the first being the one that clients are told to use; any other is
+            there, too, whose name begins with `claude-`.
         mode: Whose server it is: Anthropic's own, or a `compatible` one as Ollama and llama.cpp have, which
             takes any model, version and key, and tells neither pings, request ids nor the cache.
         context: How many tokens a model reads at most.
         pauses: How often an answer for which the server runs a tool is paused.
+        pending: Whether that is before the tool has a result.
         redacted: Whether thoughts are hidden.
         broke: Refuse answers, as there are no credits.
         stop_reason: Why answers end, instead of the reason that there is.
@@ -64,6 +67,7 @@ class AnthropicEmulator(Emulator):
     mode: Literal["anthropic", "compatible"] = "anthropic"
     context: int = 200_000
     pauses: int = 1
+    pending: bool = False
     redacted: bool = False
     broke: bool = False
     stop_reason: str | None = None
@@ -154,7 +158,7 @@ class AnthropicEmulator(Emulator):
     def _check(self, asked: Asked) -> None:
         """Raise `Refusal` for what is well said, and cannot be done."""
         model = str(asked.fields["model"])
-        if self.mode == "anthropic" and model not in self.models:
+        if self.mode == "anthropic" and model not in self.models and not model.startswith("claude-"):
             raise Refusal(self.error(404, f"model: {model}"))
         if self.broke:
             raise Refusal(self.error(400, _LOW))
@@ -183,16 +187,22 @@ class AnthropicEmulator(Emulator):
     def _content(self, asked: Asked) -> tuple[list[Json], str, str | None]:
         """Give the blocks of the answer, why it ends, and the stop sequence where it does."""
         thoughts = [self._thought(asked.said)] if asked.thinks and not asked.searched else []
+        begun = [*thoughts, *(_result(str(call["id"]), asked.said) for call in asked.waiting)]
         if asked.searches and asked.searched < self.pauses:
-            return [*thoughts, *self._search(asked.said)], "pause_turn", None
+            return [*begun, *self._search(asked.said)], "pause_turn", None
         if asked.tool is not None:
-            call = {"type": "tool_use", "id": f"toolu_{self.ids().hex}", "name": asked.tool}
-            return [*thoughts, {**call, "input": {"said": asked.said}}], "tool_use", None
+            call = {"type": "tool_use", "id": f"toolu_{self.ids().hex}", "name": asked.tool["name"]}
+            return (
+                [*begun, {**call, "input": arguments(asked.tool["input_schema"], asked.said)}],
+                "tool_use",
+                None,
+            )
         given = self.responder(asked.said, asked.history)
         if asked.schema is not None:
             given = compact(instance(asked.schema, asked.said))
         text, reason, stopped = asked.shorten(given)
-        return [*thoughts, *([{"type": "text", "text": text}] if text else [])], reason, stopped
+        cited = {"citations": [_citation(asked.said)]} if asked.searched else {}
+        return [*begun, *([{"type": "text", "text": text, **cited}] if text else [])], reason, stopped
 
     def _thought(self, said: str) -> Json:
         text = f"They said {said!r}."
@@ -202,16 +212,9 @@ class AnthropicEmulator(Emulator):
 
     def _search(self, said: str) -> list[Json]:
         call_id = f"srvtoolu_{self.ids().hex}"
-        found = {"type": "web_search_result", "title": said, "url": "https://example.com/", "page_age": None}
-        return [
-            {"type": "text", "text": "I search. "},
-            {"type": "server_tool_use", "id": call_id, "name": "web_search", "input": {"query": said}},
-            {
-                "type": "web_search_tool_result",
-                "tool_use_id": call_id,
-                "content": [{**found, "encrypted_content": signature(said)}],
-            },
-        ]
+        call = {"type": "server_tool_use", "id": call_id, "name": "web_search", "input": {"query": said}}
+        found = [] if self.pending else [_result(call_id, said)]
+        return [{"type": "text", "text": "I search. "}, call, *found]
 
     def _cost(self, asked: Asked) -> Json:
         if self.mode == "compatible":
@@ -240,6 +243,19 @@ class AnthropicEmulator(Emulator):
     def _ids(self) -> dict[str, str]:
         """Give the header that tells a request's id."""
         return {} if self.mode == "compatible" else {"request-id": f"req_{self.ids().hex}"}
+
+
+def _result(call_id: str, said: str) -> Json:
+    """Tell what the server's tool found."""
+    page = {"type": "web_search_result", "title": said, "url": _PAGE, "page_age": None}
+    found = [{**page, "encrypted_content": signature(said)}]
+    return {"type": "web_search_tool_result", "tool_use_id": call_id, "content": found}
+
+
+def _citation(said: str) -> Json:
+    """Tell what of that an answer rests on."""
+    where = {"url": _PAGE, "title": said, "encrypted_index": signature(said)}
+    return {"type": "web_search_result_location", "cited_text": said, **where}
 
 
 def _type_of(status: int) -> str:

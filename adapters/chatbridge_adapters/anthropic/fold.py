@@ -31,14 +31,22 @@ from chatbridge.domain import (
     Usage,
 )
 from chatbridge.http import BrokenContent, Mender, Raw, TextFold, as_object, beyond, loads
-from chatbridge_adapters.anthropic.request import UNREAD, sign
+from chatbridge_adapters.anthropic.messages import UNREAD, sign
 from chatbridge_adapters.anthropic.wire import NAME, Event, beside_usage, to_finish_reason, to_usage
 
 PAUSED = "pause_turn"
+LOST = "the server sent pieces that belong to no part of the answer"
+UNENDED = "the server did not say why the answer ended"
+
 _KNOWN: Mapping[type[Part], tuple[str, ...]] = {
     Text: ("text",),
     Reasoning: ("thinking", "signature"),
     ToolCall: ("id", "name", "input"),
+}
+# What a block is whose beginning did not come, by its pieces.
+_BEGUN: Mapping[str, Raw] = {
+    "text_delta": {"type": "text", "text": ""},
+    "thinking_delta": {"type": "thinking", "thinking": "", "signature": ""},
 }
 
 
@@ -106,8 +114,11 @@ class _BlockFold:
             yield PartAdded(part, self.index)
 
     def _end_json(self) -> None:
-        text = self.mended("".join(self._json))
-        if not text:
+        given: object = self.block.get("input")
+        text = self.mended("".join(self._json)) or (given if isinstance(given, str) else "")
+        if not text.strip():
+            if self.block.get("type") == "tool_use" and (given is None or isinstance(given, str)):
+                self.block["input"] = {}
             return
         with suppress(BrokenContent):
             arguments: object = loads(text.encode())
@@ -194,8 +205,8 @@ class AnswerFold:
     def take(self, event: Event) -> Iterator[StreamEvent]:
         """Take an event of a streamed run, and tell what it adds."""
         kind, block = event.type, self._open.get(event.index)
-        if kind == "content_block_delta" and block is not None and event.delta is not None:
-            yield from block.take(event.delta)
+        if kind == "content_block_delta" and event.delta is not None:
+            yield from self._take_piece(event, event.delta)
         elif kind == "content_block_start" and event.content_block is not None:
             yield from self._begin(event.index, event.content_block)
         elif kind == "content_block_stop" and block is not None:
@@ -206,9 +217,7 @@ class AnswerFold:
         elif kind == "message_delta" and event.delta is not None:
             self._note(event.delta, event.usage)
         elif kind == "message_stop":
-            for each in self._open.values():
-                yield from each.end()
-            self._open = {}
+            yield from self._end_blocks()
         elif kind != "ping":
             yield Progress(kind, self._mended(event.raw))
 
@@ -217,6 +226,13 @@ class AnswerFold:
         self._runs.append(_Run())
         del self._message["stop_reason"]
 
+    def break_off(self) -> Iterator[StreamEvent]:
+        """End a run that cannot go on: the answer stays paused."""
+        yield from self._end_blocks()
+        if "stop_reason" not in self._message:
+            self._message["stop_reason"] = PAUSED
+            self._runs[-1].usage.pop("output_tokens", None)
+
     def reply(self) -> Reply:
         """Give the answer."""
         message: Raw = self._mended(self._message)
@@ -224,7 +240,14 @@ class AnswerFold:
         parts = [(to_part(each.block), each) for each in self._blocks]
         kept = [(part, each) for part, each in parts if part is not None]
         halves = [Mender.WARNING] if self._mended.replaced else []
-        warnings = [*self.warnings, *(each for block in self._blocks for each in block.warnings), *halves]
+        unread = [
+            f"a call of the tool {each.block.get('name')!r} cannot be read"
+            for part, each in kept
+            if _is_call(part)
+        ]
+        unended = [UNENDED] if known["stop_reason"] is None else []
+        of_texts = (each for block in self._blocks for each in block.warnings)
+        warnings = [*self.warnings, *of_texts, *halves, *unread, *unended]
         first, *later = self._runs
         cost = beside_usage(first.usage)
         continued = [{"id": run.id, "usage": beside_usage(run.usage)} for run in later]
@@ -252,12 +275,32 @@ class AnswerFold:
         self._message |= {name: value for name, value in message.items() if value is not None}
         self._runs[-1].usage |= {name: value for name, value in (usage or {}).items() if value is not None}
 
+    def _take_piece(self, event: Event, piece: Raw) -> Iterator[StreamEvent]:
+        begun = _BEGUN.get(str(piece.get("type")))
+        if event.index not in self._open and begun is not None:
+            yield from self._begin(event.index, begun)
+        if event.index in self._open:
+            yield from self._open[event.index].take(piece)
+        else:
+            self.warnings.append(LOST)
+            yield Progress(event.type, self._mended(event.raw))
+
+    def _end_blocks(self) -> Iterator[StreamEvent]:
+        for each in self._open.values():
+            yield from each.end()
+        self._open = {}
+
     def _begin(self, index: int | None, block: Raw) -> Iterator[StreamEvent]:
         if index in self._open:
             yield from self._open[index].end()
         begun = self._open[index] = _BlockFold(dict(block), len(self._blocks), self._mended)
         self._blocks.append(begun)
         yield from begun.begin()
+
+
+def _is_call(part: Part) -> bool:
+    """Tell whether *part* is a call that is not of its form."""
+    return isinstance(part, Opaque) and part.kind == "tool_use"
 
 
 def _beside_parts(parts: list[tuple[Part, _BlockFold]]) -> dict[str, Any]:

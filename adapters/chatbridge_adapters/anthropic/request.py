@@ -1,33 +1,20 @@
 """
 Requests to Anthropic's Messages API, made of neutral messages and options.
 
-Sources: as in `wire`. The API knows two roles, which take turns: what tools gave is said by the user, before
-anything else that the user says there; the system prompt stands apart.
+Sources: as in `wire`. The system prompt stands apart from the messages: each model takes it there.
 """
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, cast
-
-from attrs import define, field
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 from chatbridge.backend import Profile, check_extra, check_tools
-from chatbridge.domain import (
-    Attachment,
-    Message,
-    Opaque,
-    Part,
-    Reasoning,
-    Role,
-    SendOptions,
-    Text,
-    ToolCall,
-    ToolResult,
-)
+from chatbridge.domain import Message, SendOptions
 from chatbridge.errors import BadOption, UsageError
-from chatbridge.http import Raw
+from chatbridge.http import Raw, as_list
+from chatbridge_adapters.anthropic.messages import History, given_back
+from chatbridge_adapters.anthropic.turns import Block
 from chatbridge_adapters.anthropic.wire import NAME
 
 EXTRA_TO_SEND = (
@@ -45,30 +32,18 @@ EXTRA_TO_SEND = (
     "top_k",
     "user_profile_id",
 )
-UNREAD = "partial_json"
-"""Where the arguments of a call are kept as text, that are no JSON object."""
-
-MOVED = "a system message within the history was put before it, as the API takes a system prompt only there"
-
-Side = Literal["user", "assistant"]
-Block = Mapping[str, Any]
-
-_IMAGES = ("image/gif", "image/jpeg", "image/png", "image/webp")
-_TAKEN = f"{', '.join(_IMAGES)}, application/pdf and text/... (the last not by a url)"
+_OURS = ("custom", "function")
 _CHOICES: Mapping[str, str] = {"auto": "auto", "none": "none", "any": "any", "required": "any"}
-_SIGNED = f"{NAME}:"
-
-
-def sign(signature: str) -> str:
-    """Give the signature of a thought in a form that says whose it is, as another's is never sent."""
-    return _SIGNED + signature
+# What of a JSON Schema holds others: by themselves or in a list, and by names.
+_HOLDING = frozenset({"items", "prefixItems", "anyOf", "oneOf", "allOf"})
+_NAMING = frozenset({"properties", "$defs", "definitions"})
 
 
 def to_request(
     messages: Sequence[Message], options: SendOptions, profile: Profile, *, model: str | None, max_tokens: int
 ) -> tuple[dict[str, Any], list[str]]:
     """
-    Make the body of a request, and say what of the history had to be left out or moved.
+    Make the body of a request, and say what of the history had to be left out, moved or added.
 
     Args:
         messages: The history, and last what is to be answered.
@@ -86,7 +61,7 @@ def to_request(
     check_tools(options.tools, profile)
     if not messages:
         raise UsageError(f"{NAME}: there is no message to answer", provider=NAME)
-    history = _History()
+    history = History()
     for number, message in enumerate(messages, 1):
         history.take(message, last=number == len(messages))
     prompts = [options.system, *history.prompts]
@@ -115,148 +90,25 @@ def to_request(
 
 def goes_on(body: Mapping[str, Any], paused: Sequence[Block], container: str | None) -> dict[str, Any]:
     """Make the request that lets a *paused* answer go on: it is given back as it came."""
-    messages = [*body["messages"], {"role": "assistant", "content": paused}]
+    content = [given_back(block) for block in paused]
+    text = content[-1].get("text")
+    if isinstance(text, str):  # The API refuses to go on after a blank.
+        content[-1] = {**content[-1], "text": text.rstrip()}
+    messages = [*body["messages"], {"role": "assistant", "content": content}]
     return {**body, "messages": messages, **({} if container is None else {"container": container})}
 
 
-@define
-class _History:
-    """
-    Messages, in the API's form.
-
-    Attributes:
-        prompts: The system's texts.
-        warnings: What was left out or moved.
-    """
-
-    prompts: list[str] = field(factory=list[str])
-    _turns: list[tuple[Side, list[Block]]] = field(factory=list[tuple[Side, list[Block]]])
-    warnings: list[str] = field(factory=list[str])
-
-    def take(self, message: Message, *, last: bool) -> None:
-        """
-        Add *message*.
-
-        Raises:
-            UsageError: It is the *last*, which is to be answered, and cannot be sent as it is.
-        """
-        said = 0
-        for part in message.parts:
-            if isinstance(part, Text) and not part.text.strip():
-                continue  # The API refuses blank texts.
-            try:
-                said += self._add(part, message.role)
-            except UsageError as error:
-                if last:
-                    raise
-                self._warn(f"left out of the history: {error}")
-        if last and not said:
-            raise UsageError(f"{NAME}: the last message is to be answered, and says nothing", provider=NAME)
-
-    def turns(self) -> list[Block]:
-        """Give the messages, each side's turn as one, and in it what tools gave before anything else."""
-        return [
-            {"role": side, "content": blocks if side == "assistant" else sorted(blocks, key=_is_no_result)}
-            for side, blocks in self._turns
-        ]
-
-    def _warn(self, warning: str) -> None:
-        if warning not in self.warnings:
-            self.warnings.append(warning)
-
-    def _add(self, part: Part, role: Role) -> int:
-        """Add a part, and count what it adds to what is said; a system prompt stands apart."""
-        if role is Role.SYSTEM:
-            if not isinstance(part, Text):
-                raise _refusal(part, role)
-            if self._turns:
-                self._warn(MOVED)
-            self.prompts.append(part.text)
-            return 0
-        if isinstance(part, Opaque) and part.origin != NAME and role is Role.ASSISTANT:
-            kind, origin = part.kind, part.origin
-            self._warn(f"a part of the kind {kind!r} was left out: it can be given back to {origin} only")
-            return 0
-        blocks = list(_blocks(part, role))
-        for side, block in blocks:
-            if not self._turns or self._turns[-1][0] != side:
-                self._turns.append((side, []))
-            self._turns[-1][1].append(block)
-        return len(blocks)
-
-
-def _is_no_result(block: Block) -> bool:
-    return block.get("type") != "tool_result"
-
-
-def _blocks(part: Part, role: Role) -> Iterator[tuple[Side, Block]]:
-    """
-    Say a part in the API's form, and who says it; thoughts that were not signed here give nothing.
-
-    Raises:
-        UsageError: The API cannot take it there.
-    """
-    answered = role is Role.ASSISTANT
-    side: Side = "assistant" if answered else "user"
-    match part:
-        case Text(text):
-            yield side, {"type": "text", "text": text}
-        case ToolResult(call_id, content, is_error):
-            result = {"type": "tool_result", "tool_use_id": call_id, "content": content}
-            yield "user", {**result, "is_error": True} if is_error else result
-        case ToolCall(call_id, name, arguments) if answered:
-            yield side, {"type": "tool_use", "id": call_id, "name": name, "input": arguments}
-        case Attachment() if not answered:
-            yield side, _attached(part)
-        case Opaque(origin, _, data) if origin == NAME and isinstance(data, Mapping) and UNREAD not in data:
-            yield side, cast(Block, data)
-        case Reasoning(text, signature) if answered:
-            if signature is not None and signature.startswith(_SIGNED):
-                signature = signature.removeprefix(_SIGNED)
-                yield side, {"type": "thinking", "thinking": text, "signature": signature}
-        case _:
-            raise _refusal(part, role)
-
-
-def _refusal(part: Part, role: Role) -> UsageError:
-    kind = type(part).__name__
-    if isinstance(part, Opaque):
-        kind = f"part of {part.origin} of the kind {part.kind!r}"
-    return UsageError(f"{NAME} takes no {kind} in a message of the {role.value}'s", provider=NAME)
-
-
-def _attached(part: Attachment) -> Block:
-    kind = part.media_type.lower().partition(";")[0].strip()
-    title = {} if part.name is None else {"title": part.name}
-    data: bytes | None = part.data
-    if data is None:
-        source = {"type": "url", "url": part.url}
-        if kind.startswith("image/"):
-            return {"type": "image", "source": source}
-        if kind == "application/pdf":
-            return {"type": "document", "source": source, **title}
-    elif kind in _IMAGES:
-        return {"type": "image", "source": _base64(kind, data)}
-    elif kind == "application/pdf":
-        return {"type": "document", "source": _base64(kind, data), **title}
-    elif kind.startswith("text/"):
-        text = {"type": "text", "media_type": "text/plain", "data": data.decode("utf-8", "replace")}
-        return {"type": "document", "source": text, **title}
-    raise UsageError(
-        f"{NAME} takes no attachment of the type {part.media_type!r}"
-        f"{' by its url' if data is None else ''}, only {_TAKEN}",
-        provider=NAME,
-    )
-
-
-def _base64(kind: str, data: bytes) -> Block:
-    return {"type": "base64", "media_type": kind, "data": base64.b64encode(data).decode()}
-
-
 def _tool(tool: Mapping[str, Any]) -> Block:
-    """Say a tool in the API's form; its other fields, such as `strict`, go along as they are."""
-    rest = {name: value for name, value in tool.items() if name != "parameters"}
-    return {"input_schema": tool.get("parameters") or {"type": "object"}, **rest}
+    """
+    Say a tool in the API's form; its other fields, such as `strict`, go along as they are.
+
+    One of the server's own, which has another type than the program's, stays as it is.
+    """
+    if tool.get("type", "custom") not in _OURS:
+        return tool
+    rest = {name: value for name, value in tool.items() if name not in {"parameters", "type"}}
+    schema: object = tool.get("parameters") or tool.get("input_schema") or {}
+    return {**rest, "input_schema": {"type": "object", **schema} if isinstance(schema, Mapping) else schema}
 
 
 def _choice(choice: str, tools: Sequence[Block]) -> Block:
@@ -296,7 +148,24 @@ def _output(form: Raw | None, given: object) -> Block | None:
         raise BadOption(
             backend=NAME, option="response_format", problem="takes a JSON Schema, and no other form of JSON"
         )
-    return {**output, "format": {"type": "json_schema", "schema": schema}}
+    return {**output, "format": {"type": "json_schema", "schema": _closed(cast(object, schema))}}
+
+
+def _closed(schema: object) -> object:
+    """Say of each object in *schema* that it holds nothing else, unless it says: the API insists on that."""
+    if isinstance(schema, list | tuple):
+        return [_closed(each) for each in cast(Sequence[object], schema)]
+    if not isinstance(schema, Mapping):
+        return schema
+    closed = dict(cast(Block, schema))
+    for name, held in closed.items():
+        if name in _HOLDING:
+            closed[name] = _closed(held)
+        elif name in _NAMING and isinstance(held, Mapping):
+            closed[name] = {key: _closed(value) for key, value in cast(Block, held).items()}
+    if "object" in as_list(closed.get("type")) or "properties" in closed:
+        closed.setdefault("additionalProperties", False)
+    return closed
 
 
 def _list(name: str, value: object) -> Sequence[Block]:

@@ -16,12 +16,14 @@ from typing import Any, cast
 from attrs import define, frozen
 
 from chatbridge.domain import FinishReason, Usage
-from chatbridge.http import ApiError, Endpoint, Hint, Kind, Raw, ServerSentEvents, beyond, keep_raw
+from chatbridge.http import ApiError, Endpoint, Hint, Kind, Raw, ServerSentEvents, as_object, beyond, keep_raw
+from chatbridge.http.completions import is_too_long
+from chatbridge.overflow import CONTEXT_LENGTH
 
 NAME = "anthropic"
 VERSION = "2023-06-01"
-CONTEXT_LENGTH = "context_length_exceeded"
 BILLING = "billing_error"
+_TOO_LARGE = "request_too_large"
 
 
 @define
@@ -30,7 +32,7 @@ class Event:
     A whole answer, or one event of a streamed one, whatever its type; new types may come at any time.
 
     Attributes:
-        type: Its name, such as `content_block_delta`.
+        type: Its name, such as `content_block_delta`; some servers write errors without it.
         index: The number of the block in the answer.
         message: What the answer begins with.
         content_block: What a block begins with.
@@ -39,7 +41,7 @@ class Event:
         content: The blocks of a whole answer.
     """
 
-    type: str
+    type: str = ""
     index: int | None = None
     message: Raw | None = None
     content_block: Raw | None = None
@@ -47,6 +49,11 @@ class Event:
     usage: Raw | None = None
     content: list[Mapping[str, Any]] | None = None
     raw: Raw = keep_raw()
+
+    @property
+    def is_error(self) -> bool:
+        """Whether it tells of an error."""
+        return self.type == "error" or (not self.type and bool(self.raw.get("error")))
 
 
 @frozen
@@ -136,27 +143,28 @@ def _count(value: object) -> int | None:
     return value if type(value) is int and value >= 0 else None
 
 
-_TOO_LONG = re.compile(r"prompt is too long|exceed context limit|exceeds? the context window", re.IGNORECASE)
 _NO_MONEY = re.compile(r"credit balance is too low|API usage limits", re.IGNORECASE)
 _LIMIT = re.compile(r"spend_limit|billing|on_hold")
 
 
-def read_error(_: int, body: Any) -> ApiError:  # noqa: ANN401 - JSON
+def read_error(status: int, body: Any) -> ApiError:  # noqa: ANN401 - JSON
     """
     Read an error: its code is the `error_code` among its details, or else its `type`.
 
     A conversation that is too long, and credit that is spent, come as `invalid_request_error`, told apart by
-    their words alone; their codes are `context_length_exceeded` and `billing_error` here.
+    their words alone; their codes are `context_length_exceeded` and `billing_error` here. The former stands
+    for a request of too many bytes, too: that is another limit of what a history may be.
     """
-    error = _object(_object(body).get("error"))
-    message, kind = error.get("message"), error.get("type")
+    told = as_object(body).get("error")
+    error = as_object(told)
+    message, kind = error.get("message", told), error.get("type")
     said = message if isinstance(message, str) else None
-    code = _object(error.get("details")).get("error_code") or kind
+    code = as_object(error.get("details")).get("error_code") or kind
     if not isinstance(code, str):
         return ApiError(said, from_api=False)
-    if code == "invalid_request_error" and _TOO_LONG.search(said or ""):
+    if code == _TOO_LARGE or is_too_long(status, code, said):
         code = CONTEXT_LENGTH
-    if code == "invalid_request_error" and _NO_MONEY.search(said or ""):
+    elif code == "invalid_request_error" and _NO_MONEY.search(said or ""):
         code = BILLING
     return ApiError(said, code, Hint.QUOTA if _LIMIT.search(code) else None, from_api=True)
 
@@ -165,7 +173,3 @@ def read_failure(raw: Raw) -> tuple[str, str | None]:
     """Read the words and the code of an error that came in place of an answer, or within it."""
     error = read_error(200, raw)
     return error.message or "what came is not an answer", error.code
-
-
-def _object(value: object) -> Raw:
-    return cast(Raw, value) if isinstance(value, dict) else {}

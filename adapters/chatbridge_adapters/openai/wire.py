@@ -28,6 +28,8 @@ from chatbridge.http import (
     keep_raw,
     read_event,
 )
+from chatbridge.http.completions import is_too_long
+from chatbridge.overflow import CONTEXT_LENGTH
 
 NAME = "openai"
 HOST = "api.openai.com"
@@ -68,15 +70,6 @@ COMPLETE = Endpoint(
 LIST_MODELS = Endpoint("listModels", "GET", "/models", Kind.READ, answer=ModelList)
 ENDPOINTS = (COMPLETE, LIST_MODELS)
 
-CONTEXT_LENGTH = "context_length_exceeded"
-"""The code of an error that says that history and answer do not fit, whatever words the server has for it."""
-
-_TOO_LONG = re.compile(
-    r"maximum context length|exceeds? (?:the )?(?:available |model'?s? )?context (?:size|length|window)"
-    r"|context (?:size|length|window) (?:has been |was |is )?exceeded|n_keep .* >= n_ctx|prompt is too long",
-    re.IGNORECASE,
-)
-_TOO_LONG_CODES = {CONTEXT_LENGTH, "exceed_context_size_error"}
 _MONEY = re.compile("quota|billing|balance|credit|payment", re.IGNORECASE)
 _PAYMENT_REQUIRED = 402
 _CLIENT_ERRORS = range(400, 500)
@@ -91,7 +84,7 @@ def read_error(status: int, body: Any) -> ApiError:  # noqa: ANN401 - JSON
     """
     fields = _fields(body)
     message, code = as_text(fields.get("message")), _code(fields)
-    too_long = code in _TOO_LONG_CODES or (status < 500 and _TOO_LONG.search(message))  # noqa: PLR2004
+    too_long = is_too_long(status, code, message)
     return ApiError(message or None, CONTEXT_LENGTH if too_long else code, _hint(status, fields, code))
 
 
