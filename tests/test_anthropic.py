@@ -406,7 +406,8 @@ async def test_a_conversation_goes_on_after_an_answer_that_stayed_paused(how: st
 @pytest.mark.parametrize("told", [b"", end()[: end().index(b"event: message_stop")]])
 async def test_what_came_before_a_later_run_broke_off_is_kept_with_a_warning(here: Talk, told: bytes) -> None:
     paused = begin() + text(0, "So ") + end("pause_turn")
-    half = begin() + text(0, "far") + event("content_block_start", index=1, content_block={"type": "text"})
+    thought = {"type": "thinking", "thinking": "", "signature": "s"}
+    half = begin() + text(0, "far") + event("content_block_start", index=1, content_block=thought)
     reply = await here.answered(paused, half + told)
     assert "So far" == reply.text
     reason = (FinishReason.STOP, "end_turn") if told else (FinishReason.OTHER, "pause_turn")

@@ -154,17 +154,44 @@ def test_a_result_of_the_servers_tool_that_has_no_call_is_left_out() -> None:
     ] == warnings
 
 
-def test_a_tool_of_the_server_that_waits_for_one_of_the_programs_goes_on() -> None:
-    called = answer(ours(SEARCH), CALL, content={"1": {"caller": {"type": "web_search", "tool_id": "s1"}}})
-    made = {**use("1"), "caller": {"type": "web_search", "tool_id": "s1"}}
+CODE: Json = {"type": "server_tool_use", "id": "c1", "name": "code_execution", "input": {}}
+RAN: Json = {"type": "code_execution_tool_result", "tool_use_id": "c1", "content": {}}
+FROM_CODE: Json = {"type": "code_execution_20260120", "tool_id": "c1"}
+
+
+def test_a_tool_of_the_server_that_waits_for_one_of_the_programs_goes_on_in_its_container() -> None:
+    box = {"container": {"id": "box_1", "expires_at": "2026-01-01T00:00:00Z"}}
+    called = answer(ours(CODE), CALL, content={"1": {"caller": FROM_CODE}}, **box)
+    made = {**use("1"), "caller": FROM_CODE}
     result = results(ToolResult("1", "one"))
-    sent, warnings = turns("Hi", called, result)
-    assert ([SEARCH, made], []) == (sent[1][1], warnings)
-    sent, warnings = turns("Hi", called, result, answer(ours(FOUND), "Red."), "Ho")
-    assert ([SEARCH, made], []) == (sent[1][1], warnings)
+    body, warnings = request("Hi", called, result)
+    assert ([CODE, made], "box_1", []) == (body["messages"][1]["content"], body["container"], warnings)
+    body, _ = request("Hi", called, result, answer(CALL, content={"0": {"caller": FROM_CODE}}), result)
+    assert "box_1" == body["container"]
+    assert "box_2" == request("Hi", called, result, extra={"container": "box_2"})[0]["container"]
+    body, warnings = request("Hi", called, result, answer(ours(RAN), "Red."), "Ho")
+    assert ([CODE, made], None, []) == (body["messages"][1]["content"], body.get("container"), warnings)
+
+
+def test_what_a_tool_of_the_servers_called_does_not_depend_on_it_once_it_is_left_out() -> None:
+    nested = [ours({**SEARCH, "caller": FROM_CODE}), ours({**FOUND, "caller": FROM_CODE})]
+    called = answer("So.", ours(CODE), *nested, CALL, content={"4": {"caller": FROM_CODE}})
     sent, warnings = turns("Hi", called, "Never mind.")
-    assert [use("1")] == sent[1][1]  # Nor does it say that it comes from one that is left out.
-    assert 2 == len(warnings)
+    assert [t("So."), use("1")] == sent[1][1]
+    assert [
+        "left out of the history: a call of the server's tool 'code_execution', which has no result",
+        "left out of the history: a call of the server's tool 'web_search', which has no result",
+        UNANSWERED,
+    ] == warnings
+
+
+async def test_an_answer_tells_its_container_for_the_result_that_follows() -> None:
+    code = [CODE, {**use("1"), "caller": FROM_CODE}]
+    async with talk() as here:
+        first = await here.answered(message(*code, reason="tool_use", container={"id": "box_1"}), how="whole")
+        second = await here.whole("Hello", first.message, results(ToolResult("1", "one")))
+    assert "box_1" == here.sent[-1]["container"]
+    assert () == second.warnings
 
 
 def test_citations_and_callers_go_back_and_what_is_not_of_their_form_does_not() -> None:

@@ -280,6 +280,10 @@ REFUSED: list[tuple[list[Json], str]] = [
     ),
     ([USER, answers(FOUND), USER], "unexpected `tool_use_id` found in a result of the server's: s1"),
     (
+        [USER, answers(SEARCHED, {**CALL, "caller": {"type": "x", "tool_id": "s1"}}), gives(RESULT)],
+        "container_id is required when there are pending tool uses",
+    ),
+    (
         [USER, {"role": "assistant", "content": "So "}],
         "messages: final assistant content cannot end with trailing whitespace",
     ),

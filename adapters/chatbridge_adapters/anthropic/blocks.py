@@ -13,7 +13,7 @@ from typing import Any
 
 from chatbridge.testing.emulator import is_array, is_object
 
-__all__ = ["Blocks", "Fits", "Turns", "of", "read_turns", "waiting"]
+__all__ = ["Blocks", "Fits", "Turns", "calls_from_code", "of", "read_turns", "waiting"]
 
 Blocks = Sequence[Mapping[str, Any]]
 Turns = Sequence[tuple[str, Blocks]]
@@ -93,6 +93,13 @@ def waiting(turns: Turns) -> list[Mapping[str, Any]]:
     begin = _goes_on_from(turns)
     results = _results(turns)
     return [block for _, block in _server_calls(turns[begin:]) if block["id"] not in results]
+
+
+def calls_from_code(turns: Turns) -> bool:
+    """Tell whether such a call has called other tools, so that it can go on where it was only."""
+    pending = [block["id"] for block in waiting(turns)]
+    callers = (block.get("caller") for _, blocks in turns for block in blocks)
+    return any(is_object(caller) and caller.get("tool_id") in pending for caller in callers)
 
 
 def _turn(number: int, message: object) -> tuple[str, Blocks]:

@@ -31,7 +31,7 @@ from chatbridge.domain import (
     Usage,
 )
 from chatbridge.http import BrokenContent, Mender, Raw, TextFold, as_object, beyond, loads
-from chatbridge_adapters.anthropic.messages import UNREAD, sign
+from chatbridge_adapters.anthropic.messages import UNREAD, container_of, sign
 from chatbridge_adapters.anthropic.wire import NAME, Event, beside_usage, to_finish_reason, to_usage
 
 PAUSED = "pause_turn"
@@ -191,9 +191,7 @@ class AnswerFold:
     @property
     def container(self) -> str | None:
         """Where the server's tools worked, for them to go on there."""
-        container: object = self._message.get("container")
-        found = cast(Raw, container).get("id") if isinstance(container, Mapping) else None
-        return found if isinstance(found, str) else None
+        return container_of(self._message)
 
     def take_whole(self, raw: Raw) -> Iterator[StreamEvent]:
         """Take a run that came whole."""
@@ -250,9 +248,10 @@ class AnswerFold:
         warnings = [*self.warnings, *of_texts, *halves, *unread, *unended]
         first, *later = self._runs
         cost = beside_usage(first.usage)
+        beside = _beside_parts(kept) | ({} if self.container is None else {"container": message["container"]})
         continued = [{"id": run.id, "usage": beside_usage(run.usage)} for run in later]
         return Reply(
-            (Message(Role.ASSISTANT, [part for part, _ in kept], id=first.id, extra=_beside_parts(kept)),),
+            (Message(Role.ASSISTANT, [part for part, _ in kept], id=first.id, extra=beside),),
             finish_reason=to_finish_reason(known["stop_reason"]),
             raw_finish_reason=known["stop_reason"],
             usage=_sum([to_usage(run.usage) for run in self._runs]),

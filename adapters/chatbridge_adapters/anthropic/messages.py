@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import codecs
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from email.message import Message as Header
 
 from attrs import define, field
@@ -64,6 +64,12 @@ def given_back(block: Block) -> Block:
     return {**block, "citations": citations}
 
 
+def container_of(told: Mapping[str, object]) -> str | None:
+    """Find where the server's tools worked, for them to go on there."""
+    container = as_object(told.get("container")).get("id")
+    return container if isinstance(container, str) else None
+
+
 @define
 class History:
     """
@@ -72,12 +78,15 @@ class History:
     Attributes:
         prompts: The system's texts.
         warnings: What was left out, moved or added.
+        container: Where a tool of the server's is to go on, once the turns are given.
     """
 
     prompts: list[str] = field(factory=list[str])
     warnings: list[str] = field(factory=list[str])
+    container: str | None = None
     _turns: list[Turn] = field(factory=list[Turn])
     _last: list[Block] = field(factory=list[Block])
+    _latest: str | None = None
 
     def take(self, message: Message, *, last: bool) -> None:
         """
@@ -87,6 +96,7 @@ class History:
             UsageError: It is the *last*, which is to be answered, and cannot be sent as it is.
         """
         self._last = []
+        self._latest = container_of(message.extra) or self._latest
         for number, part in enumerate(message.parts):
             if isinstance(part, Text) and not part.text.strip():
                 continue  # The API refuses blank texts.
@@ -106,13 +116,14 @@ class History:
         Raises:
             UsageError: The last message has the result of a call that was not made before it.
         """
-        turns, orphans = in_order(self._turns, self._warn)
-        for result in orphans:
+        ordered = in_order(self._turns, self._warn)
+        self.container = self._latest if ordered.waits else None
+        for result in ordered.orphans:
             why = f"a result of the call {result.get('tool_use_id')!r}, which is not in the message before it"
             if any(result is block for block in self._last):
                 raise UsageError(f"{NAME} cannot be sent {why}", provider=NAME)
             self._warn(f"left out of the history: {why}")
-        return [{"role": side, "content": blocks} for side, blocks in turns]
+        return [{"role": side, "content": blocks} for side, blocks in ordered.turns]
 
     def _warn(self, warning: str) -> None:
         if warning not in self.warnings:

@@ -71,6 +71,7 @@ def to_request(
         "max_tokens": max_tokens if options.max_output_tokens is None else options.max_output_tokens,
         "system": "\n\n".join(filter(None, prompts)) or None,
         "messages": history.turns(),
+        "container": history.container,
         "temperature": options.temperature,
         "top_p": options.top_p,
         "stop_sequences": list(options.stop) or None,

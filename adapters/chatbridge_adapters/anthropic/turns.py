@@ -10,7 +10,7 @@ the assistant's turns; it may come later than the call only if the user says not
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -29,10 +29,26 @@ _SERVER_CALLS = frozenset({"server_tool_use", "mcp_tool_use"})
 _ODD = re.compile("[^a-zA-Z0-9_-]")
 
 
-def in_order(turns: Iterable[Turn], warn: Callable[[str], None]) -> tuple[list[Turn], list[Block]]:
-    """Put *turns* in order, and give beside them the results whose call is not in the turn before."""
+@frozen
+class Ordered:
+    """
+    Turns in an order that the API takes.
+
+    Attributes:
+        orphans: The results that were left out, as their call is not in the turn before.
+        waits: Whether a tool of the server's is to go on.
+    """
+
+    turns: list[Turn]
+    orphans: list[Block]
+    waits: bool
+
+
+def in_order(turns: Iterable[Turn], warn: Callable[[str], None]) -> Ordered:
+    """Put *turns* in order, and warn of what has to be left out or added."""
+    whole, waits = _without_half_runs(_joined(turns), warn)
     pairs = _Pairs(warn)
-    for side, blocks in _joined(_without_half_runs(_joined(turns), warn)):
+    for side, blocks in _joined(whole):
         if side == "assistant":
             pairs.call(blocks)
         else:
@@ -42,7 +58,7 @@ def in_order(turns: Iterable[Turn], warn: Callable[[str], None]) -> tuple[list[T
     if ordered and ordered[0][0] == "assistant":
         warn(BEGUN)
         ordered.insert(0, ("user", [{"type": "text", "text": "."}]))
-    return ordered, pairs.orphans
+    return Ordered(ordered, pairs.orphans, waits)
 
 
 def _joined(turns: Iterable[Turn]) -> list[Turn]:
@@ -54,41 +70,44 @@ def _joined(turns: Iterable[Turn]) -> list[Turn]:
     return joined
 
 
-def _without_half_runs(turns: Sequence[Turn], warn: Callable[[str], None]) -> list[Turn]:
-    """Leave out calls of the server's tools without a result, and results without a call."""
-    blocks = [block for side, blocks in turns if side == "assistant" for block in blocks]
-    called = {str(block["id"]) for block in blocks if _is_server_call(block)}
-    resulted = {str(block["tool_use_id"]) for block in blocks if _is_server_result(block)}
-    waiting = len(turns)  # From there on, the server goes on where it was.
-    while waiting and (turns[waiting - 1][0] == "assistant" or all(map(_is_result, turns[waiting - 1][1]))):
-        waiting -= 1
+def _without_half_runs(turns: Sequence[Turn], warn: Callable[[str], None]) -> tuple[list[Turn], bool]:
+    """Leave out calls of the server's tools and results of them that stand alone; tell if one waits."""
+    begin = len(turns)  # From there on, the server goes on where it was.
+    while begin and (turns[begin - 1][0] == "assistant" or all(map(_is_result, turns[begin - 1][1]))):
+        begin -= 1
+    calls = {call["id"]: call for call in _said_by_server(turns, _is_server_call)}
+    results = {result["tool_use_id"] for result in _said_by_server(turns, _is_server_result)}
+    waiting = {call["id"] for call in _said_by_server(turns[begin:], _is_server_call)} - results
+    lost = calls.keys() - results - waiting
+    lost |= {call_id for call_id, call in calls.items() if _caller(call) in lost}
 
-    kept: list[Turn] = []
-    for number, (side, told) in enumerate(turns):
-        if side == "user":
-            kept.append((side, told))
-            continue
-        lost = called - resulted if number < waiting else set[str]()
-        said: list[Block] = []
-        for block in told:
-            if _is_server_call(block) and block["id"] in lost:
-                name = block.get("name")
-                warn(f"left out of the history: a call of the server's tool {name!r}, which has no result")
-            elif _is_server_result(block) and block["tool_use_id"] not in called:
-                warn(
-                    f"left out of the history: a part of the kind {block['type']!r}, whose call is not there"
-                )
-            else:
-                said.append(_freed(block, lost))
-        kept.append((side, said))
-    return kept
+    def is_whole(block: Block) -> bool:
+        if _is_server_call(block) and block["id"] in lost:
+            name = block.get("name")
+            warn(f"left out of the history: a call of the server's tool {name!r}, which has no result")
+            return False
+        if _is_server_result(block) and block["tool_use_id"] not in calls:
+            warn(f"left out of the history: a part of the kind {block['type']!r}, whose call is not there")
+        return not _is_server_result(block) or block["tool_use_id"] in calls.keys() - lost
+
+    kept = [(side, [_freed(block, lost) for block in blocks if is_whole(block)]) for side, blocks in turns]
+    return [*kept], bool(waiting)
+
+
+def _said_by_server(turns: Iterable[Turn], kind: Callable[[Block], bool]) -> Iterator[Block]:
+    return (block for _, blocks in turns for block in blocks if kind(block))
+
+
+def _caller(block: Block) -> str:
+    """Tell from which call of the server's tools a call was made."""
+    return str(as_object(block.get("caller")).get("tool_id"))
 
 
 def _freed(block: Block, lost: set[str]) -> Block:
     """Let a call not say that it comes from one that is left out."""
-    if str(as_object(block.get("caller")).get("tool_id")) in lost:
-        return {name: value for name, value in block.items() if name != "caller"}
-    return block
+    if _caller(block) not in lost:
+        return block
+    return {name: value for name, value in block.items() if name != "caller"}
 
 
 def _is_result(block: Block) -> bool:
