@@ -288,14 +288,15 @@ async def test_thoughts_keep_their_signature_and_are_given_back(here: Talk, how:
     thought, said = first.message.parts
     assert isinstance(thought, Reasoning)
     assert "They said 'Hi'." == thought.text
-    assert (thought.signature or "").startswith("anthropic:")
+    prefix = f"anthropic+{here.transport.base_url.removeprefix('http://')}:"
+    assert (thought.signature or "").startswith(prefix)
     assert Text("Turn 1: you said 'Hi'.") == said
     await ask("Hi", first.message, "Go on", extra=THINK)
     given_back = here.sent[1]["messages"][1]["content"][0]
     assert {
         "type": "thinking",
         "thinking": "They said 'Hi'.",
-        "signature": (thought.signature or "").removeprefix("anthropic:"),
+        "signature": (thought.signature or "").removeprefix(prefix),
     } == given_back
 
 
@@ -311,9 +312,20 @@ async def test_hidden_thoughts_are_kept_whole_and_given_back(how: str) -> None:
 
 
 async def test_a_thought_that_was_changed_is_refused(here: Talk) -> None:
-    forged = Message.assistant([Reasoning("Else.", "anthropic:00"), "Hi"])
+    host = here.transport.base_url.removeprefix("http://")
+    forged = Message.assistant([Reasoning("Else.", f"anthropic+{host}:00"), "Hi"])
     with pytest.raises(RequestRefused, match="Invalid `signature` in `thinking` block"):
         await here.whole("Hi", forged, "Go on")
+
+
+async def test_a_thought_that_was_signed_elsewhere_is_not_sent(here: Talk) -> None:
+    async with talk() as there:
+        first = await there.whole("Hi", extra=THINK)
+    for signature in ("anthropic:00", "anthropic+127.0.0.1:00"):
+        thought = Message.assistant([Reasoning("Hm.", signature), "Hi"])
+        await here.whole("Hi", first.message, "Go on", thought, "And on", extra=THINK)
+        sent = [block["type"] for turn in here.sent[-1]["messages"] for block in turn["content"]]
+        assert ["text"] * 5 == sent
 
 
 # Paused answers

@@ -142,6 +142,10 @@ def test_what_only_another_backend_knows_again_is_not_sent() -> None:
     assert ["a part of the kind 'refusal' was left out: it can be given back to openai only"] == warnings
 
 
+def test_the_signature_of_a_thought_says_where_it_was_made() -> None:
+    assert ("anthropic:x", "anthropic+localhost:8080:x") == (sign("x"), sign("x", "localhost:8080"))
+
+
 def test_what_is_ours_is_given_back_as_it_came() -> None:
     hidden = {"type": "redacted_thinking", "data": "c2VjcmV0"}
     ours = Message.assistant([Reasoning("", sign("abc")), Opaque("anthropic", "redacted_thinking", hidden)])
@@ -374,8 +378,9 @@ async def test_blocks_that_are_never_closed_end_with_the_next_of_their_number_or
         + end()
     )
     reply = await here.answered(body)
-    assert (Text("Hi"), Text("Hi"), Reasoning("", sign("s"))) == reply.message.parts
-    assert PartAdded(Reasoning("", sign("s")), 2) in here.events
+    thoughts = Reasoning("", sign("s", here.transport.base_url.removeprefix("http://")))
+    assert (Text("Hi"), Text("Hi"), thoughts) == reply.message.parts
+    assert PartAdded(thoughts, 2) in here.events
 
 
 async def test_an_answer_need_not_tell_anything_of_itself(here: Talk) -> None:

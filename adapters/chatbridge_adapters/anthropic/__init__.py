@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from chatbridge.registry import Adapter, Defaults
 from chatbridge_adapters.anthropic.backend import AnthropicBackend, AnthropicOptions, profile
-from chatbridge_adapters.anthropic.wire import NAME, Model
+from chatbridge_adapters.anthropic.wire import HOST, NAME, Model
 
 __all__ = ["ADAPTER", "AnthropicBackend", "AnthropicOptions", "Model"]
 
@@ -15,7 +15,7 @@ ADAPTER = Adapter(
     profile=profile,
     open=AnthropicBackend,
     defaults=Defaults(
-        host="api.anthropic.com",
+        host=HOST,
         env={"key": ("ANTHROPIC_API_KEY",)},
         base_url="ANTHROPIC_BASE_URL",
         model_option="model",

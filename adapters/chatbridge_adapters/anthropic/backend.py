@@ -76,7 +76,7 @@ PROFILE = Profile(
     notes=(
         "A model must be named, with the backend or with each message.",
         "Models from Claude Opus 4.7 on refuse temperature and top_p.",
-        "Thinking is asked for by `thinking` in extra; thoughts that another backend signed are not sent.",
+        "Thinking is asked for by `thinking` in extra; thoughts that another server signed are not sent.",
         "An answer that the server paused goes on by itself, up to `continuations` times.",
     ),
 )
@@ -92,6 +92,7 @@ class AnthropicBackend:
 
     def __init__(self, options: AnthropicOptions, transport: Transport) -> None:
         self.options = options
+        self._host = transport.base_url.partition("://")[2]
         self._api = Api(
             transport,
             NAME,
@@ -141,10 +142,12 @@ class AnthropicBackend:
         self, messages: Sequence[Message], options: SendOptions, *, streamed: bool
     ) -> AsyncGenerator[StreamEvent, None]:
         own = self.options
-        body, warnings = to_request(messages, options, PROFILE, model=own.model, max_tokens=own.max_tokens)
+        body, warnings = to_request(
+            messages, options, PROFILE, model=own.model, max_tokens=own.max_tokens, host=self._host
+        )
         if streamed:
             body["stream"] = True
-        fold, request = AnswerFold(warnings), body
+        fold, request = AnswerFold(warnings, self._host), body
         for run in range(own.continuations + 1):
             try:
                 async with self._api.stream(wire.CREATE, request) as events:

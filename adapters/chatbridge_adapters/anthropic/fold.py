@@ -32,7 +32,7 @@ from chatbridge.domain import (
 )
 from chatbridge.http import BrokenContent, Mender, Raw, TextFold, as_object, beyond, loads
 from chatbridge_adapters.anthropic.messages import UNREAD, container_of, sign
-from chatbridge_adapters.anthropic.wire import NAME, Event, beside_usage, to_finish_reason, to_usage
+from chatbridge_adapters.anthropic.wire import HOST, NAME, Event, beside_usage, to_finish_reason, to_usage
 
 PAUSED = "pause_turn"
 LOST = "the server sent pieces that belong to no part of the answer"
@@ -63,6 +63,7 @@ class _BlockFold:
     block: dict[str, Any]
     index: int
     mended: Mender
+    host: str
     unknown: list[Raw] = field(init=False, factory=list[Raw])
     _text: TextFold = field(init=False)
     _json: list[str] = field(init=False, factory=list[str])
@@ -109,7 +110,7 @@ class _BlockFold:
             self.block[self.key] = self._text.shown
         self._end_json()
         self.block, self.unknown = self.mended(self.block), self.mended(self.unknown)
-        part = to_part(self.block)
+        part = to_part(self.block, self.host)
         if part is not None and not isinstance(part, Text):
             yield PartAdded(part, self.index)
 
@@ -137,13 +138,13 @@ class _BlockFold:
                 yield event
 
 
-def to_part(block: Raw) -> Part | None:
+def to_part(block: Raw, host: str = HOST) -> Part | None:
     """Say a block in ours; None for a text that is empty."""
     match block:
         case {"type": "text", "text": str(text)}:
             return Text(text) if text else None
         case {"type": "thinking", "thinking": str(text), "signature": str(signature)} if signature:
-            return Reasoning(text, sign(signature))
+            return Reasoning(text, sign(signature, host))
         case {"type": "thinking", "thinking": str(text)} if not block.get("signature"):
             return Reasoning(text)
         case {"type": "tool_use", "id": str(call_id), "name": str(name), "input": arguments} if isinstance(
@@ -169,9 +170,11 @@ class AnswerFold:
 
     Attributes:
         warnings: What had to be mended, or was not as it should be.
+        host: Where it comes from, and its thoughts are signed.
     """
 
     warnings: list[str] = field(factory=list[str])
+    host: str = HOST
     _runs: list[_Run] = field(factory=lambda: [_Run()])
     _blocks: list[_BlockFold] = field(factory=list[_BlockFold])
     _open: dict[int | None, _BlockFold] = field(factory=dict[int | None, _BlockFold])
@@ -235,7 +238,7 @@ class AnswerFold:
         """Give the answer."""
         message: Raw = self._mended(self._message)
         known = {name: _text(message.get(name)) for name in ("id", "model", "stop_reason")}
-        parts = [(to_part(each.block), each) for each in self._blocks]
+        parts = [(to_part(each.block, self.host), each) for each in self._blocks]
         kept = [(part, each) for part, each in parts if part is not None]
         halves = [Mender.WARNING] if self._mended.replaced else []
         unread = [
@@ -292,7 +295,7 @@ class AnswerFold:
     def _begin(self, index: int | None, block: Raw) -> Iterator[StreamEvent]:
         if index in self._open:
             yield from self._open[index].end()
-        begun = self._open[index] = _BlockFold(dict(block), len(self._blocks), self._mended)
+        begun = self._open[index] = _BlockFold(dict(block), len(self._blocks), self._mended, self.host)
         self._blocks.append(begun)
         yield from begun.begin()
 

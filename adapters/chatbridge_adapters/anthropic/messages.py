@@ -18,7 +18,7 @@ from chatbridge.domain import Attachment, Message, Opaque, Part, Reasoning, Role
 from chatbridge.errors import UsageError
 from chatbridge.http import as_list, as_object
 from chatbridge_adapters.anthropic.turns import Block, Turn, in_order
-from chatbridge_adapters.anthropic.wire import NAME
+from chatbridge_adapters.anthropic.wire import HOST, NAME
 
 UNREAD = "partial_json"
 """Where the arguments of a call are kept as text, that are no JSON object."""
@@ -36,13 +36,16 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-_SIGNED = f"{NAME}:"
 _MODELLED = frozenset({"text", "thinking", "tool_use"})
 
 
-def sign(signature: str) -> str:
+def sign(signature: str, host: str = HOST) -> str:
     """Give the signature of a thought in a form that says whose it is, as another's is never sent."""
-    return _SIGNED + signature
+    return f"{_signed(host)}{signature}"
+
+
+def _signed(host: str) -> str:
+    return f"{NAME}:" if host == HOST else f"{NAME}+{host}:"
 
 
 def given_back(block: Block) -> Block:
@@ -76,11 +79,13 @@ class History:
     Messages, in the API's form.
 
     Attributes:
+        host: Where they are sent: a thought that was signed elsewhere is not.
         prompts: The system's texts.
         warnings: What was left out, moved or added.
         container: Where a tool of the server's is to go on, once the turns are given.
     """
 
+    host: str = HOST
     prompts: list[str] = field(factory=list[str])
     warnings: list[str] = field(factory=list[str])
     container: str | None = None
@@ -142,7 +147,7 @@ class History:
             kind, origin = part.kind, part.origin
             self._warn(f"a part of the kind {kind!r} was left out: it can be given back to {origin} only")
             return
-        for side, block in _blocks(part, role):
+        for side, block in _blocks(part, role, self.host):
             self._last.append(given_back({**block, **_beside(part, message, number)}))
             self._turns.append((side, self._last[-1:]))
 
@@ -156,7 +161,7 @@ def _beside(part: Part, message: Message, number: int) -> Block:
     return {"caller": caller} if isinstance(part, ToolCall) and "type" in caller else {}
 
 
-def _blocks(part: Part, role: Role) -> Iterator[tuple[str, Block]]:
+def _blocks(part: Part, role: Role, host: str) -> Iterator[tuple[str, Block]]:
     """
     Say a part in the API's form, and who says it; thoughts that were not signed here give nothing.
 
@@ -179,8 +184,8 @@ def _blocks(part: Part, role: Role) -> Iterator[tuple[str, Block]]:
         case Opaque(origin, _, data) if origin == NAME and _is_whole(as_object(data)):
             yield side, as_object(data)
         case Reasoning(text, signature) if answered:
-            if signature is not None and signature.startswith(_SIGNED):
-                signature = signature.removeprefix(_SIGNED)
+            if signature is not None and signature.startswith(_signed(host)):
+                signature = signature.removeprefix(_signed(host))
                 yield side, {"type": "thinking", "thinking": text, "signature": signature}
         case _:
             raise _refusal(part, role)

@@ -15,7 +15,7 @@ from chatbridge.errors import BadOption, UsageError
 from chatbridge.http import Raw, as_list
 from chatbridge_adapters.anthropic.messages import History, given_back
 from chatbridge_adapters.anthropic.turns import Block
-from chatbridge_adapters.anthropic.wire import NAME
+from chatbridge_adapters.anthropic.wire import HOST, NAME
 
 EXTRA_TO_SEND = (
     "cache_control",
@@ -40,7 +40,13 @@ _NAMING = frozenset({"properties", "$defs", "definitions"})
 
 
 def to_request(
-    messages: Sequence[Message], options: SendOptions, profile: Profile, *, model: str | None, max_tokens: int
+    messages: Sequence[Message],
+    options: SendOptions,
+    profile: Profile,
+    *,
+    model: str | None,
+    max_tokens: int,
+    host: str = HOST,
 ) -> tuple[dict[str, Any], list[str]]:
     """
     Make the body of a request, and say what of the history had to be left out, moved or added.
@@ -51,6 +57,7 @@ def to_request(
         profile: The backend's.
         model: The model, unless the options name one.
         max_tokens: How long the answer may be, unless the options say so.
+        host: Where it is sent.
 
     Raises:
         BadOption: There is no model, or an option is not what it takes.
@@ -61,7 +68,7 @@ def to_request(
     check_tools(options.tools, profile)
     if not messages:
         raise UsageError(f"{NAME}: there is no message to answer", provider=NAME)
-    history = History()
+    history = History(host)
     for number, message in enumerate(messages, 1):
         history.take(message, last=number == len(messages))
     prompts = [options.system, *history.prompts]

@@ -21,6 +21,7 @@ from chatbridge.http.completions import is_too_long
 from chatbridge.overflow import CONTEXT_LENGTH
 
 NAME = "anthropic"
+HOST = "api.anthropic.com"
 VERSION = "2023-06-01"
 BILLING = "billing_error"
 _TOO_LARGE = "request_too_large"
