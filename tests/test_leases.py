@@ -29,7 +29,7 @@ from chatbridge.errors import OverloadedTimeout, Phase, RateLimited
 from chatbridge.history import SQLiteStore, holders
 from chatbridge.history.holders import is_gone, new_holder
 from chatbridge.history.ledger import Ledger
-from chatbridge.history.rows import Change, Hold, Remote
+from chatbridge.history.rows import Change, Hold, Remote, StoredConversation
 from chatbridge.options import CommonOptions
 from chatbridge.testing.clock import ManualClock
 from chatbridge.testing.emulator import Fault, serve
@@ -53,15 +53,23 @@ class Shared(SQLiteStore):
 
     Attributes:
         meanwhile: What another process does between this one's reading and its next writing.
+        between: What it does between this one's reading turns and its reading whether they are under way.
     """
 
     meanwhile: Callable[[], Awaitable[object]] | None = None
+    between: Callable[[], Awaitable[object]] | None = None
 
     async def _commit(self, change: Change) -> bool:
         meanwhile, self.meanwhile = self.meanwhile, None
         if meanwhile is not None:
             await meanwhile()
         return await super()._commit(change)
+
+    async def _find(self, which: str | Remote) -> StoredConversation | None:
+        between, self.between = self.between, None
+        if between is not None:
+            await between()
+        return await super()._find(which)
 
     def _connect(self, patience: float) -> sqlite3.Connection:
         connection = super()._connect(patience)
@@ -716,6 +724,53 @@ async def test_an_answer_is_kept_once_though_its_message_is_sent_again_in_vain(s
     assert [("1", "delivered")] == await states(one)
     kept = await store_of(one).find(place)
     assert 2 == getattr(kept, "length", None)
+
+
+@pytest.mark.parametrize("unsettled", [False, True])
+async def test_what_is_delivered_while_the_turns_are_read_is_in_no_doubt(site: Site, unsettled: bool) -> None:
+    one, two = await site.chats()
+    gate = site.gate()
+    first = asyncio.create_task(one.send("1"))
+    await site.sent(1, first)
+
+    async def deliver() -> None:
+        gate.set()
+        await first
+
+    store_of(two).between = deliver
+    rows = await store_of(two).turns(Remote("double", one.id), unsettled=unsettled)
+
+    assert ([] if unsettled else ["delivered"]) == [row.turn.state.value for row in rows]
+
+
+async def test_what_is_sent_again_while_the_turns_are_read_is_under_way(site: Site) -> None:
+    one, two = await site.chats(settle_timeout=0)
+    gate = site.gate()
+    first = asyncio.create_task(one.send("1"))
+    await site.sent(1, first)
+    (turn,) = await two.turns()
+    site.lose_lease()
+    second: list[asyncio.Task[Any]] = []
+
+    async def send_again() -> None:
+        second.append(asyncio.create_task(two.send(turn.message, resend=True)))
+        await site.sent(2, second[0])
+
+    class Reader(Shared):
+        async def _find(self, which: str | Remote) -> StoredConversation | None:
+            found = await super()._find(which)
+            if not second:
+                await send_again()
+            return found
+
+    async with Reader(site.path) as reader:
+        try:
+            (row,) = await reader.turns(Remote("double", one.id))
+        finally:
+            gate.set()
+            await asyncio.gather(first, *second)
+
+    assert (TurnState.PENDING, 2) == (row.turn.state, row.turn.sends)
 
 
 # ------------------------------------------------------------------------------------------ holders

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from chatbridge import Message, Turn, UsageError
+from chatbridge import Message, Turn, TurnState, UsageError
 from chatbridge.history import Hit, MemoryStore, SQLiteStore, Store, StoredConversation
 from chatbridge.history.chain import Entry
+from chatbridge.history.known import died
 from chatbridge.history.rows import Change, Remote, TurnRow
 from chatbridge.testing.store_contract import StoreContract
 
@@ -194,6 +195,30 @@ async def test_a_store_that_writes_in_two_steps_breaks_a_rule(tmp_path: Path) ->
         await Contract().check_a_turn_and_its_answer_are_written_at_once()
 
 
+class LooksTwice(Plain):
+    """Reads the turns of a conversation, and then whether it is held."""
+
+    async def _find(self, which: str | Remote) -> StoredConversation | None:
+        await asyncio.sleep(0)
+        return await super()._find(which)
+
+    async def _turns(
+        self, remote: Remote | None, turn_id: str | None = None, *, unsettled: bool = False
+    ) -> Sequence[TurnRow]:
+        await asyncio.sleep(0)
+        return await super()._turns(remote, turn_id, unsettled=unsettled)
+
+    async def turns(
+        self, remote: Remote | None = None, turn_id: str | None = None, *, unsettled: bool = False
+    ) -> tuple[TurnRow, ...]:
+        rows = await self._turns(remote, turn_id, unsettled=unsettled)
+        return tuple([row if await self._held(row) else died(row) for row in rows])
+
+    async def _held(self, row: TurnRow) -> bool:
+        kept = await self._find(row.remote)
+        return row.turn.state is not TurnState.PENDING or (kept is not None and kept.held_for > 0)
+
+
 class StaysOpen(Plain):
     """Works on after its end."""
 
@@ -215,6 +240,7 @@ class StaysOpen(Plain):
         (HoldsWhatIsWritten, "check_only_what_is_about_holding_changes_it"),
         (HasOneLoop, "check_several_event_loops_share_it"),
         (WantsText, "check_a_strange_id_is_taken_or_refused"),
+        (LooksTwice, "check_a_turn_is_not_in_doubt_while_its_end_is_written"),
         (StaysOpen, "check_a_closed_store_says_so"),
     ],
 )

@@ -384,18 +384,29 @@ class Store(ABC):
         One that is pending though nobody holds its conversation any more is unknown.
         """
         rows = await self._turns(remote, turn_id, unsettled=unsettled)
-        return tuple(
-            [
-                died(row)
-                if row.turn.state is TurnState.PENDING and not await self._is_held(row.remote)
-                else row
-                for row in rows
-            ]
-        )
+        now = [await self._as_it_is(row, unsettled=unsettled) for row in rows]
+        return tuple(row for row in now if row is not None)
 
-    async def _is_held(self, remote: Remote) -> bool:
-        kept = await self._find(remote)
-        return kept is not None and is_held(kept, self.lease)
+    async def _as_it_is(self, row: TurnRow, *, unsettled: bool) -> TurnRow | None:
+        """
+        Give *row*, or put it in doubt: pending, and its conversation not held, both at the same time.
+
+        None where it is gone meanwhile, or the *unsettled* only are wanted and it is settled.
+        """
+        before: int | None = None
+        while row.turn.state is TurnState.PENDING:
+            kept = await self._find(row.remote)
+            if kept is not None and is_held(kept, self.lease):
+                return row
+            revision = 0 if kept is None else kept.revision
+            if revision == before:
+                return died(row)
+            before = revision
+            rows = await self._turns(row.remote, row.turn.id, unsettled=unsettled)
+            if not rows:
+                return None
+            (row,) = rows
+        return row
 
     async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
         """Do *work*; what is begun of it is written, though its task is cancelled."""

@@ -284,6 +284,20 @@ class StoreContract(Contract):
             await store.hold(place, "two")
             expect_equal(died, await _recorded(store, place), "the turns while another has it")
 
+    async def check_a_turn_is_not_in_doubt_while_its_end_is_written(self) -> None:
+        """Call no turn unknown that is delivered, and its conversation released, while the turns are read."""
+        async with self.open_store() as store:
+            place, answer = _place(), Reply([Message.assistant("Ho")])
+            for turn in _turns(5):
+                await store.hold(place, "one")
+                await store.record(place, turn, holder="one")
+                # Each is at another place when the end is written.
+                watching = [asyncio.create_task(_watch(store, place, pauses)) for pauses in range(4)]
+                done = evolve(turn, state=TurnState.DELIVERED)
+                await store.record(place, done, answer, holder="one", last=True)
+                for seen in await asyncio.gather(*watching):
+                    expect(TurnState.UNKNOWN not in seen, "no turn may seem to be in doubt")
+
     async def check_messages_come_back_as_they_were(self) -> None:
         """Give messages back whole: parts of every kind, bytes, any text, times, references, extra."""
         async with self.open_store() as store:
@@ -583,6 +597,17 @@ def _place(backend: str = "a") -> Remote:
 
 async def _recorded(store: Store, place: Remote, *, unsettled: bool = False) -> list[Turn]:
     return [row.turn for row in await store.turns(place, unsettled=unsettled)]
+
+
+async def _watch(store: Store, place: Remote, pauses: int) -> set[TurnState]:
+    """Give the states in which turns are seen, beginning after some *pauses*."""
+    seen = set[TurnState]()
+    for _ in range(pauses):
+        await store.find(place)
+    for _ in range(5):
+        seen |= {turn.state for turn in await _recorded(store, place)}
+        await asyncio.sleep(0)
+    return seen
 
 
 async def _found(store: Store, text: str) -> list[Hit]:
