@@ -37,9 +37,10 @@ class _Changes(TypedDict, total=False):
 
 @frozen
 class _Late:
-    """What is known of a turn and could not be recorded, and why."""
+    """What is known of a turn that was sent so often and could not be recorded, and why."""
 
     turn: Turn
+    sends: int
     answer: Reply | None
     problem: StoreError
 
@@ -142,10 +143,10 @@ class Book:
         """
         self.trails.record(turn, before)
         try:
-            turn = await self._write(turn, answer, last=last)
+            turn = await self._write(turn, before.sends, answer, last=last)
         except StoreError as error:
             if error.kind != "value":
-                self._late[turn.id] = _Late(turn, answer, error)
+                self._late[turn.id] = _Late(turn, before.sends, answer, error)
             else:
                 self._late.pop(turn.id, None)
                 self._reduced[turn.id] = error
@@ -162,7 +163,7 @@ class Book:
             self._late.pop(turn.id, None)
         return self._told(turn, before)
 
-    async def _write(self, turn: Turn, answer: Reply | None, *, last: bool) -> Turn:
+    async def _write(self, turn: Turn, sends: int, answer: Reply | None, *, last: bool) -> Turn:
         """
         Record *turn* and its *answer*.
 
@@ -171,7 +172,7 @@ class Book:
                 there is an answer. Without one, the message is at fault, and is not recorded at all.
         """
         try:
-            return await self.ledger.record(turn, answer, last=last)
+            return await self.ledger.record(turn, answer, last=last, sends=sends)
         except StoreError as error:
             if error.kind != "value":
                 raise
@@ -179,7 +180,8 @@ class Book:
         whole = turn.reply if answer is None else answer
         for rest in () if whole is None else (_texts_of(whole), None):
             try:
-                await self.ledger.record(evolve(turn, reply=turn.reply and rest), rest, last=last)
+                reduced = evolve(turn, reply=turn.reply and rest)
+                await self.ledger.record(reduced, rest, last=last, sends=sends)
                 break
             except StoreError as error:
                 if error.kind != "value":
@@ -201,7 +203,7 @@ class Book:
         for late in tuple(self._late.values()):
             if conversation_id in {None, late.turn.conversation_id}:
                 try:
-                    await self._write(late.turn, late.answer, last=True)
+                    await self._write(late.turn, late.sends, late.answer, last=True)
                 except StoreError as error:
                     if error.kind != "value":
                         raise

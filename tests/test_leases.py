@@ -692,6 +692,31 @@ async def test_a_turn_that_is_forgotten_while_it_is_waived_is_gone(site: Site) -
     assert () == await two.turns()
 
 
+async def test_m4_what_is_told_late_of_a_sending_takes_back_nothing_of_the_next(site: Site) -> None:
+    """The first process cannot write what became of its message, and the second one sends it again."""
+    one, two = await site.chats(settle_timeout=0)
+    site.double.fails["send"] = LOST
+    await store_of(one).be_impatient()
+    with closing(sqlite3.connect(site.path, isolation_level=None)) as other:
+        gate = site.gate()
+        first = asyncio.create_task(one.send("1"))
+        await site.sent(1, first)
+        other.execute("BEGIN IMMEDIATE")
+        gate.set()
+        with pytest.raises(DeliveryUnknown) as caught:
+            await first
+    site.lose_lease()
+    site.double.fails.clear()
+    assert caught.value.turn is not None
+    await two.send(caught.value.turn.message, resend=True)
+
+    (turn,) = await one.turns()
+
+    assert (TurnState.DELIVERED, 2) == (turn.state, turn.sends)
+    assert [turn] == list(await two.turns())
+    await two.send("2")
+
+
 async def test_m4_a_message_that_is_sent_again_is_in_doubt_again(site: Site) -> None:
     one, _ = await site.chats(settle_timeout=0)
     site.double.fails["send"] = LOST

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -219,6 +220,20 @@ class LooksTwice(Plain):
         return row.turn.state is not TurnState.PENDING or (kept is not None and kept.held_for > 0)
 
 
+class TakesBack(Plain):
+    """Takes whoever tells of a turn for the one who knows most of it."""
+
+    async def record(self, remote: Remote, turn: Turn, *given: Any, **named: Any) -> Turn:
+        return await super().record(remote, turn, *given, **{**named, "sends": 9})
+
+
+class TakesNothingBack(Plain):
+    """Takes nobody for who knows that a message was sent in vain."""
+
+    async def record(self, remote: Remote, turn: Turn, *given: Any, **named: Any) -> Turn:
+        return await super().record(remote, turn, *given, **{**named, "sends": 0})
+
+
 class StaysOpen(Plain):
     """Works on after its end."""
 
@@ -241,6 +256,8 @@ class StaysOpen(Plain):
         (HasOneLoop, "check_several_event_loops_share_it"),
         (WantsText, "check_a_strange_id_is_taken_or_refused"),
         (LooksTwice, "check_a_turn_is_not_in_doubt_while_its_end_is_written"),
+        (TakesBack, "check_a_late_word_on_a_sending_leaves_the_next_as_it_is"),
+        (TakesNothingBack, "check_a_sending_in_vain_is_taken_back"),
         (StaysOpen, "check_a_closed_store_says_so"),
     ],
 )

@@ -76,13 +76,11 @@ class Dead(MemoryStore):
         remote: Remote,
         turn: Turn,
         answer: Reply | None = None,
-        *,
-        holder: str | None = None,
-        last: bool = False,
+        **named: Any,
     ) -> Turn:
         if self.dead and turn.state is not TurnState.PENDING:
             raise StoreError("it is too late")
-        return await super().record(remote, turn, answer, holder=holder, last=last)
+        return await super().record(remote, turn, answer, **named)
 
     async def bury(self, bridge: Bridge, conversation_id: str) -> None:
         """Let the process of *bridge* have died, and the time be over for which it held the conversation."""

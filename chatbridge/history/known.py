@@ -36,9 +36,20 @@ def check_holder(turn: Turn, holder: str | None, wanted: str | None) -> None:
         )
 
 
-def settled(known: Turn | None, turn: Turn, answer: Reply | None) -> tuple[Turn, tuple[Message, ...]]:
-    """Join what is *known* of a turn and cannot be otherwise to what is told now; and give what is new."""
-    waived = known is not None and known.waived and turn.state is not TurnState.PENDING
+def settled(
+    known: Turn | None, turn: Turn, answer: Reply | None, sends: int
+) -> tuple[Turn, tuple[Message, ...]]:
+    """
+    Join what is *known* of a turn and cannot be otherwise to what is told now; and give what is new.
+
+    Who tells it knows of so many *sends* of its message, or of all if it is about to leave: what is known of
+    later ones stays.
+    """
+    begins = turn.state is TurnState.PENDING
+    if known is not None and not begins and known.sends > max(sends, turn.sends):
+        earlier, said = settled(known.earlier, turn, answer, sends)
+        return evolve(known, earlier=earlier), said
+    waived = known is not None and known.waived and not begins
     while known is not None and known.sends > turn.sends:
         known = known.earlier  # It was sent again, which came to nothing.
     written = known is not None and known.state is TurnState.DELIVERED and known.sends == turn.sends
@@ -46,6 +57,8 @@ def settled(known: Turn | None, turn: Turn, answer: Reply | None) -> tuple[Turn,
         turn = evolve(known, waived=turn.waived)
     if waived and not turn.waived:
         turn = evolve(turn, waived=True)
+    if known is not None and known.sends == turn.sends and turn.earlier is not None:
+        turn = evolve(turn, earlier=known.earlier)  # Of which more may have become known.
     answer = turn.reply if answer is None else answer
     if written or answer is None or turn.state is not TurnState.DELIVERED:
         return turn, ()

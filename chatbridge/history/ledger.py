@@ -156,7 +156,9 @@ class Ledger:
             with suppress(StoreError):
                 await self.release(conversation_id)
 
-    async def record(self, turn: Turn, answer: Reply | None = None, *, last: bool = False) -> Turn:
+    async def record(
+        self, turn: Turn, answer: Reply | None = None, *, last: bool = False, sends: int = 0
+    ) -> Turn:
         """
         Keep *turn*, in place of what is kept under its id, and with it the *answer* that came; give it.
 
@@ -164,11 +166,12 @@ class Ledger:
             turn: What is known of the message.
             answer: The answer, if it is not in the turn.
             last: Whether the conversation is then released.
+            sends: How often the message was sent, where the last time came to nothing.
         """
         remote = self.remote(turn.conversation_id)
         if last:
             self._held.discard(turn.conversation_id)
-        return await self.store.record(remote, turn, answer, holder=self.holder, last=last)
+        return await self.store.record(remote, turn, answer, holder=self.holder, last=last, sends=sends)
 
     async def waive(self, conversation_id: str, turn_id: str) -> Turn | None:
         """Note that the doubt about a turn may stand, and give it as it is now; None where there is none."""

@@ -232,12 +232,13 @@ class MemoryStore(Store):
         *,
         holder: str | None = None,
         last: bool = False,
+        sends: int = 0,
     ) -> Turn:
         """Keep *turn* and give it; with it, its message and *answer* once it is delivered."""
         shelf = self._at(remote)
         check_holder(turn, shelf.holder, holder)
         known = shelf.turns.get(turn.id)
-        turn, said = settled(None if known is None else known.turn, turn, answer)
+        turn, said = settled(None if known is None else known.turn, turn, answer, sends)
         if said and turn.reply is not None:
             turns = [row.turn for row in shelf.turns.values()]
             said = to_be_added(said, turn, turns, shelf.entries[-len(said) :])

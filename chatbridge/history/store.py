@@ -323,12 +323,13 @@ class Store(ABC):
         *,
         holder: str | None = None,
         last: bool = False,
+        sends: int = 0,
     ) -> Turn:
         """
         Keep *turn* and give it; at once with it, its message and *answer* once it is delivered.
 
-        That a turn was delivered, or waived, is not taken back by one that does not know of it: only one that
-        is sent again is in doubt again.
+        That a turn was delivered, or waived, or sent again is not taken back by one that does not know of it:
+        only one that is sent again is in doubt again.
 
         Args:
             remote: Its conversation.
@@ -336,19 +337,23 @@ class Store(ABC):
             answer: The answer, if it is not in the turn.
             holder: Who must hold the conversation, if the message is about to leave.
             last: Whether the conversation is then released, if *holder* held it.
+            sends: How often the message was sent as far as is known to who tells this: more often than *turn*
+                says where the last time came to nothing.
 
         Raises:
             StoreError: It cannot be written; of kind "locked" also where another has taken the conversation.
         """
-        return await self._whole(self._record(TurnRow(remote, turn), answer, holder, last=last))
+        return await self._whole(self._record(TurnRow(remote, turn), answer, holder, last=last, sends=sends))
 
-    async def _record(self, row: TurnRow, answer: Reply | None, holder: str | None, *, last: bool) -> Turn:
-        remote, turn = row.remote, row.turn
+    async def _record(
+        self, row: TurnRow, answer: Reply | None, holder: str | None, *, last: bool, sends: int
+    ) -> Turn:
+        remote, told = row.remote, row.turn
         while True:
             kept = await self._known(remote)
-            check_holder(turn, kept.holder, holder)
-            rows = await self._turns(remote, turn.id) if kept.revision else ()
-            turn, said = settled(rows[0].turn if rows else None, turn, answer)
+            check_holder(told, kept.holder, holder)
+            rows = await self._turns(remote, told.id) if kept.revision else ()
+            turn, said = settled(rows[0].turn if rows else None, told, answer, sends)
             if said and turn.reply is not None:
                 turns = [row.turn for row in await self._turns(remote)]
                 end = await self._read(kept.id, max(kept.length - len(said), 0), kept.length)

@@ -169,6 +169,37 @@ class StoreContract(Contract):
             told = await store.record(place, evolve(turn, state=TurnState.UNKNOWN))
             expect_equal(TurnState.DELIVERED, told.state, "the state")
 
+    async def check_a_late_word_on_a_sending_leaves_the_next_as_it_is(self) -> None:
+        """Keep what is known of a message that was sent again, when told of the time before."""
+        async with self.open_store() as store:
+            (first,), place = _turns(1), _place()
+            lost = evolve(first, state=TurnState.UNKNOWN)
+            again = evolve(first, sends=2, earlier=lost)
+            for turn in (first, again):
+                await store.record(place, turn)
+            late = evolve(first, state=TurnState.DELIVERED)
+            expect_equal(2, (await store.record(place, lost)).sends, "how often it was sent")
+            for _ in range(2):
+                await store.record(place, late, Reply([Message.assistant("First")]))
+            (kept,) = await _recorded(store, place)
+            expect_equal((2, late), (kept.sends, kept.earlier), "how often it was sent, and what was before")
+            done = evolve(again, state=TurnState.DELIVERED)
+            await store.record(place, done, Reply([Message.assistant("Second")]))
+            told = await store.record(place, lost)
+            expect_equal((TurnState.DELIVERED, 2), (told.state, told.sends), "what it is at last")
+            there = [message.text for message in await _all(store, place)]
+            expect_equal(["Message 0", "First", "Message 0", "Second"], there, "the history")
+
+    async def check_a_sending_in_vain_is_taken_back(self) -> None:
+        """Have a turn as it was before its message was sent again, once that is known to be in vain."""
+        async with self.open_store() as store:
+            (first,), place = _turns(1), _place()
+            lost = evolve(first, state=TurnState.UNKNOWN)
+            for turn in (first, lost, evolve(first, sends=2, earlier=lost)):
+                await store.record(place, turn)
+            expect_equal(lost, await store.record(place, lost, sends=2), "what was recorded")
+            expect_equal([lost], await _recorded(store, place), "the turns")
+
     async def check_one_holds_a_conversation(self) -> None:
         """Let one holder at a time have a conversation, until it is released or its time is over."""
         async with self.open_store() as store:
