@@ -25,6 +25,9 @@ _log = logging.getLogger("chatbridge.turns")
 OnTurn = Callable[[TurnEvent], object]
 """Is told of every change of a turn."""
 
+# What is the same however often it is tried.
+_FINAL: Final = frozenset({"value", "taken"})
+
 OVER: Final = frozenset({TurnState.NOT_SENT, TurnState.REFUSED})
 """The states of messages that certainly are not in the conversation."""
 
@@ -139,13 +142,14 @@ class Book:
         """
         Record what became of a message; what the ledger does not take now is recorded by `catch_up`.
 
-        What it never takes is left out.
+        What it never takes is left out. A message whose answer it does not take, since another process has
+        the conversation now, is not in it.
         """
         self.trails.record(turn, before)
         try:
             turn = await self._write(turn, before.sends, answer, last=last)
         except StoreError as error:
-            if error.kind != "value":
+            if error.kind not in _FINAL:
                 self._late[turn.id] = _Late(turn, before.sends, answer, error)
             else:
                 self._late.pop(turn.id, None)
@@ -159,6 +163,8 @@ class Book:
                 turn.state.value,
                 error,
             )
+            if error.kind == "taken":
+                turn = evolve(turn, state=TurnState.NOT_SENT)
         else:
             self._late.pop(turn.id, None)
         return self._told(turn, before)
@@ -205,7 +211,7 @@ class Book:
                 try:
                     await self._write(late.turn, late.sends, late.answer, last=True)
                 except StoreError as error:
-                    if error.kind != "value":
+                    if error.kind not in _FINAL:
                         raise
                 if self._late.get(late.turn.id) is late:
                     del self._late[late.turn.id]

@@ -169,7 +169,7 @@ class Bridge:
         self.clock: Clock = SystemClock() if clock is None else clock
         self.store = self._default_store() if store is None else open_store(store)
         self._owns_store = isinstance(store, str)
-        ledger = Ledger(self.store, self.profile.name, account)
+        ledger = Ledger(self.store, self.profile.name, account, kept_here=is_kept_here(self.profile))
         shorten = read_overflow(self.options.overflow if overflow is None else overflow)
         self.api = backend
         self.backend = backend = full_backend(backend, ledger, self.clock.wall, shorten)

@@ -122,12 +122,7 @@ class Deliveries:
     async def turns(self, conversation_id: str) -> tuple[Turn, ...]:
         """Give the turns of a conversation, oldest first."""
         await self._book.catch_up(conversation_id)
-        return tuple(map(self._known, await self.ledger.turns(conversation_id)))
-
-    def _known(self, turn: Turn) -> Turn:
-        """Give *turn*, of which nothing is in doubt where its conversation is kept here."""
-        in_doubt = self._certain and turn.state is TurnState.UNKNOWN
-        return evolve(turn, state=TurnState.NOT_SENT) if in_doubt else turn
+        return tuple(await self.ledger.turns(conversation_id))
 
     def alone(self, conversation_id: str, until: float) -> AbstractAsyncContextManager[None]:
         """Let nobody else send to the conversation for a block, as `Holding.alone` does."""

@@ -442,7 +442,9 @@ class ConversationKept(ChatbridgeWarning):
     """A temporary conversation could not be deleted at its end."""
 
 
-StoreKind = Literal["full", "read_only", "locked", "corrupt", "gone", "newer", "value", "closed", "failed"]
+StoreKind = Literal[
+    "full", "read_only", "locked", "corrupt", "gone", "newer", "value", "taken", "closed", "failed"
+]
 
 
 class StoreError(ChatbridgeError):
@@ -454,7 +456,8 @@ class StoreError(ChatbridgeError):
 
     Attributes:
         kind: What happened: full, read_only, locked, corrupt, gone (it cannot be reached, or no longer),
-            newer (written by a later version), value (nothing that can be stored), closed, or failed.
+            newer (written by a later version), value (nothing that can be stored), taken (by another process
+            that has the conversation since), closed, or failed.
         reply: The answer, if there is one.
     """
 

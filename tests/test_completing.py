@@ -45,6 +45,7 @@ from chatbridge.filling import with_emulations
 from chatbridge.history import MemoryStore, SQLiteStore, Store
 from chatbridge.history.chain import Entry
 from chatbridge.history.recent import Recent
+from chatbridge.history.rows import Remote
 from chatbridge.options import CommonOptions
 from chatbridge.overflow import (
     CONTEXT_LENGTH,
@@ -58,7 +59,7 @@ from chatbridge.registry import declared_profile
 from chatbridge.testing.checking import Checks
 from chatbridge.testing.fake import FakeBackend, FakeCompletions, FakeOptions, Fault
 from chatbridge.testing.memory import COMPLETIONS
-from chatbridge.turns import TurnState
+from chatbridge.turns import Turn, TurnState
 from cli_kit import check, run
 
 WEATHER = {"name": "weather", "description": "Tells the weather", "parameters": {"type": "object"}}
@@ -569,12 +570,88 @@ async def test_what_a_process_that_died_has_left_is_in_no_doubt(store: Store) ->
         await dead.deliveries.begin(chat.id, Message(Role.USER, "Lost", f"lost-{settle}"), float("inf"))
         await store.release(ledger.remote(chat.id), ledger.holder)
         here = bridge.open(chat.id)
-        assert TurnState.NOT_SENT is (await here.turns())[-1].state
+        assert TurnState.UNKNOWN is (await here.turns())[-1].state
         if settle:
             assert [TurnState.NOT_SENT] == [turn.state for turn in await here.settle()]
         else:
             assert "Turn 1" in (await here.send("Hello")).text
     assert {TurnState.NOT_SENT, TurnState.DELIVERED} == {turn.state for turn in await here.turns()}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("act", ["settle", "send", "forget"])
+async def test_an_answer_after_others_went_on_is_given_and_not_stored(
+    store: Store, act: str, stream: bool
+) -> None:
+    """Its process held the conversation for too long; what was said meanwhile was said without it."""
+    backend = fake()
+    slow, bridge = over(backend, store), over(backend, store)
+    chat = await slow.create()
+    here, ledger = bridge.open(chat.id), slow.deliveries.ledger
+    fault = backend.fail(Fault(hold=asyncio.Event()))
+    assert fault.hold is not None
+    sending = asyncio.create_task(streamed(chat, "First") if stream else chat.send("First"))
+    await fault.reached.wait()
+    await store.release(ledger.remote(chat.id), ledger.holder)
+    await (here.send("Second") if act == "send" else here.settle() if act == "settle" else here.forget())
+    told = [(turn.message.text, turn.state.value) for turn in await here.turns()]
+    fault.hold.set()
+
+    with pytest.raises(StoreError, match="another process has gone on with it") as caught:
+        await sending
+
+    assert ("taken", False) == (caught.value.kind, caught.value.retryable)
+    assert caught.value.reply is not None
+    assert "Turn 1: you said 'First'." == caught.value.reply.text
+    assert caught.value.turn is not None
+    assert TurnState.NOT_SENT is caught.value.turn.state
+    assert told == [(turn.message.text, turn.state.value) for turn in await here.turns()]
+    assert [("First", "not_sent")] * (act != "forget") == told[:1]
+    there = [] if await store.find(ledger.remote(chat.id)) is None else await said(here)
+    assert ["Second", "Turn 1: you said 'Second'."][: 2 * (act == "send")] == there
+
+
+async def test_an_answer_is_stored_where_nobody_went_on_meanwhile(store: Store) -> None:
+    backend = fake()
+    chat = await over(backend, store).create()
+    ledger = chat.bridge.deliveries.ledger
+    fault = backend.fail(Fault(hold=asyncio.Event()))
+    assert fault.hold is not None
+    sending = asyncio.create_task(chat.send("First"))
+    await fault.reached.wait()
+    await store.release(ledger.remote(chat.id), ledger.holder)
+    fault.hold.set()
+    await sending
+
+    assert ["First", "Turn 1: you said 'First'."] == await said(chat)
+
+
+async def test_an_answer_that_was_stored_too_late_blocks_nothing(tmp_path: Path) -> None:
+    """The store was locked, and another process went on until it no longer was."""
+
+    class Locked(SQLiteStore):
+        locked = True
+
+        async def record(self, remote: Remote, turn: Turn, *given: Any, **named: Any) -> Turn:
+            if self.locked and turn.state is not TurnState.PENDING:
+                raise StoreError("a backup is made", kind="locked")
+            return await super().record(remote, turn, *given, **named)
+
+    backend = fake()
+    async with Locked(tmp_path / "chats.db") as locked, SQLiteStore(tmp_path / "chats.db") as store:
+        chat = await over(backend, locked).create()
+        with pytest.raises(StoreError, match="a backup is made"):
+            await chat.send("First")
+        ledger = chat.bridge.deliveries.ledger
+        await store.release(ledger.remote(chat.id), ledger.holder)
+        await over(backend, store).open(chat.id).send("Second")
+        locked.locked = False
+
+        await chat.send("Third")
+
+        states = [(turn.message.text, turn.state.value) for turn in await chat.turns()]
+        assert [("First", "not_sent"), ("Second", "delivered"), ("Third", "delivered")] == states
+        assert ["Second", "Third"] == (await said(chat))[::2]
 
 
 # ------------------------------------------------------------------------------------------------- tools

@@ -234,6 +234,21 @@ class TakesNothingBack(Plain):
         return await super().record(remote, turn, *given, **{**named, "sends": 0})
 
 
+class AddsToAny(Plain):
+    """Adds an answer to whatever was said meanwhile."""
+
+    async def record(self, remote: Remote, turn: Turn, *given: Any, **named: Any) -> Turn:
+        return await super().record(remote, turn, *given, **{**named, "kept_here": False})
+
+
+class BringsBack(Plain):
+    """Makes a conversation again that was forgotten."""
+
+    async def record(self, remote: Remote, turn: Turn, *given: Any, **named: Any) -> Turn:
+        holder = None if await self._find(remote) is None else named.pop("holder", None)
+        return await super().record(remote, turn, *given, **{**named, "holder": holder})
+
+
 class StaysOpen(Plain):
     """Works on after its end."""
 
@@ -258,6 +273,8 @@ class StaysOpen(Plain):
         (LooksTwice, "check_a_turn_is_not_in_doubt_while_its_end_is_written"),
         (TakesBack, "check_a_late_word_on_a_sending_leaves_the_next_as_it_is"),
         (TakesNothingBack, "check_a_sending_in_vain_is_taken_back"),
+        (AddsToAny, "check_an_answer_comes_too_late_where_others_went_on"),
+        (BringsBack, "check_what_is_told_late_brings_nothing_back"),
         (StaysOpen, "check_a_closed_store_says_so"),
     ],
 )

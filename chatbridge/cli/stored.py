@@ -229,7 +229,7 @@ async def forget(place: Place, conversation_id: str, output: Output, *, as_json:
                 f"the store has no conversation {quoted(conversation_id)}; "
                 f"those that it has: {choice().command('conversations')}"
             )
-        if is_held(kept, store.lease):
+        if is_held(kept):
             raise StoreError(
                 f"a message is under way to the conversation {quoted(conversation_id)}: try again after it",
                 kind="locked",

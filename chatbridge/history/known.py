@@ -10,16 +10,12 @@ from chatbridge.history.holders import is_gone
 from chatbridge.history.rows import StoredConversation, TurnRow
 from chatbridge.turns import Turn, TurnState
 
-__all__ = ["check_holder", "died", "is_held", "merged", "settled"]
+__all__ = ["check_answer", "check_holder", "died", "is_held", "merged", "settled"]
 
 
-def is_held(kept: StoredConversation, lease: float) -> bool:
-    """
-    Tell whether somebody who lives holds a conversation.
-
-    What seems to be held for far longer than the *lease* was so before the clock was set back.
-    """
-    return kept.holder is not None and 0 < kept.held_for <= 2 * lease and not is_gone(kept.holder)
+def is_held(kept: StoredConversation) -> bool:
+    """Tell whether somebody who lives holds a conversation."""
+    return kept.holder is not None and kept.held_for > 0 and not is_gone(kept.holder)
 
 
 def died(row: TurnRow) -> TurnRow:
@@ -33,6 +29,16 @@ def check_holder(turn: Turn, holder: str | None, wanted: str | None) -> None:
         raise StoreError(
             "the conversation was held for too long, and another process has taken it; try again",
             kind="locked",
+        )
+
+
+def check_answer(holder: str | None, wanted: str | None) -> None:
+    """Refuse to add an answer to a conversation where another than who is *wanted* is the holder."""
+    if wanted is not None and holder != wanted:
+        raise StoreError(
+            "the conversation was held for too long, and another process has gone on with it, or forgotten "
+            "it: the message is not in it",
+            kind="taken",
         )
 
 

@@ -29,16 +29,25 @@ class Ledger:
     Attributes:
         store: The store.
         later: Takes the place of the event loop's `call_later`.
+
+    Args:
+        store: The store.
+        backend: The backend's name.
+        account: Whose conversations, and on which of its servers; None where there is but one.
+        kept_here: Whether the backend keeps nothing, and the store is all that there is of a conversation.
     """
 
     # How often it says that it still holds what it holds, within the time for which it does.
     RENEWALS = 3
 
-    def __init__(self, store: Store, backend: str, account: str | None = None) -> None:
+    def __init__(
+        self, store: Store, backend: str, account: str | None = None, *, kept_here: bool = False
+    ) -> None:
         self.store = store
         self.later: Later | None = None
         self._backend = backend
         self._account = account
+        self._kept_here = kept_here
         self._holder = ""
         self._process: int | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -171,7 +180,15 @@ class Ledger:
         remote = self.remote(turn.conversation_id)
         if last:
             self._held.discard(turn.conversation_id)
-        return await self.store.record(remote, turn, answer, holder=self.holder, last=last, sends=sends)
+        return await self.store.record(
+            remote,
+            turn,
+            answer,
+            holder=self.holder,
+            last=last,
+            sends=sends,
+            kept_here=self._kept_here,
+        )
 
     async def waive(self, conversation_id: str, turn_id: str) -> Turn | None:
         """Note that the doubt about a turn may stand, and give it as it is now; None where there is none."""

@@ -27,7 +27,7 @@ from chatbridge.domain import (
 )
 from chatbridge.errors import StoreError
 from chatbridge.history.chain import Entry, entries_of
-from chatbridge.history.known import check_holder, died, settled
+from chatbridge.history.known import check_answer, check_holder, died, settled
 from chatbridge.history.late import to_be_added
 from chatbridge.history.rows import Change, Hold, Remote, StoredConversation, TurnRow
 from chatbridge.history.store import Store
@@ -233,12 +233,20 @@ class MemoryStore(Store):
         holder: str | None = None,
         last: bool = False,
         sends: int = 0,
+        kept_here: bool = False,
     ) -> Turn:
         """Keep *turn* and give it; with it, its message and *answer* once it is delivered."""
-        shelf = self._at(remote)
-        check_holder(turn, shelf.holder, holder)
-        known = shelf.turns.get(turn.id)
+        shelf = self._shelf(remote)
+        there = None if shelf is None else shelf.holder
+        check_holder(turn, there, holder)
+        known = None if shelf is None else shelf.turns.get(turn.id)
         turn, said = settled(None if known is None else known.turn, turn, answer, sends)
+        if said and kept_here:
+            check_answer(there, holder)
+        if shelf is None:
+            if holder is not None:
+                return turn  # It was forgotten meanwhile.
+            shelf = self._at(remote)
         if said and turn.reply is not None:
             turns = [row.turn for row in shelf.turns.values()]
             said = to_be_added(said, turn, turns, shelf.entries[-len(said) :])

@@ -23,7 +23,7 @@ from attrs import evolve
 from chatbridge.domain import Conversation, Message, Reply
 from chatbridge.errors import UsageError, WrongBackend
 from chatbridge.history.chain import Entry, entries_of
-from chatbridge.history.known import check_holder, died, is_held, merged, settled
+from chatbridge.history.known import check_answer, check_holder, died, is_held, merged, settled
 from chatbridge.history.late import to_be_added
 from chatbridge.history.rows import Change, Hit, Hold, Remote, StoredConversation, TurnRow
 from chatbridge.text import quoted
@@ -289,7 +289,9 @@ class Store(ABC):
         while True:
             before = await self._known(remote)
             ours = before.holder == holder
-            if not ours and is_held(before, self.lease):
+            if not ours and is_held(before):
+                if before.held_for > 2 * self.lease:  # The clock was set back; who lives says so again soon.
+                    await self._commit(Change(before, lease=self.lease))
                 return Hold.BUSY
             dead = () if ours or not before.revision else await self._turns(remote, unsettled=True)
             turns = tuple(died(row) for row in dead if row.turn.state is TurnState.PENDING)
@@ -310,7 +312,7 @@ class Store(ABC):
         while True:
             kept = await self._find(remote)
             # What was released while it was to be renewed stays so.
-            if kept is None or kept.holder != holder or (lease and not is_held(kept, self.lease)):
+            if kept is None or kept.holder != holder or (lease and not is_held(kept)):
                 return False
             if await self._commit(Change(kept, lease=lease)):
                 return True
@@ -324,6 +326,7 @@ class Store(ABC):
         holder: str | None = None,
         last: bool = False,
         sends: int = 0,
+        kept_here: bool = False,
     ) -> Turn:
         """
         Keep *turn* and give it; at once with it, its message and *answer* once it is delivered.
@@ -339,14 +342,27 @@ class Store(ABC):
             last: Whether the conversation is then released, if *holder* held it.
             sends: How often the message was sent as far as is known to who tells this: more often than *turn*
                 says where the last time came to nothing.
+            kept_here: Whether nobody else keeps the conversation, so that what was said in it meanwhile was
+                said without this message.
 
         Raises:
-            StoreError: It cannot be written; of kind "locked" also where another has taken the conversation.
+            StoreError: It cannot be written. Where another has taken the conversation, it is of kind "locked"
+                for a message that is about to leave, "taken" for an answer that may no longer be added.
         """
-        return await self._whole(self._record(TurnRow(remote, turn), answer, holder, last=last, sends=sends))
+        work = self._record(
+            TurnRow(remote, turn), answer, holder, last=last, sends=sends, kept_here=kept_here
+        )
+        return await self._whole(work)
 
     async def _record(
-        self, row: TurnRow, answer: Reply | None, holder: str | None, *, last: bool, sends: int
+        self,
+        row: TurnRow,
+        answer: Reply | None,
+        holder: str | None,
+        *,
+        last: bool,
+        sends: int,
+        kept_here: bool,
     ) -> Turn:
         remote, told = row.remote, row.turn
         while True:
@@ -354,6 +370,10 @@ class Store(ABC):
             check_holder(told, kept.holder, holder)
             rows = await self._turns(remote, told.id) if kept.revision else ()
             turn, said = settled(rows[0].turn if rows else None, told, answer, sends)
+            if said and kept_here:
+                check_answer(kept.holder, holder)
+            if not kept.revision and holder is not None:
+                return turn  # It was forgotten meanwhile.
             if said and turn.reply is not None:
                 turns = [row.turn for row in await self._turns(remote)]
                 end = await self._read(kept.id, max(kept.length - len(said), 0), kept.length)
@@ -401,7 +421,7 @@ class Store(ABC):
         before: int | None = None
         while row.turn.state is TurnState.PENDING:
             kept = await self._find(row.remote)
-            if kept is not None and is_held(kept, self.lease):
+            if kept is not None and is_held(kept):
                 return row
             revision = 0 if kept is None else kept.revision
             if revision == before:

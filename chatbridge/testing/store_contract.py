@@ -200,6 +200,40 @@ class StoreContract(Contract):
             expect_equal(lost, await store.record(place, lost, sends=2), "what was recorded")
             expect_equal([lost], await _recorded(store, place), "the turns")
 
+    async def check_an_answer_comes_too_late_where_others_went_on(self) -> None:
+        """Add no answer to a history that is kept here alone, once another has held its conversation."""
+        async with self.open_store() as store:
+            place, answer = _place(), Reply([Message.assistant("Ho")])
+            for turn, goes_on in zip(_turns(2), (False, True), strict=True):
+                await store.hold(place, "one")
+                await store.record(place, turn, holder="one")
+                await store.release(place, "one")
+                done = evolve(turn, state=TurnState.DELIVERED)
+                add = partial(store.record, place, done, answer, holder="one", kept_here=True)
+                if not goes_on:
+                    await add()
+                    continue
+                await store.hold(place, "two")
+                error = await what_raises(StoreError, "an answer that is late", add)
+                expect_equal("taken", error.kind, "the kind of the error")
+                there = [message.text for message in await _all(store, place)]
+                expect_equal(["Message 0", "Ho"], there, "the history")
+                expect_equal(TurnState.UNKNOWN, (await _recorded(store, place))[-1].state, "the state")
+                await store.record(place, done, answer, holder="one")
+                expect_equal(4, len(await _all(store, place)), "the length of one that is kept elsewhere")
+
+    async def check_what_is_told_late_brings_nothing_back(self) -> None:
+        """Leave a conversation forgotten, whatever its last holder tells of it."""
+        async with self.open_store() as store:
+            (turn,), place = _turns(1), _place()
+            await store.hold(place, "one")
+            await store.record(place, turn, holder="one")
+            kept = await store.find(place)
+            await store.forget("" if kept is None else kept.id)
+            done, answer = evolve(turn, state=TurnState.DELIVERED), Reply([Message.assistant("Ho")])
+            expect_equal(done, await store.record(place, done, answer, holder="one"), "what is given back")
+            expect_equal(None, await store.find(place), "what is there")
+
     async def check_one_holds_a_conversation(self) -> None:
         """Let one holder at a time have a conversation, until it is released or its time is over."""
         async with self.open_store() as store:
