@@ -193,9 +193,6 @@ class Deliveries:
         if again and not resend:
             raise self._sent_before(cast(Turn, before))
         await self._prepare(conversation_id, until)
-        for turn in doubtful:
-            if turn.id != message.id:
-                await self._book.waive(turn)
         now = datetime.fromtimestamp(self._clock.wall(), UTC)
         trail = self._book.trails.get(conversation_id)
         baseline = None if trail is None else trail.baseline(message)
@@ -210,6 +207,9 @@ class Deliveries:
             )
         try:
             await self._book.record(turn, before)
+            for other in doubtful:
+                if other.id != turn.id:
+                    await self._book.waive(other)
             self._bounds.check_open()
         except BaseException:
             await self._book.change(turn, TurnState.NOT_SENT)
