@@ -204,17 +204,21 @@ class Book:
         Record what the ledger did not take at its time, of one conversation or of all.
 
         Raises:
-            StoreError: It still does not.
+            StoreError: It still does not take all of it.
         """
+        problem: StoreError | None = None
         for late in tuple(self._late.values()):
             if conversation_id in {None, late.turn.conversation_id}:
                 try:
                     await self._write(late.turn, late.sends, late.answer, last=True)
                 except StoreError as error:
                     if error.kind not in _FINAL:
-                        raise
+                        problem = problem or error
+                        continue
                 if self._late.get(late.turn.id) is late:
                     del self._late[late.turn.id]
+        if problem is not None:
+            raise problem
 
     def _told(self, turn: Turn, before: Turn | None) -> Turn:
         if self.on_turn is not None:

@@ -423,3 +423,23 @@ async def test_a_later_word_is_not_dropped_with_an_earlier_one(
     (turn,) = await chat.turns()
     assert TurnState.DELIVERED is turn.state
     assert ["Hi", "Ho"] == file.texts()
+
+
+async def test_m8_what_cannot_be_written_at_the_end_keeps_nothing_else_from_it(
+    store: SQLiteStore, file: File
+) -> None:
+    double = Double()
+    one = await begin(store, double)
+    two = await one.bridge.create()
+    file.refuse("UPDATE ON turns")
+    for chat in (one, two):
+        with pytest.raises(StoreError, match="the answer is here"):
+            await chat.send("Hi")
+    file.allow()
+    file.refuse("UPDATE ON turns WHEN old.number = 1")
+    assert 2 == len(file.query("SELECT 1 FROM conversations WHERE held_until > 0"))
+
+    await one.bridge.close()
+
+    assert [("pending", ""), ("delivered", "")] == file.turns()
+    assert [] == file.query("SELECT 1 FROM conversations WHERE held_until > 0")

@@ -20,6 +20,7 @@ from chatbridge import (
     Chat,
     DeliveryUnknown,
     StoreError,
+    Turn,
     TurnState,
     UnsettledTurn,
     UsageError,
@@ -53,10 +54,12 @@ class Shared(SQLiteStore):
 
     Attributes:
         meanwhile: What another process does between this one's reading and its next writing.
+        before: A text, and what another process does before a turn with it is written.
         between: What it does between this one's reading turns and its reading whether they are under way.
     """
 
     meanwhile: Callable[[], Awaitable[object]] | None = None
+    before: tuple[str, Callable[[], Awaitable[object]]] | None = None
     between: Callable[[], Awaitable[object]] | None = None
 
     async def _commit(self, change: Change) -> bool:
@@ -64,6 +67,12 @@ class Shared(SQLiteStore):
         if meanwhile is not None:
             await meanwhile()
         return await super()._commit(change)
+
+    async def record(self, remote: Remote, turn: Turn, *given: Any, **named: Any) -> Turn:
+        if self.before is not None and turn.message.text == self.before[0]:
+            (_, act), self.before = self.before, None
+            await act()
+        return await super().record(remote, turn, *given, **named)
 
     async def _find(self, which: str | Remote) -> StoredConversation | None:
         between, self.between = self.between, None
@@ -506,6 +515,27 @@ async def test_a_conversation_released_while_it_is_renewed_stays_released(ledger
     assert 0 >= await left(ledger)
 
 
+async def test_what_is_held_anew_while_the_hold_before_is_renewed_is_renewed_as_well(
+    site: Site, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renew = ledger.store.release
+
+    async def slowly(remote: Remote, holder: str, *, lease: float = 0.0) -> bool:
+        monkeypatch.undo()
+        await ledger.release("c")
+        still = await renew(remote, holder, lease=lease)
+        await ledger.hold("c")
+        return still
+
+    monkeypatch.setattr(ledger.store, "release", slowly)
+    await ledger.renew()
+    hurry(site)
+
+    await ledger.renew()
+
+    assert 5 < await left(ledger)
+
+
 async def test_what_cannot_be_renewed_now_is_the_next_time(site: Site, ledger: Ledger) -> None:
     timer: Any = ledger.later
     assert isinstance(ledger.store, Shared)
@@ -668,6 +698,24 @@ async def test_m6_waiving_takes_nothing_back_that_the_sender_has_recorded(site: 
     assert [waived] == list(await one.turns())
     with pytest.raises(RateLimited):
         await first
+
+
+async def test_m4_a_message_that_cannot_be_recorded_waives_no_other(site: Site) -> None:
+    one, two = await site.chats(settle_timeout=0)
+    site.double.fails["send"] = LOST
+    with pytest.raises(DeliveryUnknown):
+        await one.send("1")
+
+    async def lose() -> None:
+        site.query("UPDATE conversations SET held_until = 0")
+        await two.bridge.deliveries.ledger.hold(one.id)
+
+    store_of(one).before = "2", lose
+    with pytest.raises(StoreError, match="another process has taken it"):
+        await one.send("2", resend=True)
+
+    assert [("1", True)] == [(turn.message.text, turn.blocks) for turn in await two.turns() if turn.blocks]
+    assert 1 == len(site.double.sent)
 
 
 async def test_m6_recording_takes_no_waiver_back(site: Site) -> None:

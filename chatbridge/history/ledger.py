@@ -51,7 +51,10 @@ class Ledger:
         self._holder = ""
         self._process: int | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._held: set[str] = set()
+        # What is held, and by which attempt.
+        self._held: dict[str, object] = {}
+        # What is to be free with the last word on a message, which is not written yet.
+        self._leaving: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._renewing: asyncio.Task[None] | None = None
 
@@ -61,6 +64,7 @@ class Ledger:
         if self._process != os.getpid():
             self._holder, self._process = new_holder(), os.getpid()
             self._held.clear()
+            self._leaving.clear()
         return self._holder
 
     def remote(self, conversation_id: str) -> Remote:
@@ -106,14 +110,14 @@ class Ledger:
                 await self.store.release(remote, self.holder)
             raise
         if hold is not Hold.BUSY:
-            self._held.add(conversation_id)
+            self._held[conversation_id] = object()
+            self._leaving.discard(conversation_id)
             self._plan()
         return hold
 
     async def release(self, conversation_id: str) -> None:
         """Let others hold the conversation, if it is still held here."""
-        if conversation_id in self._held:
-            self._held.discard(conversation_id)
+        if self._held.pop(conversation_id, None) is not None:
             await self.store.release(self.remote(conversation_id), self.holder)
 
     async def drop_if_empty(self, conversation_id: str) -> None:
@@ -124,11 +128,12 @@ class Ledger:
 
     async def renew(self) -> None:
         """Say that all that is held is still held; what cannot be told now is told the next time."""
-        for conversation_id in tuple(self._held):
+        for conversation_id, hold in tuple(self._held.items()):
             with suppress(StoreError):
                 remote, lease = self.remote(conversation_id), self.store.lease
-                if not await self.store.release(remote, self.holder, lease=lease):
-                    self._held.discard(conversation_id)
+                still = await self.store.release(remote, self.holder, lease=lease)
+                if not still and self._held.get(conversation_id) is hold:
+                    del self._held[conversation_id]
 
     async def _enter_loop(self) -> None:
         """Leave what is planned in another event loop to it; release what was held in one that is closed."""
@@ -161,9 +166,12 @@ class Ledger:
         await self._release_all()
 
     async def _release_all(self) -> None:
-        for conversation_id in tuple(self._held):
+        held = self._leaving.union(self._held)
+        self._held.clear()
+        self._leaving.clear()
+        for conversation_id in held:
             with suppress(StoreError):
-                await self.release(conversation_id)
+                await self.store.release(self.remote(conversation_id), self.holder)
 
     async def record(
         self, turn: Turn, answer: Reply | None = None, *, last: bool = False, sends: int = 0
@@ -177,11 +185,10 @@ class Ledger:
             last: Whether the conversation is then released.
             sends: How often the message was sent, where the last time came to nothing.
         """
-        remote = self.remote(turn.conversation_id)
-        if last:
-            self._held.discard(turn.conversation_id)
-        return await self.store.record(
-            remote,
+        if last and self._held.pop(turn.conversation_id, None) is not None:
+            self._leaving.add(turn.conversation_id)
+        turn = await self.store.record(
+            self.remote(turn.conversation_id),
             turn,
             answer,
             holder=self.holder,
@@ -189,6 +196,9 @@ class Ledger:
             sends=sends,
             kept_here=self._kept_here,
         )
+        if last:
+            self._leaving.discard(turn.conversation_id)
+        return turn
 
     async def waive(self, conversation_id: str, turn_id: str) -> Turn | None:
         """Note that the doubt about a turn may stand, and give it as it is now; None where there is none."""
