@@ -1122,7 +1122,7 @@ def test_a_description_says_who_keeps_what() -> None:
     shown = " ".join(check(0, run("describe", "fake:?keeps=nothing")).stdout.split())
 
     assert "with: chatbridge stores a message together with its answer" in shown
-    assert "a message without an answer is not in the conversation; none is in doubt" in shown
+    assert "a message without an answer is not in the conversation; none blocks the next" in shown
 
 
 def test_what_a_process_that_died_has_left_is_settled_by_the_command_line(tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ class Description:
         yield "send options", ", ".join(sorted(profile.options)) or "none"
         if is_kept_here(profile):
             yield "stores", f"{profile.stores.value}: chatbridge stores a message together with its answer"
-            yield "settle_by", "a message without an answer is not in the conversation; none is in doubt"
+            yield "settle_by", "a message without an answer is not in the conversation; none blocks the next"
             return
         yield "stores", f"{profile.stores.value}: {STORES[profile.stores]}"
         ways = " or ".join(SETTLE_BY[way] for way in sorted(profile.settle_by))
