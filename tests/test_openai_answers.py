@@ -421,6 +421,7 @@ def test_an_error_is_read_in_each_form(body: object, message: str | None, code: 
         {"message": "Context size has been exceeded."},
         {"message": "Requested tokens (9) exceed context window of 8"},
         {"message": "prompt is too long: 9 tokens > 8 maximum"},
+        {"message": "input length and `max_tokens` exceed context limit: 9 + 1 > 8"},
     ],
 )
 def test_what_does_not_fit_has_one_code_whatever_the_words(error: Json) -> None:
