@@ -67,11 +67,17 @@ class Repeat(Enum):
 
 
 class Hint(StrEnum):
-    """What an adapter reads off an error body that its status does not say."""
+    """
+    What an adapter reads off an error body that its status does not say.
+
+    Each says that nothing was done. What is locked, or refused for now, may be asked again; where money is
+    spent, or what is asked is too long for the model, the answer stays the same.
+    """
 
     LOCKED = "locked"
     QUOTA = "quota"
     REFUSED = "refused"
+    TOO_LONG = "too_long"
 
 
 def _row(marks: str) -> Mapping[Kind, Repeat]:
@@ -186,12 +192,14 @@ def outcome_of(failure: Failure) -> Outcome:
         return Outcome.UNKNOWN
     if failure.phase is not Phase.STATUS:
         return Outcome.ACCEPTED
-    return Outcome.REFUSED if failure.hint is Hint.REFUSED else _status_rule(failure.status).outcome
+    if failure.hint in {Hint.REFUSED, Hint.TOO_LONG}:
+        return Outcome.REFUSED
+    return _status_rule(failure.status).outcome
 
 
 def repeat_of(kind: Kind, failure: Failure) -> Repeat:
     """Tell how often a call of *kind* may be repeated after *failure*."""
-    if failure.final or failure.hint is Hint.QUOTA:
+    if failure.final or failure.hint in {Hint.QUOTA, Hint.TOO_LONG}:
         return Repeat.NEVER
     if failure.hint in {Hint.LOCKED, Hint.REFUSED}:
         return Repeat.ALWAYS

@@ -201,7 +201,7 @@ def test_each_status_is_in_one_rule_first() -> None:
     assert set(SOME) <= set(STATUSES)
 
 
-HINTS = {Hint.LOCKED: ATTEMPTS, Hint.REFUSED: ATTEMPTS, Hint.QUOTA: 1}
+HINTS = {Hint.LOCKED: ATTEMPTS, Hint.REFUSED: ATTEMPTS, Hint.QUOTA: 1, Hint.TOO_LONG: 1}
 
 
 @pytest.mark.parametrize("hint", list(Hint))
@@ -216,7 +216,7 @@ async def test_what_an_adapter_reads_off_an_answer_decides(kind: Kind, hint: Hin
         ) as client:
             error = await run(client, endpoint(kind, METHODS[kind][0]))
         assert HINTS[hint] == len(client.server.requests)
-        if kind is Kind.SEND and hint is Hint.REFUSED:
+        if kind is Kind.SEND and hint in {Hint.REFUSED, Hint.TOO_LONG}:
             assert Outcome.REFUSED is error.outcome
 
 

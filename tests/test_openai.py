@@ -511,6 +511,22 @@ async def test_a_history_that_does_not_fit_has_the_same_code_everywhere(reach: O
         )
 
 
+async def test_what_does_not_fit_is_asked_once_whatever_the_status(
+    backend: OpenAIBackend, emulator: OpenAIEmulator
+) -> None:
+    """As llama.cpp says it: with a status that else is worth another attempt."""
+    for call in both(backend):
+        answer(emulator, {"error": {"code": 500, "message": "Context size has been exceeded."}}, 500)
+        with pytest.raises(RequestRefused, match="Context size") as caught:
+            await call()
+        assert ("context_length_exceeded", Outcome.REFUSED, False) == (
+            caught.value.code,
+            caught.value.outcome,
+            caught.value.retryable,
+        )
+    assert 2 == len(emulator.calls)
+
+
 @pytest.mark.parametrize("mode", ["openai", "vllm", "llamacpp"])
 async def test_a_wrong_key_is_refused_and_not_shown(reach: Open, mode: Mode) -> None:
     backend = await reach(OpenAIEmulator(mode=mode), key="sk-wrong-and-secret")

@@ -411,26 +411,64 @@ def test_an_error_is_read_in_each_form(body: object, message: str | None, code: 
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("server", "status", "error"),
     [
-        {"code": "context_length_exceeded", "message": "x"},
-        {"type": "exceed_context_size_error", "message": "x"},
-        {"message": "This model's maximum context length is 8 tokens. However, you requested 9 tokens"},
-        {"message": "request (9 tokens) exceeds the available context size (8 tokens), try increasing it"},
-        {"message": "Cannot truncate prompt with n_keep (9) >= n_ctx (8)"},
-        {"message": "Context size has been exceeded."},
-        {"message": "Requested tokens (9) exceed context window of 8"},
-        {"message": "prompt is too long: 9 tokens > 8 maximum"},
-        {"message": "input length and `max_tokens` exceed context limit: 9 + 1 > 8"},
+        ("OpenAI", 400, {"code": "context_length_exceeded", "message": "x"}),
+        ("OpenAI", 400, "This model's maximum context length is 8 tokens. However, you requested 9 tokens"),
+        ("OpenAI", 400, "Your input exceeds the context window of this model."),
+        (
+            "vLLM",
+            400,
+            "You passed 9 input tokens and requested 1 output tokens. However, the model's context length is "
+            "only 8 tokens, resulting in a maximum input length of 7 tokens.",
+        ),
+        ("vLLM", 400, "The decoder prompt (length 9) is longer than the maximum model length of 8."),
+        ("SGLang", 400, "The input (9 tokens) is longer than the model's context length (8 tokens)."),
+        ("llama.cpp", 400, {"type": "exceed_context_size_error", "message": "x"}),
+        (
+            "llama.cpp",
+            400,
+            "request (9 tokens) exceeds the available context size (8 tokens), try increasing",
+        ),
+        (
+            "llama.cpp",
+            500,
+            {"type": "server_error", "code": 500, "message": "Context size has been exceeded."},
+        ),
+        ("llama-cpp-python", 500, "Requested tokens (9) exceed context window of 8"),
+        ("Ollama", 400, "prompt too long; exceeded max context length by 1 tokens"),
+        ("LM Studio", 400, "Cannot truncate prompt with n_keep (9) >= n_ctx (8)"),
+        (
+            "LM Studio",
+            400,
+            "Trying to keep the first 9 tokens when context the overflows. However, the model is loaded with "
+            "context length of only 8 tokens, which is not enough.",
+        ),
+        ("Anthropic", 400, "prompt is too long: 9 tokens > 8 maximum"),
+        ("Anthropic", 400, "input length and `max_tokens` exceed context limit: 9 + 1 > 8"),
+        ("Gemini", 400, "The input token count (9) exceeds the maximum number of tokens allowed (8)."),
+        ("xAI", 400, "This model's maximum prompt length is 8 but the request contains 9 tokens."),
+        ("Bedrock", 400, "Input is too long for requested model."),
     ],
 )
-def test_what_does_not_fit_has_one_code_whatever_the_words(error: Json) -> None:
-    assert "context_length_exceeded" == read_error(400, {"error": error}).code
-    assert "context_length_exceeded" == read_error(200, {"error": error}).code
+def test_what_does_not_fit_has_one_code_whatever_the_words(server: str, status: int, error: object) -> None:
+    """None of it is asked again: it never fits."""
+    for each in (status, 200):
+        told = read_error(each, {"error": error})
+        assert (server, "context_length_exceeded", Hint.TOO_LONG) == (server, told.code, told.hint)
 
 
-def test_an_error_of_the_server_may_mention_a_context_and_be_another() -> None:
-    assert None is read_error(500, {"error": "failed to read the context size exceeded by none"}).code
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (500, "the size of the context cannot be read"),
+        (429, "Tokens per minute exceed the context size of your tier"),
+        (429, "Request too large on tokens per min (TPM): Limit 30000, Requested 40000."),
+    ],
+)
+def test_an_error_that_may_pass_is_none_of_length(status: int, words: str) -> None:
+    told = read_error(status, {"error": words})
+    assert (None, None) == (told.code, told.hint)
 
 
 @pytest.mark.parametrize(

@@ -147,11 +147,12 @@ def test_a_web_page_in_place_of_an_answer_leaves_doubt() -> None:
 
 
 @pytest.mark.parametrize("kind", Kind)
-async def test_a_lock_and_a_declared_refusal_are_repeated_and_an_empty_account_is_not(kind: Kind) -> None:
+async def test_a_lock_and_a_declared_refusal_are_repeated_and_what_never_changes_is_not(kind: Kind) -> None:
     for hint, number, times, outcome in (
         (Hint.LOCKED, HTTPStatus.CONFLICT, ATTEMPTS, Outcome.REFUSED),
         (Hint.REFUSED, HTTPStatus.SERVICE_UNAVAILABLE, ATTEMPTS, Outcome.REFUSED),
         (Hint.QUOTA, HTTPStatus.TOO_MANY_REQUESTS, 1, Outcome.REFUSED),
+        (Hint.TOO_LONG, HTTPStatus.INTERNAL_SERVER_ERROR, 1, Outcome.REFUSED),
     ):
         attempt = Scripted([status(number, hint=hint)] * 100)
         assert outcome is outcome_of(await failing(attempt, kind))

@@ -15,12 +15,17 @@ from chatbridge.overflow import CONTEXT_LENGTH
 __all__ = ["beside_usage", "is_too_long", "to_finish_reason", "to_role", "to_usage"]
 
 _TOO_LONG = re.compile(
-    r"maximum context length|exceeds? (?:the )?(?:available |model'?s? )?context (?:size|length|window|limit)"
-    r"|context (?:size|length|window) (?:has been |was |is )?exceeded|n_keep .* >= n_ctx|prompt is too long",
+    r"max(?:imum)? (?:context|prompt) length"
+    r"|exceeds? (?:the )?(?:available |model'?s? )?context (?:size|length|window|limit)"
+    r"|exceeds? the maximum number of tokens"
+    r"|context (?:size|length|window) (?:has been |was |is )?exceeded"
+    r"|context length (?:is|of) only"
+    r"|longer than the (?:maximum model length|model'?s? context length)"
+    r"|n_keep .* >= n_ctx|(?:prompt|input) (?:is )?too long",
     re.IGNORECASE,
 )
 _TOO_LONG_CODES = frozenset({CONTEXT_LENGTH, "exceed_context_size_error"})
-_SERVER_ERROR = 500
+_RATE_LIMITED = 429
 
 
 def to_finish_reason(word: str | None) -> FinishReason | None:
@@ -34,8 +39,8 @@ _REASONS = {reason.value: reason for reason in FinishReason}
 
 
 def is_too_long(status: int, code: str | None, message: str | None) -> bool:
-    """Tell by its code or its words whether an error says that history and answer do not fit."""
-    return code in _TOO_LONG_CODES or (status < _SERVER_ERROR and bool(_TOO_LONG.search(message or "")))
+    """Tell by its code or its words whether an error says that history and answer do not fit, ever."""
+    return code in _TOO_LONG_CODES or (status != _RATE_LIMITED and bool(_TOO_LONG.search(message or "")))
 
 
 def to_role(word: str) -> tuple[Role, dict[str, str]]:

@@ -129,8 +129,9 @@ SERVERS: Mapping[Mode, Server] = {
     "vllm": Server(
         form=_with_class,
         thoughts="reasoning",
-        too_long="This model's maximum context length is {fits} tokens. However, your request has {read} "
-        "input tokens. Please reduce the length of the input messages.",
+        too_long="You passed {read} input tokens and requested 0 output tokens. However, the model's context "
+        "length is only {fits} tokens, resulting in a maximum input length of {fits} tokens. Please reduce "
+        "the length of the input prompt. (parameter=input_tokens, value={read})",
         owner="vllm",
     ),
     "llamacpp": Server(
@@ -147,7 +148,9 @@ SERVERS: Mapping[Mode, Server] = {
         keyed=False,
         models=False,
         thoughts="reasoning_content",
-        too_long="Cannot truncate prompt with n_keep ({read}) >= n_ctx ({fits})",
+        too_long="Trying to keep the first {read} tokens when context the overflows. However, the model is "
+        "loaded with context length of only {fits} tokens, which is not enough. Try to load the model with a "
+        "larger context length, or provide a shorter input",
         owner="organization_owner",
     ),
 }

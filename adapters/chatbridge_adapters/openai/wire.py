@@ -84,8 +84,9 @@ def read_error(status: int, body: Any) -> ApiError:  # noqa: ANN401 - JSON
     """
     fields = _fields(body)
     message, code = as_text(fields.get("message")), _code(fields)
-    too_long = is_too_long(status, code, message)
-    return ApiError(message or None, CONTEXT_LENGTH if too_long else code, _hint(status, fields, code))
+    if is_too_long(status, code, message):
+        return ApiError(message or None, CONTEXT_LENGTH, Hint.TOO_LONG)
+    return ApiError(message or None, code, _hint(status, fields, code))
 
 
 def _fields(error: object) -> Raw:
