@@ -35,18 +35,30 @@ PNG = b"\x89PNG\r\n"
 TOOLS: list[Json] = [{"name": "add"}, {"name": "any"}]
 
 
-def sent(*messages: Message, reasoning: bool = False) -> list[Json]:
-    history = History(reasoning=reasoning)
+def ordered(
+    *messages: Message, reasoning: bool = False, strict: bool = False
+) -> tuple[list[Json], list[str]]:
+    history = History(reasoning=reasoning, strict=strict)
     for message in messages:
         history.add(message)
-    return history.messages
+    return history.messages(), history.warnings
+
+
+def sent(*messages: Message, reasoning: bool = False) -> list[Json]:
+    return ordered(*messages, reasoning=reasoning)[0]
 
 
 def warned(*messages: Message) -> list[str]:
-    history = History()
-    for message in messages:
-        history.add(message)
-    return history.warnings
+    return ordered(*messages)[1]
+
+
+def calling(*names: str) -> Message:
+    """Call tools whose names are the ids of the calls, too."""
+    return Message.assistant([ToolCall(name, name, {}) for name in names])
+
+
+def roles(messages: list[Json]) -> list[str]:
+    return [each.get("tool_call_id") or each["role"] for each in messages]
 
 
 # Who speaks
@@ -80,7 +92,9 @@ def test_results_come_before_what_the_user_says_with_them() -> None:
         {"role": "tool", "tool_call_id": "a", "content": "1"},
         {"role": "tool", "tool_call_id": "b", "content": "2"},
         {"role": "user", "content": "Go on"},
-    ] == sent(Message.user([ToolResult("a", "1"), "Go on", ToolResult("b", "2", is_error=True)]))
+    ] == sent(
+        calling("a", "b"), Message.user([ToolResult("a", "1"), "Go on", ToolResult("b", "2", is_error=True)])
+    )[1:]
 
 
 def test_tools_that_ran_on_another_server_are_told_in_order() -> None:
@@ -103,19 +117,138 @@ def test_messages_of_different_forms_are_joined_too() -> None:
     assert [{"role": "user", "content": [shown, text]}] == sent(Message.user([picture]), Message.user("One"))
     assert [{"role": "user", "content": "One"}] == sent(Message.user(""), Message.user("One"))
     call = ToolCall("a", "add", {})
-    (joined,) = sent(Message.assistant([call]), Message.assistant(["Hm.", ToolCall("b", "add", {})]))
+    joined, *_ = sent(Message.assistant([call]), Message.assistant(["Hm.", ToolCall("b", "add", {})]))
     assert ("Hm.", ["a", "b"]) == (joined["content"], [each["id"] for each in joined["tool_calls"]])
 
 
 def test_the_results_of_several_tools_stay_apart() -> None:
     results = [Message(Role.TOOL, [ToolResult(name, "1")]) for name in "ab"]
-    assert ["a", "b"] == [each["tool_call_id"] for each in sent(*results)]
+    assert ["assistant", "a", "b"] == roles(sent(calling("a", "b"), *results))
 
 
 def test_a_message_that_says_nothing_is_sent_as_such() -> None:
     assert [{"role": "user", "content": ""}] == sent(Message.user([]))
     assert [{"role": "assistant", "content": ""}] == sent(Message.assistant(""))
     assert [] == sent(Message.assistant([]))
+
+
+# Calls and results
+
+
+UNREAD = Opaque(
+    "openai", "tool_call", {"id": "x", "type": "function", "function": {"name": "add", "arguments": '{"k": '}}
+)
+
+
+def test_a_call_that_was_never_answered_gets_a_result_that_says_so() -> None:
+    """The API would refuse this message, and each later one."""
+    history = [calling("add", "cut"), Message("tool", [ToolResult("cut", "1")]), Message.user("Never mind")]
+    messages, warnings = ordered(*history)
+    assert ["assistant", "add", "cut", "user"] == roles(messages)
+    assert ["not run", "1"] == [each["content"] for each in messages[1:3]]
+    assert ["a call of the tool 'add' was never answered; the model is told so"] == warnings
+    Asked(fields={"messages": messages})
+
+
+def test_a_call_that_was_cut_off_is_left_out_unless_something_answered_it() -> None:
+    """Its arguments are no JSON, which servers refuse, or cannot read."""
+    left_out = "left out of the history: a call of the tool 'add', which nothing answered"
+    one, two = Message.user("One"), Message.user("Two")
+    assert ([{"role": "user", "content": "One\n\nTwo"}], [left_out]) == ordered(
+        one, Message.assistant([UNREAD]), two
+    )
+    assert ["user", "assistant", "b", "user"] == roles(
+        sent(one, Message.assistant([UNREAD, ToolCall("b", "cut", {})]), two)
+    )
+    answered = [one, Message.assistant(["Hm.", UNREAD]), Message("tool", [ToolResult("x", "bad")]), two]
+    messages, warnings = ordered(*answered)
+    assert (["user", "assistant", "x", "user"], []) == (roles(messages), warnings)
+    assert [UNREAD.data] == messages[1]["tool_calls"]
+
+
+def test_a_result_whose_call_is_not_right_before_it_is_left_out() -> None:
+    lost = Message("tool", [ToolResult("a", "1")])
+    messages, warnings = ordered(Message.user("One"), lost, Message.user("Two"))
+    assert [{"role": "user", "content": "One\n\nTwo"}] == messages
+    assert [
+        "left out of the history: a result of the call 'a', which was not made right before it"
+    ] == warnings
+
+
+def test_such_a_result_in_the_last_message_is_refused() -> None:
+    history = [calling("a"), Message.user("Never mind"), Message.assistant("Fine.")]
+    with pytest.raises(
+        UsageError, match="openai cannot be sent a result of the call 'a', which was not made"
+    ):
+        sent(*history, Message("tool", [ToolResult("a", "1")]))
+
+
+def test_results_stand_behind_their_calls_wherever_the_user_speaks() -> None:
+    history = [calling("a", "b"), Message.user("Wait"), Message("tool", [ToolResult("b", "1")])]
+    late = Message.user(["Now", ToolResult("a", "2")])
+    assert ["assistant", "a", "b", "user"] == roles(sent(*history, late))
+    assert "Wait\n\nNow" == sent(*history, late)[-1]["content"]
+
+
+def test_of_two_results_of_a_call_the_later_counts() -> None:
+    """As after a message that was sent again."""
+    one, two = (Message("tool", [ToolResult("a", content)]) for content in "12")
+    assert ["2"] == [each["content"] for each in sent(calling("a"), one, two)[1:]]
+    assert ["1", "2"] == [each["content"] for each in sent(calling("a", "a"), one, two)[1:]]
+
+
+def test_what_a_server_says_of_a_call_goes_back_to_it_but_not_to_openai() -> None:
+    """Gemini refuses a call without the signature that it gave; OpenAI refuses what it does not know."""
+    beside: Json = {"extra_content": {"google": {"thought_signature": "SIG"}}}
+    answer = Message(Role.ASSISTANT, [ToolCall("a", "add", {})], extra={"tool_calls": {"a": beside}})
+    (call,) = sent(answer)[0]["tool_calls"]
+    assert ("a", beside["extra_content"]) == (call["id"], call["extra_content"])
+    assert {"id", "type", "function"} == ordered(answer, strict=True)[0][0]["tool_calls"][0].keys()
+    odd = Message(Role.ASSISTANT, [ToolCall("a", "add", {})], extra={"tool_calls": [1]})
+    assert {"id", "type", "function"} == sent(odd)[0]["tool_calls"][0].keys()
+
+
+spoken = st.sampled_from(["user", "system", "text", "a", "b", "ab", "unread", "=a", "=b", "=x", "=ab"])
+
+
+def one_of(kind: str) -> Message:
+    if kind in {"user", "system"}:
+        return Message(Role(kind), kind)
+    if kind.startswith("="):
+        return Message("tool", [ToolResult(each, "1") for each in kind[1:]])
+    return {"text": Message.assistant("text"), "unread": Message.assistant([UNREAD])}.get(kind) or calling(
+        *kind
+    )
+
+
+@given(st.lists(spoken, max_size=10))
+def test_whatever_was_said_the_history_is_in_an_order_that_the_api_takes(kinds: list[str]) -> None:
+    messages = sent(*map(one_of, kinds), Message.user("Go on"))
+    Asked(fields={"messages": messages})
+    assert messages[-1]["content"].endswith("Go on")
+    waiting: list[object] = []
+    for message in messages:
+        if message["role"] == "tool":
+            waiting.remove(message["tool_call_id"])
+        else:
+            assert [] == waiting
+            waiting = [call["id"] for call in message.get("tool_calls", ())]
+    assert all(one != other or one == "tool" for one, other in pairwise(each["role"] for each in messages))
+
+
+def test_much_that_is_said_in_a_row_costs_no_more_than_its_length() -> None:
+    joined = 0
+
+    class Counted(str):
+        __slots__ = ()
+
+        def __add__(self, other: str) -> str:
+            nonlocal joined
+            joined += 1
+            return Counted(str(self) + other)
+
+    sent(*(Message.user(Counted("y")) for _ in range(50)))
+    assert 0 == joined
 
 
 # Attachments
@@ -157,6 +290,21 @@ def test_a_message_that_says_nothing_is_sent_as_such() -> None:
         (
             Attachment("x/nobody-knows", b""),
             {"type": "file", "file": {"filename": "file", "file_data": "data:x/nobody-knows;base64,"}},
+        ),
+        (
+            Attachment("IMAGE/PNG", PNG),
+            {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0K"}},
+        ),
+        (
+            Attachment("audio/WAV; codecs=1", url="DATA:audio/wav,%52IFF"),
+            {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}},
+        ),
+        (
+            Attachment("text/plain; charset=utf-8", b"Hi", name="a.txt"),
+            {
+                "type": "file",
+                "file": {"filename": "a.txt", "file_data": "data:text/plain;charset=utf-8;base64,SGk="},
+            },
         ),
     ],
 )
@@ -206,9 +354,9 @@ def test_what_is_opaque_goes_back_to_its_origin_only() -> None:
             "content": [{"type": "thinking"}, {"type": "text", "text": "Hi"}],
             "tool_calls": [call],
         }
-    ] == sent(Message.assistant(parts))
+    ] == sent(Message.assistant(parts), Message("tool", [ToolResult("a", "1")]))[:1]
     warning = "a part of the kind 'map' was left out: it can be given back to acme only"
-    assert [warning] == warned(Message.assistant(parts), Message.assistant(parts))
+    assert [warning] == warned(*2 * [Message.assistant(parts[1::2])])
     assert [{"role": "user", "content": [{"type": "thinking"}]}] == sent(Message.user([ours]))
 
 
@@ -240,12 +388,20 @@ def test_reasoning_of_another_is_never_given_back(signature: str | None) -> None
 
 def test_reasoning_goes_back_in_the_field_that_it_came_in() -> None:
     thoughts = [Reasoning("One. ", "openai:reasoning"), Reasoning("Two.", "openai:reasoning")]
-    (shown,) = sent(Message.assistant([*thoughts, ToolCall("a", "add", {})]), reasoning=True)
+    shown, _ = sent(Message.assistant([*thoughts, ToolCall("a", "add", {})]), reasoning=True)
     assert (None, "One. Two.") == (shown["content"], shown["reasoning"])
     assert [{"role": "assistant", "content": "", "reasoning": "Hm."}] == sent(
         Message.assistant([Reasoning("Hm.", "openai:reasoning")]), reasoning=True
     )
     assert [] == sent(Message.assistant([Reasoning("Hm.", "openai:reasoning")]))
+
+
+def test_reasoning_that_was_a_part_of_the_content_goes_back_as_one() -> None:
+    message = Message.assistant([Reasoning("Hm.", "openai:thinking"), "Hi"])
+    thinking: Json = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}
+    text: Json = {"type": "text", "text": "Hi"}
+    assert [{"role": "assistant", "content": [thinking, text]}] == sent(message, reasoning=True)
+    assert [{"role": "assistant", "content": "Hi"}] == sent(message)
 
 
 # Tools, and the form of the answer
@@ -320,7 +476,7 @@ def test_an_answer_that_is_sent_back_is_the_one_that_came(answer: tuple[list[Tex
     parts: tuple[Part, ...] = (*answer[0], *answer[1])
     if not parts:
         return
-    (message,) = sent(Message.assistant(parts))
+    message = sent(Message.assistant(parts))[0]
     fold = AnswerFold()
     fold.take(structure(json.loads(json.dumps(said(**message))), Chunk), whole=True)
     fold.finish()
@@ -336,8 +492,7 @@ def test_nothing_that_is_said_gets_lost_and_nobody_speaks_twice_in_a_row(
     said: list[tuple[Role, str]],
 ) -> None:
     shown = sent(*(Message(role, text) for role, text in said))
-    roles = [each["role"] for each in shown]
-    assert all(one != other for one, other in pairwise(roles))
+    assert all(one != other for one, other in pairwise(each["role"] for each in shown))
     assert "\n\n".join(text for _, text in said) == "\n\n".join(each["content"] for each in shown)
     Asked(fields={"messages": shown})
 

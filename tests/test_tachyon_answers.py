@@ -534,7 +534,7 @@ FORMS: tuple[tuple[Json, str], ...] = (
     ({"choices": 5}, r"expected a list @ \$.choices"),
     ({"choices": [{"message": {"content": 5}}]}, r"expected a text or a list @ \$.choices\[0\].message"),
     ({"choices": [{"message": "Red"}]}, r"@ \$.choices\[0\].message"),
-    ({"choices": [{"message": {}}], "usage": 5}, r"@ \$.usage"),
+    ({"choices": [{"message": {"tool_calls": 5}}]}, r"@ \$.choices\[0\].message"),
 )
 
 

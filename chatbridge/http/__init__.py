@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from chatbridge.http.api import Api, ApiError, Warn, bearer, warn_aside
 from chatbridge.http.chunks import (
+    CALLS,
     DONE,
     Choice,
     Chunk,
@@ -33,6 +34,7 @@ from chatbridge.http.wire import Id, Raw, beyond, keep_raw, parse_time, structur
 from chatbridge.retry import Hint, Kind
 
 __all__ = [
+    "CALLS",
     "DONE",
     "Api",
     "ApiError",

@@ -20,6 +20,7 @@ from chatbridge.http.parts import CallFold, PartsFold
 from chatbridge.http.wire import Raw, beyond, keep_raw
 
 __all__ = [
+    "CALLS",
     "DONE",
     "Choice",
     "Chunk",
@@ -35,11 +36,14 @@ __all__ = [
 DONE = "[DONE]"
 """The data of the event that ends a stream."""
 
+CALLS = "tool_calls"
+"""Where the `extra` of an answer has what calls of tools say beyond ours, by their ids."""
+
 
 def tells_failure(fields: Mapping[str, Any]) -> bool:
     """Tell whether the data of an event that is not named so is an error all the same."""
     told = (fields.get("message"), fields.get("error"))
-    return fields.get("type") == "error" or any(each is not None for each in told)
+    return fields.get("type") == "error" or any(told)
 
 
 def to_progress(beside: Raw, mended: Mender) -> Progress:
@@ -53,23 +57,40 @@ def _text_or_list(_: object, __: Attribute[Any], value: object) -> None:
         raise TypeError("expected a text or a list")
 
 
+def _objects(_: object, __: Attribute[Any], value: object) -> None:
+    if value and not (isinstance(value, list) and all(isinstance(each, dict) for each in as_list(value))):
+        raise TypeError("expected a list of objects")
+
+
 @define
 class Said:
-    """What a choice says: a message, or what a chunk adds to it. `content` may be a list of parts."""
+    """
+    What a choice says: a message, or what a chunk adds to it.
+
+    Attributes:
+        content: A text, or a list of parts.
+        tool_calls: A list of objects; whatever is empty is none.
+    """
 
     role: str | None = None
     content: Any = field(default=None, validator=_text_or_list)
-    tool_calls: list[Mapping[str, Any]] | None = None
+    tool_calls: Any = field(default=None, validator=_objects)
     raw: Raw = keep_raw()
 
 
 @define
 class Choice:
-    """One answer; only one is asked for."""
+    """
+    One answer; only one is asked for.
+
+    Attributes:
+        error: What failed, as of a server that asks others.
+    """
 
     delta: Said | None = None
     message: Said | None = None
     finish_reason: str | None = None
+    error: Any = field(default=None, repr=False)
     raw: Raw = keep_raw()
 
     @property
@@ -85,14 +106,16 @@ class Chunk:
     A whole answer, or one event of a streamed one.
 
     Attributes:
-        error: What failed, whatever it is; then there is no more.
+        model: A text, where it is told.
+        usage: An object, where it is told.
+        error: What failed, whatever it is; then there is no more. What is empty is nothing.
         object: `[DONE]` stands for the end mark.
         beside: The whole event, where its name says that it is no part of the answer.
     """
 
     choices: list[Choice] | None = None
-    model: str | None = None
-    usage: Raw | None = None
+    model: Any = None  # Neither is worth an answer.
+    usage: Any = None
     error: Any = field(default=None, repr=False)
     object: Any = None
     beside: Raw | None = None
@@ -107,10 +130,18 @@ class Chunk:
         return None
 
     @property
+    def failure(self) -> Raw | None:
+        """What has, as its `error`, what failed of all or of the first answer; None where nothing did."""
+        if self.error:
+            return self.raw
+        choice = self.choice
+        return {"error": choice.error} if choice is not None and choice.error else None
+
+    @property
     def is_answer(self) -> bool:
         """Whether it is a whole answer: without a message, or with a failure, it is none."""
         choice = self.choice
-        return self.error is None and choice is not None and (choice.message or choice.delta) is not None
+        return self.failure is None and choice is not None and (choice.message or choice.delta) is not None
 
 
 def read_event(frame: Frame) -> object:
@@ -124,9 +155,11 @@ def read_event(frame: Frame) -> object:
     if data == DONE.encode():
         return {"object": DONE}
     if frame.name == "error":
-        return {"error": read_loosely(data) or {}}
+        return {"error": read_loosely(data) or True}
     if frame.name != "message":  # So an event without a name is called.
         fields = read_fields(frame)
+        if "choices" in fields:
+            return fields
         return {"beside": {**fields, "type": fields.get("type") or frame.name}}
     value: object = loads(data) if data else {}
     fields = as_object(value)
@@ -147,6 +180,7 @@ def _text_chunk(fields: Mapping[str, Any]) -> Chunk | None:
         type(content) is type(model) is str
         and (role is None or type(role) is str)
         and of_delta("tool_calls") is of_choice("finish_reason") is of_choice("message") is None
+        and of_choice("error") is None
         and told("usage") is told("error") is told("beside") is None
     ):
         return None
@@ -237,11 +271,10 @@ class CompletionFold:
         """Take a chunk, or a *whole* answer, and tell what it adds."""
         if chunk.beside is not None:
             return [to_progress(chunk.beside, self._parts.mended)]
-        if chunk.model != self.model:
+        if chunk.model != self.model and isinstance(chunk.model, str):
             self.model = self._parts.mended(chunk.model) or self.model
-        if chunk.usage is not None:
-            self._usage = to_usage(chunk.usage) or self._usage
-            self._told |= beside_usage(chunk.usage)
+        if chunk.usage:
+            self._count(as_object(chunk.usage))
         self._of_chunks.update(chunk.raw)  # What is known of it is picked out once, at the end.
         choice = chunk.choice
         if choice is None:
@@ -265,7 +298,9 @@ class CompletionFold:
     def reply(self) -> Reply:
         """Give the answer, once it has ended."""
         mended = self._parts.mended
-        message = Message(Role.ASSISTANT, self._parts.parts, extra=mended(self._of_messages.joined()))
+        beside = {call.id: call.beside for call in self._parts.calls if call.beside}
+        told = {**self._of_messages.joined(), **({CALLS: beside} if beside else {})}
+        message = Message(Role.ASSISTANT, self._parts.parts, extra=mended(told))
         reason = mended(self._reason)
         extra = mended({
             **beyond(self._of_chunks, "object", "model", "choices", "usage"),
@@ -283,13 +318,21 @@ class CompletionFold:
             extra=extra,
         )
 
+    def _count(self, told: Raw) -> None:
+        """Take what is told of usage; one of nothing but zeros replaces none that tells more."""
+        usage = to_usage(told)
+        if usage is None or self._usage is None or usage.input_tokens or usage.output_tokens:
+            self._usage = usage or self._usage
+            self._told |= beside_usage(told)
+
     def _take(self, said: Said, *, whole: bool) -> None:
         """Take a message that is *whole*, or what is added to one."""
         if not said.raw.keys() <= _SAID:
             self._of_messages.add(beyond(said.raw, *_SAID))
         if said.content:
             self._hear(said, whole=whole)
-        self._call_all(said, whole=whole)
+        for position, piece in enumerate(said.tool_calls or ()):
+            self._call(position, piece, whole=whole)
 
     def _hear(self, said: Said, *, whole: bool) -> None:  # noqa: ARG002 - a subclass may mind
         """Take the content of a message."""
@@ -302,26 +345,30 @@ class CompletionFold:
         for part in as_list(content):
             text = words(part)
             if text is None:
-                kind = as_text(as_object(part).get("type"))
-                self._parts.put(Opaque(self.origin, kind, self._parts.mended(part)))
+                self._put(part)
             elif text:
                 self._parts.say(text)
 
-    def _call_all(self, said: Said, *, whole: bool) -> None:
-        for position, piece in enumerate(said.tool_calls or ()):
-            self._call(position, piece, whole=whole)
+    def _put(self, part: object) -> None:
+        """Take a part of a content that is no text."""
+        kind = as_text(as_object(part).get("type"))
+        self._parts.put(Opaque(self.origin, kind, self._parts.mended(part)))
 
     def _call(self, position: int, piece: Mapping[str, Any], *, whole: bool) -> None:
         index = piece.get("index")
         place = index if isinstance(index, int) else position
-        function = as_object(piece.get("function"))
+        custom = "custom" in piece  # Such a tool takes a text.
+        function = as_object(piece.get("custom" if custom else "function"))
+        given = function.get("input" if custom else "arguments")
         call_id, name, arguments = (
-            as_text(value) for value in (piece.get("id"), function.get("name"), function.get("arguments"))
+            as_text(value) for value in (piece.get("id"), function.get("name"), given)
         )
         call = self._calls.get(place)
         if whole or call is None or _begins(call, call_id, name, arguments):
             call = self._calls[place] = self._begin(call_id)
         call.add(call_id, name, arguments)
+        call.custom = call.custom or custom
+        call.beside.update(beyond(piece, "index", "id", "type", "function", "custom"))
 
     def _begin(self, call_id: str) -> CallFold:
         """Begin a call."""
@@ -329,8 +376,8 @@ class CompletionFold:
 
 
 def _unread_call(call: CallFold) -> dict[str, Any]:
-    function = {"name": call.name, "arguments": call.arguments}
-    return {"id": call.id, "type": "function", "function": function}
+    kind, given = ("custom", "input") if call.custom else ("function", "arguments")
+    return {**call.beside, "id": call.id, "type": kind, kind: {"name": call.name, given: call.arguments}}
 
 
 def _begins(call: CallFold, call_id: str, name: str, arguments: str) -> bool:
@@ -339,7 +386,9 @@ def _begins(call: CallFold, call_id: str, name: str, arguments: str) -> bool:
         return bool(call_id or name)
     if call_id:
         return bool(call.id) and call_id != call.id
-    return bool(name and arguments) and not call.id and _is_whole(call.arguments)
+    if call.id or not name:
+        return False
+    return (bool(call.name) and name != call.name) or (bool(arguments) and _is_whole(call.arguments))
 
 
 def _is_whole(arguments: str) -> bool:

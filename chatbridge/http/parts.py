@@ -35,6 +35,8 @@ class CallFold:
     Attributes:
         index: The part's, in the answer.
         answered: Whether a result of it has come.
+        custom: Whether its tool takes a text, so that it is kept as it came.
+        beside: What else is said of it, which its API may want back.
         changed: Whether it is another than was told last.
     """
 
@@ -42,6 +44,8 @@ class CallFold:
     id: str = ""
     name: str = ""
     answered: bool = False
+    custom: bool = False
+    beside: dict[str, Any] = field(factory=dict[str, Any])
     changed: bool = True
     _pieces: list[str] = field(factory=list[str])
 
@@ -191,5 +195,8 @@ class PartsFold:
         if call.changed:
             call.changed = False
             unread = Opaque(self.origin, "tool_call", self.mended(self._unread_call(call)))
-            part = to_tool_call(call.id, call.name, call.arguments, unread, self.mended)
+            if call.custom:
+                part = unread
+            else:
+                part = to_tool_call(call.id, call.name, call.arguments, unread, self.mended)
             self.put(part, call.index)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, Literal, cast
 
 from attrs import evolve, frozen
@@ -10,13 +11,13 @@ from yarl import URL
 
 from chatbridge.backend import ContextOwner, Feature, Profile, Stores, Support, check_extra, check_tools
 from chatbridge.domain import Finished, Message, Reply, Role, SendOptions, Started, StreamEvent
-from chatbridge.errors import BadOption, MissingSecret
+from chatbridge.errors import BadOption, MissingSecret, StreamCut
 from chatbridge.events import reply_of
-from chatbridge.http import DONE, Api, Transport, bearer
+from chatbridge.http import DONE, Api, Chunk, EventStream, Transport, bearer
 from chatbridge.options import CommonOptions, option
 from chatbridge.secret import Secret
 from chatbridge_adapters.openai import wire
-from chatbridge_adapters.openai.fold import AnswerFold
+from chatbridge_adapters.openai.fold import HINT, AnswerFold
 from chatbridge_adapters.openai.messages import History, to_response_format, to_tool_choice, to_tools
 from chatbridge_adapters.openai.wire import NAME, Model
 
@@ -103,7 +104,14 @@ EXTRA_TO_SEND = (
     "verbosity",
     "web_search_options",
 )
-_OPENAI = ("openai.com", "openai.azure.com")
+_OPENAI = (
+    "openai.com",
+    "openai.azure.com",
+    "services.ai.azure.com",
+    "cognitiveservices.azure.com",
+)
+
+CUT_LATE = "the connection broke off, or nothing more came, after the end of the answer had been told"
 
 
 def profile(_: OpenAIOptions | None = None) -> Profile:
@@ -126,7 +134,7 @@ class OpenAIBackend:
             raise MissingSecret(backend=NAME, option="key", looked_in=("OPENAI_API_KEY",))
         self.options = options
         self.limit_field = options.limit_field or ("max_completion_tokens" if at_openai else "max_tokens")
-        self._needs_model = at_openai
+        self._at_openai = at_openai
         headers: dict[str, str | Secret | None] = {
             "Authorization": None if options.key is None else bearer(options.key),
             "OpenAI-Organization": options.organization,
@@ -158,29 +166,29 @@ class OpenAIBackend:
     async def _answer(
         self, messages: Sequence[Message], options: SendOptions, *, streamed: bool
     ) -> AsyncGenerator[StreamEvent, None]:
-        history = History(reasoning=self.options.reasoning)
+        history = History(reasoning=self.options.reasoning, strict=self._at_openai)
         request = self._request(history, messages, options, streamed=streamed)
-        fold, begun, ended = AnswerFold(), False, False
-        async with self._api.stream(wire.COMPLETE, request) as chunks:
-            async for chunk in chunks:
-                if chunk.object == DONE:
-                    ended = True
-                    break
-                if not wire.is_good(chunk, whole=chunks.whole):
-                    raise chunks.failed(*wire.read_failure(chunk, whole=chunks.whole))
-                events = fold.take(chunk, whole=chunks.whole)
-                if not begun:
-                    begun = True
-                    yield Started(model=fold.model)
-                for event in events:
-                    yield event
-            if not (ended or chunks.whole or fold.has_reason):
-                raise chunks.cut("it ended with neither an end mark nor a reason for its end")
+        fold, begun, late = AnswerFold(), False, list[str]()
+        chunks = self._api.stream(wire.COMPLETE, request)
+        try:
+            async with chunks, aclosing(_read(chunks, fold)) as added:
+                async for events in added:
+                    if not begun:
+                        begun = True
+                        yield Started(model=fold.model)
+                    for event in events:
+                        yield event
+        except StreamCut as error:
+            if error.kind == "empty":
+                error.add_note(HINT)
+            if not fold.has_reason:
+                raise
+            late.append(CUT_LATE)
         if not begun:
             yield Started()
         for event in fold.finish():
             yield event
-        yield Finished(_finished(fold.reply(), options, [*history.warnings, *chunks.warnings]))
+        yield Finished(_finished(fold.reply(), options, [*history.warnings, *chunks.warnings, *late]))
 
     def _request(
         self, history: History, messages: Sequence[Message], options: SendOptions, *, streamed: bool
@@ -190,7 +198,7 @@ class OpenAIBackend:
         check_tools(options.tools, PROFILE)
         body = extra.pop("extra_body", None)
         model = options.model or self.options.model
-        if model is None and self._needs_model:
+        if model is None and self._at_openai:
             raise BadOption(
                 backend=NAME,
                 option="model",
@@ -215,8 +223,22 @@ class OpenAIBackend:
             **extra,
         }
         request = {name: value for name, value in given.items() if value is not None}
-        request["messages"] = history.messages
+        request["messages"] = history.messages()
         return request if body is None else _with(request, body)
+
+
+async def _read(chunks: EventStream[Chunk], fold: AnswerFold) -> AsyncGenerator[Sequence[StreamEvent], None]:
+    """Give what each chunk adds to an answer, up to its end."""
+    async for chunk in chunks:
+        if chunk.object == DONE:
+            return
+        good, events = wire.is_good(chunk, whole=chunks.whole), fold.take(chunk, whole=chunks.whole)
+        if good or events:
+            yield events
+        if not good:
+            raise chunks.failed(*wire.read_failure(chunk, whole=chunks.whole))
+    if not (chunks.whole or fold.has_reason):
+        raise chunks.cut("it ended with neither an end mark nor a reason for its end")
 
 
 def _with(request: dict[str, Any], body: object) -> dict[str, Any]:
@@ -225,6 +247,10 @@ def _with(request: dict[str, Any], body: object) -> dict[str, Any]:
         raise BadOption(backend=NAME, option="extra_body", problem="in extra takes a mapping")
     fields = cast(Mapping[str, Any], body)
     for name in fields:
+        if name == "n":
+            raise BadOption(
+                backend=NAME, option="extra_body", problem="holds 'n', and only one answer would be read"
+            )
         if name in request or name == "stream":
             raise BadOption(
                 backend=NAME, option="extra_body", problem=f"holds {name!r}, which has an option of its own"

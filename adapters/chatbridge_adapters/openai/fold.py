@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from secrets import token_hex
+
 from attrs import define, evolve
 
-from chatbridge.domain import FinishReason, Opaque, Reply, StreamEvent
-from chatbridge.http import CompletionFold, Said, as_list
-from chatbridge_adapters.openai.messages import sign
+from chatbridge.domain import FinishReason, Reply, StreamEvent
+from chatbridge.http import CompletionFold, Said, as_list, words
+from chatbridge_adapters.openai.messages import THINKING, sign
 from chatbridge_adapters.openai.wire import NAME
 
 NO_CHOICE = "the answer holds no choice, so there is no text"
+HINT = "there are servers that answer so when the history is too long for the model"
+EMPTY = f"the answer is empty: {HINT}"
 
 # The first is what llama.cpp, LM Studio and DeepSeek say, the second what Ollama, OpenRouter and vLLM do.
 _THOUGHTS = ("reasoning_content", "reasoning")
@@ -21,7 +25,7 @@ class AnswerFold(CompletionFold):
     An answer, put together from a stream or taken whole.
 
     A refusal is text like any other; the finish reason tells what it is, and the message's `extra` has it. A
-    call of a tool that came without an id is given one, so that its result can name it.
+    call of a tool that came without an id is given one of its own, so that its result can name it.
     """
 
     origin: str = NAME
@@ -29,10 +33,9 @@ class AnswerFold(CompletionFold):
 
     def finish(self) -> list[StreamEvent]:
         """End the answer."""
-        for number, call in enumerate(self._parts.calls):
+        for call in self._parts.calls:
             if not call.id:
-                place = str(self._of_chunks.get("id") or "").rpartition("-")[2]
-                call.add("_".join(filter(None, ("call", place, str(number)))), "", "")
+                call.add(f"call_{token_hex(8)}", "", "")
         return super().finish()
 
     def reply(self) -> Reply:
@@ -40,6 +43,8 @@ class AnswerFold(CompletionFold):
         reply = super().reply()
         if not self._of_choices:
             return evolve(reply, warnings=(NO_CHOICE, *reply.warnings))
+        if not reply.message.parts:
+            return evolve(reply, warnings=(EMPTY, *reply.warnings))
         if self._refused and reply.finish_reason in {None, FinishReason.STOP}:
             return evolve(reply, finish_reason=FinishReason.REFUSAL)
         return reply
@@ -65,9 +70,15 @@ class AnswerFold(CompletionFold):
                     self._parts.think(told, sign(name))
         return evolve(said, raw=rest)
 
-    def _call_all(self, said: Said, *, whole: bool) -> None:
-        for position, piece in enumerate(said.tool_calls or ()):
-            if "custom" in piece:  # It takes a text, and no arguments.
-                self._parts.put(Opaque(NAME, "tool_call", self._parts.mended(piece)))
-            else:
-                self._call(position, piece, whole=whole)
+    def _put(self, part: object) -> None:
+        match part:
+            case {"type": "refusal", "refusal": str(refusal)}:
+                self._refused = True
+                self._of_messages.add({"refusal": refusal})
+                self._parts.say(refusal)
+            case {"type": "thinking", "thinking": [*pieces]} if None not in (
+                thoughts := [words(piece) for piece in pieces]
+            ):
+                self._parts.think("".join(filter(None, thoughts)), sign(THINKING))
+            case _:
+                super()._put(part)

@@ -2,29 +2,28 @@
 What is said in a conversation, as chat completions take it: messages, tools and the form of the answer.
 
 Source: the types of the Python package openai 3.52.0. Its API wants the results of tools in messages of their
-own. The templates of many models that other servers have want user and assistant in turn; so messages of one
-role that follow each other are sent as one.
+own; `turns` has the rules of their order.
 """
 
 from __future__ import annotations
 
 import json
-import mimetypes
 import re
-from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import define, field
 
 from chatbridge.domain import Attachment, Message, Opaque, Part, Reasoning, Role, Text, ToolCall, ToolResult
 from chatbridge.errors import BadOption, UsageError
+from chatbridge.http import CALLS, as_object
+from chatbridge_adapters.openai.attached import attached
+from chatbridge_adapters.openai.turns import Call, Json, Said, in_order
 from chatbridge_adapters.openai.wire import NAME
 
-Json = dict[str, Any]
+THINKING = "thinking"
+"""The kind of a part of a content that holds reasoning, and the field of the part that has it."""
 
-_GAP = "\n\n"
-_SOUNDS = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
 _SIGNED = f"{NAME}:"
 _FORMS = ("text", "json_object", "json_schema")
 _TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
@@ -39,16 +38,19 @@ def sign(field_name: str) -> str:
 @define
 class History:
     """
-    Messages as the API takes them.
+    Messages, in the API's form.
 
     Attributes:
         reasoning: Whether reasoning is given back.
-        warnings: What was left out.
+        strict: Whether what only other servers say of calls of tools stays behind, as OpenAI refuses it.
+        warnings: What was left out or added.
     """
 
     reasoning: bool = False
-    messages: list[Json] = field(factory=list[Json])
+    strict: bool = False
     warnings: list[str] = field(factory=list[str])
+    _history: list[Said | ToolResult] = field(factory=list[Said | ToolResult])
+    _last: Sequence[Part] = ()
 
     def add(self, message: Message) -> None:
         """
@@ -57,39 +59,53 @@ class History:
         Raises:
             UsageError: It has a part that the API does not take from who speaks.
         """
-        if (
-            len(message.parts) == 1
-            and isinstance(part := message.parts[0], Text)
-            and message.role is not Role.TOOL
-        ):
-            self._append({"role": message.role.value, "content": part.text})  # As nearly every message is.
+        role, parts = message.role, message.parts
+        self._last = parts
+        if len(parts) == 1 and isinstance(part := parts[0], Text) and role is not Role.TOOL:
+            self._history.append(Said(role.value, part.text))  # As nearly every message is.
             return
-        results = [part for part in message.parts if isinstance(part, ToolResult)]
-        if message.role is Role.ASSISTANT:
-            self._add_answer(message.parts)
+        if role is Role.ASSISTANT:
+            self._add_answer(message)
             return
-        for result in results:
-            self._give(result)
-        rest = [part for part in message.parts if not isinstance(part, ToolResult)]
-        if message.role is Role.TOOL:
+        results = [part for part in parts if isinstance(part, ToolResult)]
+        self._history += results
+        rest = [part for part in parts if not isinstance(part, ToolResult)]
+        if role is Role.TOOL:
             if rest:
                 raise _refused("a message of a tool's holds results of calls only", rest[0])
         elif rest or not results:
-            self._say(message.role, rest)
+            self._say(role, rest)
 
-    def _add_answer(self, parts: Iterable[Part]) -> None:
+    def messages(self) -> list[Json]:
+        """
+        Give them in an order that the API takes.
+
+        Raises:
+            UsageError: The last one has the result of a call that was not made right before it.
+        """
+        ordered = in_order(self._history, self._warn)
+        for result in ordered.orphans:
+            why = f"a result of the call {result.call_id!r}, which was not made right before it"
+            if any(result is part for part in self._last):
+                raise UsageError(f"{NAME} cannot be sent {why}", provider=NAME)
+            self._warn(f"left out of the history: {why}")
+        return ordered.messages
+
+    def _warn(self, warning: str) -> None:
+        if warning not in self.warnings:
+            self.warnings.append(warning)
+
+    def _add_answer(self, message: Message) -> None:
+        beside = as_object(message.extra.get(CALLS))
         said: list[Part] = []
-        for part in parts:  # Agents on a server call tools and tell their results within one message.
+        for part in message.parts:  # Agents on a server call tools and tell their results within one message.
             if isinstance(part, ToolResult):
-                self._answer(said)
+                self._answer(said, beside)
                 said = []
-                self._give(part)
+                self._history.append(part)
             else:
                 said.append(part)
-        self._answer(said)
-
-    def _give(self, result: ToolResult) -> None:
-        self.messages.append({"role": "tool", "tool_call_id": result.call_id, "content": result.content})
+        self._answer(said, beside)
 
     def _say(self, role: Role, parts: Sequence[Part]) -> None:
         content: list[Json] = []
@@ -99,7 +115,7 @@ class History:
             elif isinstance(part, Opaque):
                 content += [part.data] if self._is_ours(part) else []
             elif isinstance(part, Attachment) and role is Role.USER:
-                content.append(_attached(part))
+                content.append(attached(part))
             else:
                 raise _refused(f"a message of the {role.value}'s cannot hold one", part)
         if parts and not content:
@@ -107,33 +123,39 @@ class History:
                 f"{NAME}: nothing of the {role.value}'s message is left: {'; '.join(self.warnings)}",
                 provider=NAME,
             )
-        self._append({"role": role.value, "content": _plain(content)})
+        self._history.append(Said(role.value, _plain(content)))
 
-    def _answer(self, parts: Sequence[Part]) -> None:
-        if not parts:
-            return
+    def _answer(self, parts: Sequence[Part], beside: Mapping[str, Any]) -> None:
         content: list[Json] = []
-        calls: list[Any] = []
+        calls: list[Call] = []
         thoughts: dict[str, str] = {}
         for part in parts:
             match part:
                 case Text(text):
                     content.append({"type": "text", "text": text})
-                case ToolCall():
-                    calls.append(_call(part))
+                case ToolCall(call_id):
+                    calls.append(_call(part, {} if self.strict else as_object(beside.get(call_id))))
                 case Reasoning(text, signature):
-                    if self.reasoning and signature is not None and signature.startswith(_SIGNED):
-                        name = signature.removeprefix(_SIGNED)
+                    name = self._field_of(signature)
+                    if name == THINKING:
+                        content.append({"type": THINKING, THINKING: [{"type": "text", "text": text}]})
+                    elif name:
                         thoughts[name] = thoughts.get(name, "") + text
-                case Opaque():
-                    if self._is_ours(part):
-                        (calls if part.kind == "tool_call" else content).append(part.data)
+                case Opaque(_, "tool_call", data):
+                    calls += [_unread(data)] if self._is_ours(part) else []
+                case Opaque(_, _, data):
+                    content += [data] if self._is_ours(part) else []
                 case _:
                     raise _refused("a message of the assistant's cannot hold one", part)
-        if content or calls or thoughts:
-            said = _plain(content) if content or not calls else None
-            message: Json = {"role": "assistant", "content": said, **thoughts}
-            self._append({**message, "tool_calls": calls} if calls else message)
+        said = Said(Role.ASSISTANT.value, _plain(content) if content else None, calls, thoughts)
+        if not said.is_empty:
+            self._history.append(said)
+
+    def _field_of(self, signature: str | None) -> str:
+        """Tell in which field reasoning is given back; in none unless it came from here."""
+        if not self.reasoning or signature is None or not signature.startswith(_SIGNED):
+            return ""
+        return signature.removeprefix(_SIGNED)
 
     def _is_ours(self, part: Opaque) -> bool:
         if part.origin == NAME and isinstance(part.data, Mapping):
@@ -143,19 +165,8 @@ class History:
             if part.origin == NAME
             else f"it can be given back to {part.origin} only"
         )
-        warning = f"a part of the kind {part.kind!r} was left out: {why}"
-        if warning not in self.warnings:
-            self.warnings.append(warning)
+        self._warn(f"a part of the kind {part.kind!r} was left out: {why}")
         return False
-
-    def _append(self, message: Json) -> None:
-        before = self.messages[-1] if self.messages else None
-        if before is None or before["role"] != message["role"]:
-            self.messages.append(message)
-            return
-        for name, value in message.items():
-            if name != "role":
-                before[name] = _joined(before.get(name), value)
 
 
 def _plain(content: list[Json]) -> str | list[Json]:
@@ -166,39 +177,14 @@ def _plain(content: list[Json]) -> str | list[Json]:
     return content
 
 
-def _joined(before: Any, value: Any) -> Any:  # noqa: ANN401 - JSON
-    if not before or not value:
-        return before or value
-    if isinstance(before, str) and isinstance(value, str):
-        return before + _GAP + value
-    return [*_listed(before), *_listed(value)]
+def _call(call: ToolCall, beside: Mapping[str, Any]) -> Call:
+    function = {"name": call.name, "arguments": json.dumps(call.arguments, ensure_ascii=False)}
+    return Call(call.id, call.name, {**beside, "id": call.id, "type": "function", "function": function})
 
 
-def _listed(content: str | list[Any]) -> list[Any]:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
-
-
-def _call(call: ToolCall) -> Json:
-    arguments = json.dumps(call.arguments, ensure_ascii=False)
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
-
-
-def _attached(part: Attachment) -> Json:
-    url = part.url
-    if part.data is not None:
-        url = f"data:{part.media_type};base64,{b64encode(part.data).decode()}"
-    if part.media_type.startswith("image/"):
-        return {"type": "image_url", "image_url": {"url": url}}
-    if url is None or not url.startswith("data:"):
-        raise UsageError(
-            f"{NAME} takes images by their address, and {part.media_type} as data only: give its data",
-            provider=NAME,
-        )
-    if part.media_type in _SOUNDS:
-        sound = {"data": url.partition(",")[2], "format": _SOUNDS[part.media_type]}
-        return {"type": "input_audio", "input_audio": sound}
-    name = part.name or f"file{mimetypes.guess_extension(part.media_type) or ''}"
-    return {"type": "file", "file": {"filename": name, "file_data": url}}
+def _unread(data: Mapping[str, Any]) -> Call:
+    function = as_object(data.get("function") or data.get("custom"))
+    return Call(data.get("id"), function.get("name"), data, read=False)
 
 
 def _refused(why: str, part: Part) -> UsageError:

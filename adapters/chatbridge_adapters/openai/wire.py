@@ -98,7 +98,8 @@ def _fields(error: object) -> Raw:
     if not isinstance(error, dict):
         return {"message": as_text(error)}
     fields = as_object(cast(object, error))
-    inner = next((fields[name] for name in ("error", "detail") if fields.get(name) is not None), None)
+    told = (fields.get(name) for name in ("error", "detail"))
+    inner = next((each for each in told if each is not None and not isinstance(each, bool)), None)
     return fields if inner is None else _fields(inner)
 
 
@@ -125,10 +126,10 @@ def _hint(status: int, fields: Raw, code: str | None) -> Hint | None:
 
 def is_good(chunk: Chunk, *, whole: bool) -> bool:
     """Tell whether *chunk* is no failure, and as a *whole* document an answer, which may have no choice."""
-    return chunk.error is None and (not whole or chunk.is_answer or chunk.choices == [])
+    return chunk.failure is None and (not whole or chunk.is_answer or chunk.choices == [])
 
 
 def read_failure(chunk: Chunk, *, whole: bool) -> tuple[str | None, str | None]:
     """Read the words and the code of a failure, or of a *whole* document that is no answer."""
-    error = read_error(200, chunk.raw)
+    error = read_error(200, chunk.failure or chunk.raw)
     return error.message or ("what came is not an answer" if whole else None), error.code

@@ -304,7 +304,7 @@ class TachyonBackend(PartialBackend):
         fold, begun = RoomFold(), False
         async with self._api.stream(wire.STREAM, request, ids={"chatroom_id": conversation_id}) as chunks:
             async for chunk in chunks:
-                if chunk.error is not None or (chunks.whole and not chunk.is_answer):
+                if chunk.failure is not None or (chunks.whole and not chunk.is_answer):
                     raise chunks.failed(*wire.read_failure(chunk, whole=chunks.whole))
                 events = fold.take(chunk, whole=chunks.whole)
                 if not begun:

@@ -267,5 +267,6 @@ def read_error(status: int, body: Any) -> ApiError:  # noqa: ANN401 - JSON
 
 def read_failure(said: Chunk | AgentChunk, *, whole: bool = True) -> tuple[str | None, str | None]:
     """Read the words and the code of a failure, or of a *whole* document that is no answer."""
-    error = read_error(200, said.raw)
+    failure = said.failure if isinstance(said, Chunk) else None
+    error = read_error(200, failure or said.raw)
     return error.message or ("what came is not an answer" if whole else None), error.code

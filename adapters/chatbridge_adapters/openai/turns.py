@@ -1,0 +1,172 @@
+"""
+The order in which chat completions take a history.
+
+Source: the words in which OpenAI's API refuses others. What the assistant says is followed by a result for
+each call of a tool in it, and by no other; where a history has it otherwise, each later message is refused.
+The templates of many models that other servers have want user and assistant in turn, so what one side says in
+a row is one message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from attrs import evolve, field, frozen
+
+from chatbridge.domain import ToolResult
+
+Json = dict[str, Any]
+Content = str | list[Json] | None
+
+_ASSISTANT = "assistant"
+_GAP = "\n\n"
+_NOT_RUN = "not run"
+
+
+@frozen
+class Call:
+    """
+    A call of a tool.
+
+    Attributes:
+        data: As the API takes it.
+        read: Whether its arguments could be read; if not, it is given back only with a result.
+    """
+
+    id: object
+    name: object
+    data: Mapping[str, Any]
+    read: bool = True
+
+
+@frozen
+class Said:
+    """
+    What one side says.
+
+    Attributes:
+        thoughts: Reasoning, by the fields that it is given back in.
+    """
+
+    role: str
+    content: Content
+    calls: Sequence[Call] = ()
+    thoughts: Mapping[str, str] = field(factory=dict[str, str])
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing of it, not even an empty text."""
+        return self.content is None and not self.calls and not self.thoughts
+
+
+_NOTHING = Said(_ASSISTANT, None)
+
+
+@frozen
+class Ordered:
+    """
+    A history in an order that the API takes.
+
+    Attributes:
+        orphans: The results that were left out, as their call is not right before them.
+    """
+
+    messages: list[Json]
+    orphans: list[ToolResult]
+
+
+def in_order(history: Iterable[Said | ToolResult], warn: Callable[[str], None]) -> Ordered:
+    """
+    Put results behind their calls, and make what a side says in a row one message.
+
+    Of two results of a call the later counts. For a call that has none the model is told that it was not run;
+    where it could not be read it is left out, as servers refuse it. Of both *warn* is told.
+    """
+    turns: list[Said | Json] = []
+    orphans: list[ToolResult] = []
+    last = _NOTHING
+    for by_model, run in groupby(history, lambda each: isinstance(each, Said) and each.role == _ASSISTANT):
+        together = list(run)
+        said = [each for each in together if isinstance(each, Said)]
+        if by_model:
+            last = _joined(said)
+            continue
+        results = [each for each in together if isinstance(each, ToolResult)]
+        turns += [*_answered(last, results, orphans, warn), *said]
+        last = _NOTHING
+    turns += _answered(last, (), orphans, warn)
+    return Ordered(_written(turns), orphans)
+
+
+def _answered(
+    said: Said, results: Iterable[ToolResult], orphans: list[ToolResult], warn: Callable[[str], None]
+) -> list[Said | Json]:
+    """Give what the assistant says, with a result for each of its calls behind it."""
+    given: dict[int, str] = {}
+    for result in results:
+        places = [place for place, call in enumerate(said.calls) if call.id == result.call_id]
+        if places:
+            given[next((place for place in places if place not in given), places[-1])] = result.content
+        else:
+            orphans.append(result)
+    calls: list[Call] = []
+    behind: list[Said | Json] = []
+    for place, call in enumerate(said.calls):
+        if place not in given and not call.read:
+            warn(f"left out of the history: a call of the tool {call.name!r}, which nothing answered")
+            continue
+        if place not in given:
+            warn(f"a call of the tool {call.name!r} was never answered; the model is told so")
+        calls.append(call)
+        behind.append({"role": "tool", "tool_call_id": call.id, "content": given.get(place, _NOT_RUN)})
+    left = evolve(said, calls=calls)
+    return behind if left.is_empty else [left, *behind]
+
+
+def _written(turns: Iterable[Said | Json]) -> list[Json]:
+    messages: list[Json] = []
+    for _, run in groupby(turns, lambda each: each.role if isinstance(each, Said) else None):
+        together = list(run)
+        said = [each for each in together if isinstance(each, Said)]
+        results = [each for each in together if not isinstance(each, Said)]
+        messages += [_message(_joined(said))] if said else results
+    return messages
+
+
+def _message(said: Said) -> Json:
+    message: Json = {"role": said.role, "content": said.content, **said.thoughts}
+    if said.calls:
+        return {**message, "tool_calls": [call.data for call in said.calls]}
+    return message if said.content is not None else {**message, "content": ""}
+
+
+def _joined(run: Sequence[Said]) -> Said:
+    """Make what one side says in a row one message."""
+    if len(run) == 1:
+        return run[0]
+    thoughts: dict[str, list[str]] = {}
+    for said in run:
+        for name, thought in said.thoughts.items():
+            thoughts.setdefault(name, []).append(thought)
+    return Said(
+        run[0].role,
+        _all_of([said.content for said in run]),
+        [call for said in run for call in said.calls],
+        {name: _GAP.join(each) for name, each in thoughts.items()},
+    )
+
+
+def _all_of(contents: Sequence[Content]) -> Content:
+    told = [content for content in contents if content]
+    texts = [content for content in told if isinstance(content, str)]
+    if not told:
+        return next((content for content in contents if content is not None), None)
+    if len(texts) == len(told):
+        return _GAP.join(texts)
+    return [part for content in told for part in _parts(content)]
+
+
+def _parts(content: str | list[Json]) -> list[Json]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
