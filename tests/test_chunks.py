@@ -33,7 +33,14 @@ deltas: Strategy = st.fixed_dictionaries(
     {}, optional={"content": st.text(max_size=3) | odd, "role": odd, "tool_calls": odd, "reasoning": odd}
 )
 choices: Strategy = st.fixed_dictionaries(
-    {}, optional={"delta": deltas | odd, "message": deltas | odd, "finish_reason": odd, "index": odd}
+    {},
+    optional={
+        "delta": deltas | odd,
+        "message": deltas | odd,
+        "finish_reason": odd,
+        "index": odd,
+        "error": odd,
+    },
 )
 chunks: Strategy = st.fixed_dictionaries(
     {"choices": st.lists(choices, max_size=2) | odd},

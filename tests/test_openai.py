@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import AsyncGenerator
 from typing import Any, get_args
@@ -10,7 +11,9 @@ import pytest
 
 from chatbridge import (
     AnswerLost,
+    AnswerWarning,
     AuthFailed,
+    BadAnswer,
     BadOption,
     ChatbridgeError,
     ConnectFailed,
@@ -43,8 +46,9 @@ from chatbridge.registry import resolve
 from chatbridge.testing.checking import fold
 from chatbridge.testing.emulator import Fault
 from chatbridge_adapters.openai import ADAPTER, OpenAIBackend, OpenAIOptions
-from chatbridge_adapters.openai.backend import EXTRA_TO_SEND
+from chatbridge_adapters.openai.backend import CUT_LATE, EXTRA_TO_SEND
 from chatbridge_adapters.openai.emulator import OpenAIEmulator
+from chatbridge_adapters.openai.fold import HINT
 from chatbridge_adapters.openai.servers import Mode, Quirk
 from openai_kit import HELLO, NOTHING, Json, Open, answer, both, end, events, opener, said, sent, streamed
 
@@ -222,6 +226,8 @@ async def test_the_length_has_the_field_that_most_servers_know_or_the_one_chosen
         ("openai:", "max_completion_tokens"),
         ("openai://eu.api.openai.com", "max_completion_tokens"),
         ("openai://us.openai.azure.com/openai/v1", "max_completion_tokens"),
+        ("openai://us.services.ai.azure.com/openai/v1", "max_completion_tokens"),
+        ("openai://us.cognitiveservices.azure.com/openai/v1", "max_completion_tokens"),
         ("openai://myopenai.com", "max_tokens"),
         ("openai+http://127.0.0.1", "max_tokens"),
     ],
@@ -266,7 +272,7 @@ async def test_fields_that_only_some_servers_know_go_in_a_body_of_their_own(reac
     assert 3 == sent(emulator)["top_k"]
 
 
-@pytest.mark.parametrize("body", [{"messages": []}, {"stream": True}, {"model": "x"}, [1]])
+@pytest.mark.parametrize("body", [{"messages": []}, {"stream": True}, {"model": "x"}, {"n": 2}, [1]])
 async def test_that_body_replaces_nothing(
     backend: OpenAIBackend, emulator: OpenAIEmulator, body: object
 ) -> None:
@@ -400,6 +406,42 @@ async def test_the_models_are_listed(backend: OpenAIBackend) -> None:
 async def test_a_server_without_models_may_say_null(backend: OpenAIBackend, emulator: OpenAIEmulator) -> None:
     answer(emulator, {"object": "list", "data": None})
     assert () == await backend.list_models()
+
+
+MODEL: Json = {"id": "a", "owned_by": 5}
+
+
+@pytest.mark.parametrize("body", [[MODEL], {"data": [MODEL]}, {"data": [MODEL], "error": None}])
+async def test_models_are_listed_in_each_form(
+    backend: OpenAIBackend, emulator: OpenAIEmulator, body: object
+) -> None:
+    answer(emulator, body)
+    (model,) = await backend.list_models()
+    assert ("a", None, MODEL) == (model.id, model.owned_by, model.raw)
+
+
+async def test_a_model_without_an_id_costs_no_list(backend: OpenAIBackend, emulator: OpenAIEmulator) -> None:
+    answer(emulator, {"data": [{"name": "x"}, 7, MODEL]})
+    with pytest.warns(AnswerWarning, match="no id") as warned:
+        assert ["a"] == [model.id for model in await backend.list_models()]
+    assert 2 == len(warned)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"error": "Unexpected endpoint or method. (GET /models)"}, "Unexpected endpoint or method"),
+        ({"data": [], "error": {"message": "not today"}}, "not today"),
+        ({"models": []}, "what came is no list of models"),
+        ({"data": "many"}, "what came is no list of models"),
+    ],
+)
+async def test_what_is_no_list_of_models_says_why(
+    backend: OpenAIBackend, emulator: OpenAIEmulator, body: object, words: str
+) -> None:
+    answer(emulator, body)
+    with pytest.raises(BadAnswer, match=words):
+        await backend.list_models()
 
 
 async def test_closing_frees_nothing_of_the_bridges(backend: OpenAIBackend) -> None:
@@ -634,6 +676,65 @@ async def test_an_error_beside_a_choice_is_one(backend: OpenAIBackend, emulator:
     with pytest.raises(ProviderFailed, match="Provider disconnected") as caught:
         await streamed(backend)
     assert "server_error" == caught.value.code
+
+
+async def test_a_failure_in_a_choice_is_one(backend: OpenAIBackend, emulator: OpenAIEmulator) -> None:
+    """As a server says it that asks others."""
+    failure = {"code": 502, "message": "Provider died"}
+    chunk = {"choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": "error", "error": failure}]}
+    document = said(content="Hi")
+    document["choices"][0]["error"] = failure
+    for call, body in zip(both(backend), (document, events({"content": "Hi"}, chunk)), strict=True):
+        answer(emulator, body)
+        with pytest.raises(ProviderFailed, match="Provider died") as caught:
+            await call()
+        if body is document:
+            assert "Hi" == caught.value.partial
+
+
+async def test_a_stream_that_begins_with_a_failure_hands_out_nothing(
+    backend: OpenAIBackend, emulator: OpenAIEmulator
+) -> None:
+    """So that a history that is too long is still made shorter."""
+    words = "Trying to keep the first 9 tokens when context the overflows. It has a context length of only 8."
+    answer(emulator, b"event: error\ndata: " + json.dumps({"error": {"message": words}}).encode() + b"\n\n")
+    stream = backend.stream(HELLO, NOTHING)
+    with pytest.raises(ProviderFailed) as caught:
+        await anext(stream)
+    assert "context_length_exceeded" == caught.value.code
+
+
+@pytest.mark.parametrize("error", [{}, "", False, 0, None])
+async def test_an_empty_error_is_none(
+    backend: OpenAIBackend, emulator: OpenAIEmulator, error: object
+) -> None:
+    document: Json = {**said(content="Hi"), "error": error}
+    document["choices"][0]["error"] = error
+    answer(emulator, document)
+    assert "Hi" == (await backend.complete(HELLO, NOTHING)).text
+    answer(emulator, events({"content": "Hi"}, {**end(), "error": error}))
+    assert "Hi" == (await streamed(backend)).reply.text
+
+
+@pytest.mark.parametrize(("cut", "warnings"), [("abort", (CUT_LATE,)), ("end", ())])
+async def test_a_connection_that_breaks_off_after_the_reason_for_the_end_costs_nothing(
+    backend: OpenAIBackend, emulator: OpenAIEmulator, cut: Any, warnings: tuple[str, ...]
+) -> None:
+    pieces = sum(isinstance(event, TextDelta) for event in (await streamed(backend)).events)
+    emulator.fail(Fault(cut_after=1 + pieces + 1, cut=cut))
+    reply = (await streamed(backend)).reply
+    assert ("Turn 1: you said 'Hello'.", FinishReason.STOP) == (reply.text, reply.finish_reason)
+    assert warnings == reply.warnings
+
+
+async def test_an_empty_body_hints_at_the_length_of_the_history(
+    backend: OpenAIBackend, emulator: OpenAIEmulator
+) -> None:
+    """As llama.cpp streams where the history does not fit."""
+    answer(emulator, b"")
+    with pytest.raises(StreamCut, match="the answer is empty") as caught:
+        await streamed(backend)
+    assert [HINT] == caught.value.__notes__
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from chatbridge.http import DONE, Chunk, Hint, ServerSentEvents, read_event, str
 from chatbridge.testing.checking import fold
 from chatbridge_adapters.openai import OpenAIBackend
 from chatbridge_adapters.openai.emulator import OpenAIEmulator
-from chatbridge_adapters.openai.fold import NO_CHOICE, AnswerFold
+from chatbridge_adapters.openai.fold import EMPTY, NO_CHOICE, AnswerFold
 from chatbridge_adapters.openai.wire import read_error
 from openai_kit import HELLO, NOTHING, Json, answer, end, events, opener, said, streamed
 
@@ -127,6 +127,7 @@ async def test_a_finish_reason_that_is_not_known_is_never_stop(
 def test_an_empty_answer_is_one(content: object) -> None:
     reply = whole(said(content=content))
     assert ((), "", FinishReason.STOP) == (reply.message.parts, reply.text, reply.finish_reason)
+    assert (EMPTY,) == reply.warnings
 
 
 async def test_an_answer_without_a_choice_says_so(backend: OpenAIBackend, emulator: OpenAIEmulator) -> None:
@@ -173,6 +174,46 @@ def test_reasoning_is_read_from_either_field(message: Json, thought: str | None,
     reply = whole(said(content="Hi", **message))
     parts = (Text("Hi"),) if thought is None else (Reasoning("A", thought), Text("Hi"))
     assert (parts, beside) == (reply.message.parts, reply.message.extra)
+
+
+def test_a_refusal_may_be_a_part_of_the_content() -> None:
+    refusal: list[Json] = [{"type": "refusal", "refusal": "No."}]
+    for reply in (whole(said(content=refusal)), read(events({"content": refusal}, end()))[1]):
+        assert ((Text("No."),), FinishReason.REFUSAL) == (reply.message.parts, reply.finish_reason)
+        assert {"refusal": "No."} == reply.message.extra
+
+
+def test_reasoning_may_be_parts_of_the_content() -> None:
+    thoughts: list[Json] = [
+        {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": text}]}]}
+        for text in ("A", "B")
+    ]
+    told, reply = read(events(*thoughts, {"content": "Hi"}, end()))
+    assert (Reasoning("AB", "openai:thinking"), Text("Hi")) == reply.message.parts == fold(told)
+    assert () == whole(said(content=[{"type": "thinking", "thinking": []}])).message.parts
+    odd = {"type": "thinking", "thinking": [{"type": "reference"}]}
+    assert (Opaque("openai", "thinking", odd),) == whole(said(content=[odd])).message.parts
+
+
+@pytest.mark.parametrize(
+    "odd", [{"usage": ""}, {"usage": []}, {"usage": 5}, {"model": 5}, {"model": None}, {"model": [""]}]
+)
+def test_what_decides_nothing_costs_no_answer(odd: Json) -> None:
+    reply = whole({**said(content="Hi"), **odd})
+    assert ("Hi", None) == (reply.text, reply.usage)
+
+
+@pytest.mark.parametrize("calls", [{}, "", 0, False])
+def test_calls_that_are_none_cost_no_answer(calls: object) -> None:
+    assert "Hi" == whole(said(content="Hi", tool_calls=calls)).text
+
+
+def test_zeros_replace_no_usage() -> None:
+    zeros = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    told = end(usage={"prompt_tokens": 3, "completion_tokens": 1, "queue": 1})
+    _, reply = read(events({"content": "Hi"}, told, {"choices": [], "usage": {**zeros, "queue": 0}}))
+    assert (Usage(3, 1), {"queue": 1}) == (reply.usage, reply.extra["usage"])
+    assert Usage(0, 0, 0) == whole({**said(content="Hi"), "usage": zeros}).usage
 
 
 # Calls of tools
@@ -262,6 +303,31 @@ def test_calls_with_neither_ids_nor_numbers_are_told_apart_once_one_is_whole() -
     assert [("add", {"x": 1}), ("cut", {"y": 2})] == named(reply)
 
 
+def test_calls_without_ids_and_arguments_are_told_apart_by_their_names() -> None:
+    for numbers in ({}, {"index": 0}):
+        pieces = [call(name=name, arguments="", **numbers) for name in ("add", "cut")]
+        assert [("add", {}), ("cut", {})] == named(read(events(*pieces, end("tool_calls")))[1])
+
+
+def test_a_tool_that_takes_a_text_is_called_piece_by_piece() -> None:
+    pieces: list[Json] = [
+        {"tool_calls": [{"index": 0, "id": "a", "type": "custom", "custom": {"name": "sql", "input": ""}}]},
+        {"tool_calls": [{"index": 0, "custom": {"input": "SELECT"}}]},
+        {"tool_calls": [{"index": 0, "custom": {"input": " 1"}}]},
+    ]
+    told, reply = read(events(*pieces, end("tool_calls")))
+    custom = {"id": "a", "type": "custom", "custom": {"name": "sql", "input": "SELECT 1"}}
+    assert (Opaque("openai", "tool_call", custom),) == reply.message.parts == fold(told)
+
+
+def test_what_a_server_says_of_a_call_is_kept_by_its_id() -> None:
+    beside = {"extra_content": {"google": {"thought_signature": "SIG"}}}
+    pieces = [call(index=0, id="a", name="add", arguments="", **beside), call(index=0, arguments="{}")]
+    shown = {"id": "a", "type": "function", **beside, "function": {"name": "add"}}
+    for reply in (read(events(*pieces, end()))[1], whole(said(tool_calls=[shown]))):
+        assert {"tool_calls": {"a": beside}} == reply.message.extra
+
+
 def test_a_call_is_told_once_something_else_comes() -> None:
     add = call(index=0, id="a", name="add", arguments='{"x": 1}')
     told, reply = read(events(add, {"content": "Hm."}, end()))
@@ -313,6 +379,12 @@ def test_an_event_of_another_name_is_progress() -> None:
     told, reply = read(body)
     assert [Progress("hermes.tool", {"tool": "look", "type": "hermes.tool"}), TextDelta("Hi")] == told
     assert "Hi" == reply.text
+
+
+def test_an_event_with_choices_is_part_of_the_answer_whatever_its_name() -> None:
+    body = events({"content": "Hi"}, end(), done=False).replace(b"data:", b"event: chunk\ndata:")
+    told, reply = read(body)
+    assert ([TextDelta("Hi")], FinishReason.STOP) == (told, reply.finish_reason)
 
 
 def test_a_message_in_an_event_is_taken_for_what_it_adds_all_at_once() -> None:
@@ -402,6 +474,8 @@ def test_a_streamed_answer_is_the_whole_one(thought: str, text: str, refused: bo
         ([], None, None),
         ({"error": {}}, None, None),
         ({"error": 3}, "3", None),
+        ({"error": True, "message": "No", "code": "c"}, "No", "c"),
+        ({"error": True}, None, None),
         ({}, None, None),
         ("No", "No", None),
         (None, None, None),

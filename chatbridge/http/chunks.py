@@ -7,7 +7,7 @@ A whole answer has choices with messages, an event of a stream choices with what
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from attrs import Attribute, define, field
 
@@ -58,7 +58,8 @@ def _text_or_list(_: object, __: Attribute[Any], value: object) -> None:
 
 
 def _objects(_: object, __: Attribute[Any], value: object) -> None:
-    if value and not (isinstance(value, list) and all(isinstance(each, dict) for each in as_list(value))):
+    listed = cast(list[object], value) if isinstance(value, list) else [None]
+    if value and not all(isinstance(each, dict) for each in listed):
         raise TypeError("expected a list of objects")
 
 

@@ -195,8 +195,5 @@ class PartsFold:
         if call.changed:
             call.changed = False
             unread = Opaque(self.origin, "tool_call", self.mended(self._unread_call(call)))
-            if call.custom:
-                part = unread
-            else:
-                part = to_tool_call(call.id, call.name, call.arguments, unread, self.mended)
-            self.put(part, call.index)
+            read = to_tool_call(call.id, call.name, call.arguments, unread, self.mended)
+            self.put(unread if call.custom else read, call.index)

@@ -7,7 +7,7 @@ from secrets import token_hex
 from attrs import define, evolve
 
 from chatbridge.domain import FinishReason, Reply, StreamEvent
-from chatbridge.http import CompletionFold, Said, as_list, words
+from chatbridge.http import CompletionFold, Said, as_list, as_object, words
 from chatbridge_adapters.openai.messages import THINKING, sign
 from chatbridge_adapters.openai.wire import NAME
 
@@ -71,14 +71,14 @@ class AnswerFold(CompletionFold):
         return evolve(said, raw=rest)
 
     def _put(self, part: object) -> None:
-        match part:
-            case {"type": "refusal", "refusal": str(refusal)}:
-                self._refused = True
-                self._of_messages.add({"refusal": refusal})
-                self._parts.say(refusal)
-            case {"type": "thinking", "thinking": [*pieces]} if None not in (
-                thoughts := [words(piece) for piece in pieces]
-            ):
-                self._parts.think("".join(filter(None, thoughts)), sign(THINKING))
-            case _:
-                super()._put(part)
+        fields = as_object(part)
+        refusal, thoughts = fields.get("refusal"), [words(each) for each in as_list(fields.get(THINKING))]
+        if fields.get("type") == "refusal" and isinstance(refusal, str):
+            self._refused = True
+            self._of_messages.add({"refusal": refusal})
+            self._parts.say(refusal)
+        elif fields.get("type") == THINKING and None not in thoughts:
+            if thought := "".join(filter(None, thoughts)):
+                self._parts.think(thought, sign(THINKING))
+        else:
+            super()._put(part)

@@ -22,6 +22,7 @@ from chatbridge.http import (
     Kind,
     Raw,
     ServerSentEvents,
+    Warn,
     as_list,
     as_object,
     as_text,
@@ -49,13 +50,6 @@ class Model:
     raw: Raw = keep_raw()
 
 
-@frozen
-class ModelList:
-    """The models; a server without any may say null."""
-
-    data: list[Model] | None
-
-
 COMPLETE = Endpoint(
     "createChatCompletion",
     "POST",
@@ -67,7 +61,8 @@ COMPLETE = Endpoint(
     framing=ServerSentEvents,
     read=read_event,
 )
-LIST_MODELS = Endpoint("listModels", "GET", "/models", Kind.READ, answer=ModelList)
+_JSON = cast(type[object], Any)  # `read_models` reads it.
+LIST_MODELS = Endpoint("listModels", "GET", "/models", Kind.READ, answer=_JSON)
 ENDPOINTS = (COMPLETE, LIST_MODELS)
 
 _MONEY = re.compile("quota|billing|balance|credit|payment", re.IGNORECASE)
@@ -122,6 +117,26 @@ def _hint(status: int, fields: Raw, code: str | None) -> Hint | None:
         return Hint.QUOTA
     # The model is still being loaded: nothing was begun.
     return Hint.REFUSED if fields.get("type") == "unavailable_error" else None
+
+
+def read_models(answer: object, warn: Warn) -> tuple[Model, ...] | None:
+    """
+    Read which models there are: an array, by itself or as `data`, which may be null; None if it is neither.
+
+    Entries without an id are left out, and *warn* is told.
+    """
+    fields = as_object(answer)
+    entries = cast(object, fields["data"]) if "data" in fields and not fields.get("error") else answer
+    if entries is not None and not isinstance(entries, list):
+        return None
+    models: list[Model] = []
+    for entry in map(as_object, as_list(cast(object, entries))):
+        model_id, owner = entry.get("id"), entry.get("owned_by")
+        if isinstance(model_id, str):
+            models.append(Model(model_id, owner if isinstance(owner, str) else None, raw=entry))
+        else:
+            warn("an entry of the list of models has no id, and was left out")
+    return tuple(models)
 
 
 def is_good(chunk: Chunk, *, whole: bool) -> bool:
