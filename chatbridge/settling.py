@@ -16,7 +16,7 @@ from hashlib import blake2b
 
 from attrs import define, field, frozen
 
-from chatbridge.domain import Message, Reply, Role
+from chatbridge.domain import Message, Reply, Role, ToolResult
 from chatbridge.turns import Turn, TurnState
 
 __all__ = ["Finding", "History", "Seen", "Trail", "find", "fingerprint"]
@@ -42,8 +42,12 @@ class Finding:
 
 
 def fingerprint(message: Message) -> bytes:
-    """Name the text of *message*, but for its blanks and its normal form, which servers change at times."""
-    text = message.text
+    """
+    Name the text of *message*, but for its blanks and its normal form, which servers change at times.
+
+    Results of tools are known by the calls that they are for.
+    """
+    text = " ".join(part.call_id for part in message.parts if isinstance(part, ToolResult)) or message.text
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
     plain = " ".join(text.replace("\0", "").split()).encode(errors="surrogatepass")
@@ -130,7 +134,7 @@ class History:
 
     Attributes:
         messages: All of it, oldest message first.
-        places: Where the user's messages of each text are.
+        places: Where the user's messages of each text are, and those with results of tools.
         linked: The messages that say what they answer, by the id of that.
     """
 
@@ -139,7 +143,7 @@ class History:
         self.places: dict[bytes, list[int]] = {}
         self.linked: dict[str, list[Message]] = {}
         for place, message in enumerate(messages):
-            if message.role is Role.USER:
+            if message.role is Role.USER or any(isinstance(part, ToolResult) for part in message.parts):
                 self.places.setdefault(fingerprint(message), []).append(place)
             if message.reply_to is not None:
                 self.linked.setdefault(message.reply_to, []).append(message)

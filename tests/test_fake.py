@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,8 @@ from chatbridge import (
     Attachment,
     BadOption,
     Bridge,
+    ChatbridgeError,
+    ConfigError,
     Feature,
     Finished,
     FinishReason,
@@ -19,16 +22,27 @@ from chatbridge import (
     PartAdded,
     Reasoning,
     ReasoningDelta,
+    RequestRefused,
     Role,
     Support,
     Text,
     ToolCall,
+    ToolResult,
     Usage,
     UsageError,
     connect,
 )
 from chatbridge.backend import ContextOwner
 from chatbridge.testing.fake import ADAPTER, FakeBackend, FakeOptions, profile
+
+JUMP = {
+    "name": "jump",
+    "parameters": {
+        "type": "object",
+        "properties": {"over": {"type": "string"}, "metres": {"type": "integer"}},
+    },
+}
+RESULT = ToolResult("c1", "2 metres")
 
 
 @pytest.fixture
@@ -167,24 +181,121 @@ async def test_it_reasons_where_it_is_asked_to(bridge: Bridge) -> None:
 
 async def test_it_calls_the_tool_that_is_named(bridge: Bridge) -> None:
     chat = await bridge.create()
-    tools = ({"description": "nameless"}, {"name": "look"}, {"name": "jump"})
+    tools = ({"description": "nameless"}, {"name": "look"}, JUMP)
     async with chat.stream("please jump", tools=tools) as stream:
         events = [event async for event in stream]
 
     (call,) = stream.reply.message.parts
     assert isinstance(call, ToolCall)
-    assert ("jump", {"said": "please jump"}) == (call.name, call.arguments)
+    assert ("jump", {"over": "please jump", "metres": 1}) == (call.name, call.arguments)
     assert [PartAdded(call, 0), Finished(stream.reply)] == events[1:]
     assert FinishReason.TOOL_CALLS is stream.reply.finish_reason
     assert "Turn 2" in (await chat.send("sit", tools=tools)).text
 
 
-@pytest.mark.parametrize("role", [Role.ASSISTANT, Role.SYSTEM, Role.TOOL])
+@pytest.mark.parametrize("keeps", ["conversations", "nothing"])
+async def test_it_answers_what_a_tool_gave(keeps: str) -> None:
+    fake = FakeBackend(keeps=keeps, answers={"2 metres": "How high!", "And?": "No more."})
+    async with fake.bridge() as bridge:
+        chat = await bridge.create()
+        for turn in range(2):
+            called = await chat.send("please jump", tools=[JUMP])
+            (call,) = called.message.parts
+            assert isinstance(call, ToolCall)
+            results = Message(Role.TOOL, [ToolResult(call.id, "2 metres")])
+            if turn:
+                async with chat.stream(results, tools=[JUMP]) as stream:
+                    _ = [event async for event in stream]
+                reply = stream.reply
+            else:
+                reply = await chat.send(results, tools=[JUMP])
+            assert "How high!" == reply.text
+        assert "No more." == (await chat.send("And?")).text
+        roles = [message.role async for message in chat.messages()]
+
+    turns = [Role.USER, Role.ASSISTANT, Role.TOOL, Role.ASSISTANT]
+    assert [*turns, *turns, Role.USER, Role.ASSISTANT] == roles
+    fake.assert_sent("2 metres", times=2)
+
+
+async def test_what_a_tool_gave_is_found_after_a_failure() -> None:
+    fake = FakeBackend(answers={"2 metres": "How high!", "And?": "No more."})
+    async with fake.bridge() as bridge:
+        chat = await bridge.create()
+        for _ in range(2):
+            (call,) = (await chat.send("please jump", tools=[JUMP])).message.parts
+            assert isinstance(call, ToolCall)
+            fake.fail("lost")
+            reply = await chat.send(Message(Role.TOOL, [ToolResult(call.id, "2 metres")]))
+            assert (True, "How high!") == (reply.recovered, reply.text)
+        fake.fail("lost")
+        assert "No more." == (await chat.send("And?")).text
+
+
+@pytest.mark.parametrize("keeps", ["conversations", "nothing"])
+async def test_a_result_that_nothing_called_for_is_refused(keeps: str) -> None:
+    async with FakeBackend(keeps=keeps).bridge() as bridge:
+        chat = await bridge.create()
+        with pytest.raises(RequestRefused, match="a result of the call 'c1', and no such call"):
+            await chat.send(Message(Role.TOOL, [ToolResult("c1", "2 metres")]))
+
+
+@pytest.mark.parametrize("message", [Message(Role.TOOL, [RESULT]), Message.user([RESULT])])
+async def test_one_like_an_api_that_takes_no_results_takes_none(message: Message) -> None:
+    async with FakeBackend(profile="tachyon").bridge() as bridge:
+        (call,) = (await (chat := await bridge.create()).send("please jump", tools=[JUMP])).message.parts
+        assert isinstance(call, ToolCall)
+        with pytest.raises(UsageError, match=r"^tachyon takes "):
+            await chat.send(message)
+    async with FakeBackend(profile="kaziro").bridge() as bridge:
+        with pytest.raises(ChatbridgeError, match=r"of the user only|tools"):
+            await (await bridge.create()).send(message)
+
+
+async def test_a_model_reads_all_that_was_said_each_time() -> None:
+    for keeps in ("conversations", "nothing"):
+        async with FakeBackend(keeps=keeps, reply="Hi there").bridge() as bridge:
+            chat = await bridge.create()
+            usages = [(await chat.send(text)).usage for text in ("one", "two three")]
+            (call,) = (await chat.send("jump", tools=[{"name": "jump"}])).message.parts
+            assert isinstance(call, ToolCall)
+            usages.append((await chat.send(Message(Role.TOOL, [ToolResult(call.id, "2 metres")]))).usage)
+        assert [Usage(1, 2), Usage(5, 2), Usage(12, 2)] == usages
+
+
+async def test_options_are_given_by_their_names() -> None:
+    fake = FakeBackend(FakeOptions(reply="No.", delay=2.0), keeps="nothing", delay="1", window=2)
+    async with fake.bridge() as bridge:
+        chat = await bridge.create()
+        assert "No." == (await chat.send("one")).text
+        with pytest.raises(RequestRefused, match="takes 2 words"):
+            await chat.send("two")
+    assert 1 == fake.options.delay
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"answer": "Hi"}, "option 'answer' is unknown"),
+        ({"keeps": "all"}, "is not one of conversations, nothing"),
+        ({"keeps": "nothing", "window": 0}, "must be >= 1"),
+        ({"keeps": "nothing", "profile": "kaziro"}, "profile and keeps"),
+        ({"keeps": "nothing", "options": FakeOptions(profile="kaziro")}, "profile and keeps"),
+    ],
+)
+def test_what_is_no_option_is_refused(given: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        FakeBackend(**given)
+
+
+@pytest.mark.parametrize("role", [Role.ASSISTANT, Role.SYSTEM])
 async def test_it_listens_to_the_user_only(bridge: Bridge, role: Role) -> None:
     chat = await bridge.create()
 
     with pytest.raises(UsageError, match=f"not of the {role}"):
         await chat.send(Message(role, "Hi"))
+    with pytest.raises(UsageError, match="results of tools and nothing else"):
+        await chat.send(Message(Role.TOOL, "Hi"))
     assert [] == [message async for message in chat.messages()]
 
 

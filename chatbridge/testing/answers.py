@@ -27,6 +27,7 @@ __all__ = [
     "as_text",
     "by_rule",
     "echo",
+    "heard_in",
     "shown",
 ]
 
@@ -69,16 +70,21 @@ Given = str | Sequence[Answer] | Mapping[Heard, Answer] | Script | Sequence[Cue]
 """What answers are made of; see `as_answers`. `Mapping` types the functions in a literal."""
 
 
+def heard_in(message: Message) -> str:
+    """Give what *message* says: its text, or else what tools gave."""
+    results = (part.content for part in message.parts if isinstance(part, ToolResult))
+    return message.text or " ".join(results)
+
+
 def by_rule(messages: Sequence[Message]) -> str:
     """Answer as the emulators do, counting the turns and quoting the message before, or results of tools."""
     *earlier, asked = messages
-    results = [part.content for part in asked.parts if isinstance(part, ToolResult)]
-    return respond(asked.text or " ".join(results), _exchanges(earlier))
+    return respond(heard_in(asked), _exchanges(earlier))
 
 
 def echo(messages: Sequence[Message]) -> str:
     """Say the same again."""
-    return messages[-1].text
+    return heard_in(messages[-1])
 
 
 def as_answers(given: Given | None) -> Answers:
@@ -125,7 +131,7 @@ def _in_turn(answers: Sequence[Answer]) -> Answers:
     def answer(messages: Sequence[Message]) -> Answer:
         for each in rest:
             return each
-        said = quoted(messages[-1].text)
+        said = quoted(heard_in(messages[-1]))
         raise NoAnswer(f"the fake was given {len(answers)} answers, and has none left for {said}")
 
     return answer
@@ -157,7 +163,7 @@ def _check_plain(function: Heard | Answers) -> None:
 
 def _by_script(entries: Sequence[_Entry]) -> Answers:
     def answer(messages: Sequence[Message]) -> Answer:
-        said = messages[-1].text
+        said = heard_in(messages[-1])
         for entry in entries:
             found = entry.answer(said)
             if found is not None:

@@ -1,7 +1,7 @@
 """
 A backend that lives in the process: every feature or those of a profile, answers and failures as planned.
 
-    fake = FakeBackend(answers=["Hi!", "Bye."])
+    fake = FakeBackend(answers=["Hi!", "Bye."])  # keeps="nothing": as OpenAI's API, say
     async with fake.bridge() as bridge:
         fake.fail(Fault(drop="after"), operation="send", nth=2)
         ...
@@ -32,20 +32,19 @@ from chatbridge.domain import (
     SendOptions,
     StreamEvent,
     TextDelta,
-    ToolCall,
-    ToolResult,
 )
 from chatbridge.errors import BadOption, ConfigError, Phase, RequestRefused, UsageError
+from chatbridge.options import structure_options
 from chatbridge.overflow import CONTEXT_LENGTH
 from chatbridge.registry import Adapter, Defaults, InProcess, declared_profile
 from chatbridge.retry import Failure, Kind
-from chatbridge.testing.answers import Given, Heard, Pieces, as_answers, shown
+from chatbridge.testing.answers import Given, Heard, Pieces, as_answers, heard_in, shown
 from chatbridge.testing.clock import ManualClock
 from chatbridge.testing.exchange import Kept
 from chatbridge.testing.fake_options import NAME, FakeOptions, answers_of, faults_of
 from chatbridge.testing.faults import Fault
 from chatbridge.testing.line import MESSAGES, FakeCall, Line
-from chatbridge.testing.memory import COMPLETIONS, EVERYTHING, MemoryBackend, events_of
+from chatbridge.testing.memory import COMPLETIONS, EVERYTHING, MemoryBackend, events_of, words_in
 from chatbridge.text import quoted
 
 __all__ = ["ADAPTER", "NAME", "FakeBackend", "FakeCall", "FakeCompletions", "FakeOptions", "Fault"]
@@ -74,13 +73,15 @@ class FakeBackend(MemoryBackend):
         answers: What it says, by `chatbridge.testing.answers.as_answers`.
         profile: What it can do, or the name or config string of a backend that it is like; by default it can
             do everything.
+        given: Options of `FakeOptions` by their names, in place of those that *options* has.
 
     Attributes:
         options: The same.
         clock: The clock that it lives by.
 
     Raises:
-        ConfigError: The options contradict each other, or what they name is not there.
+        ConfigError: There is no such option or not with such a value, options contradict each other, or what
+            they name is not there.
     """
 
     def __init__(
@@ -90,8 +91,9 @@ class FakeBackend(MemoryBackend):
         *,
         answers: Given | None = None,
         profile: Profile | str | None = None,
+        **given: Any,  # noqa: ANN401 - see FakeOptions
     ) -> None:
-        self.options = FakeOptions() if options is None else options
+        self.options = _options_of(options, given)
         if isinstance(profile, str):
             profile = profile_like(profile)
         self.clock: Clock = ManualClock() if place is None else place.clock
@@ -127,9 +129,9 @@ class FakeBackend(MemoryBackend):
 
     @property
     def sent(self) -> tuple[str, ...]:
-        """The texts of the messages that went out, once for each turn, as a tuple."""
+        """What went out, texts or what tools gave, once for each turn, as a tuple."""
         turns = {
-            call.turn or call.number: call.message.text
+            call.turn or call.number: heard_in(call.message)
             for call in self._line.calls
             if call.message is not None
         }
@@ -335,33 +337,17 @@ class FakeBackend(MemoryBackend):
     async def _complete(self, call: FakeCall, messages: Sequence[Message], options: SendOptions) -> _Asked:
         """Have the last of *messages* answered, if they are not too many."""
         self._check_message(messages[-1], options)
-        self._heard = "\n".join((repr(options), *(message.text for message in messages)))
+        self._heard = "\n".join((repr(options), *map(heard_in, messages)))
 
         async def answer() -> tuple[Reply, Pieces]:
-            self._check_results(messages)
             self._check_length(messages)
             return self._reply(messages, options)
 
         return await self._line.carry(call, Kind.COMPLETE, answer, pause=self.options.delay)
 
-    def _check_results(self, messages: Sequence[Message]) -> None:
-        """Refuse results of tools that no message before has called."""
-        called = set[str]()
-        for message in messages:
-            for part in message.parts:
-                if isinstance(part, ToolCall):
-                    called.add(part.id)
-                elif isinstance(part, ToolResult) and part.call_id not in called:
-                    raise RequestRefused(
-                        f"there is a result of the call {quoted(part.call_id)}, and no such call before it",
-                        provider=self.profile.name,
-                        status=400,
-                        from_api=True,
-                    )
-
     def _check_length(self, messages: Sequence[Message]) -> None:
         """Refuse what is longer than the model takes."""
-        window, words = self.options.window, sum(len(message.text.split()) for message in messages)
+        window, words = self.options.window, words_in(messages)
         if window is not None and words > window:
             raise RequestRefused(
                 f"the model takes {window} words, and the conversation has {words}",
@@ -389,7 +375,7 @@ class FakeBackend(MemoryBackend):
 
 
 class FakeCompletions:
-    """A fake as an API that keeps nothing, a `CompletionBackend`."""
+    """A fake as an API that keeps nothing, a `CompletionBackend`; `FakeBackend.completions` gives it."""
 
     def __init__(self, fake: FakeBackend) -> None:
         self.fake = fake
@@ -436,10 +422,10 @@ def _broken(fault: Fault, phase: Phase) -> Failure:
 
 
 def _profile_of(options: FakeOptions, profile: Profile | None = None) -> Profile:
-    """Give what a fake with these *options* can do; a *profile* given beside them wins."""
+    """Give what a fake with these *options* can do; a *profile* given beside them goes before theirs."""
+    if options.keeps == "nothing" and (profile is not None or options.profile is not None):
+        raise ConfigError(f"{NAME}: profile and keeps each say what it can do: give one", provider=NAME)
     if profile is None:
-        if options.profile is not None and options.keeps == "nothing":
-            raise ConfigError(f"{NAME}: profile and keeps each say what it can do: give one", provider=NAME)
         if options.profile is not None:
             profile = profile_like(options.profile)
         else:
@@ -451,6 +437,12 @@ def _profile_of(options: FakeOptions, profile: Profile | None = None) -> Profile
             problem="would have no effect: it is of an API that keeps nothing, as with keeps=nothing",
         )
     return profile
+
+
+def _options_of(options: FakeOptions | None, given: Mapping[str, object]) -> FakeOptions:
+    """Give *options* with those that are *given* by name in place of their own."""
+    read = structure_options(FakeOptions, {}, given, backend=NAME, env={}, environ={})
+    return read if options is None else evolve(options, **{name: getattr(read, name) for name in given})
 
 
 def profile_like(text: str) -> Profile:

@@ -42,11 +42,13 @@ from chatbridge.domain import (
     ToolResult,
     Usage,
 )
-from chatbridge.errors import NotFound, UsageError
-from chatbridge.testing.answers import Answers, Pieces, as_text, by_rule
+from chatbridge.errors import NotFound, RequestRefused, UsageError
+from chatbridge.testing.answers import Answers, Pieces, as_text, by_rule, heard_in
+from chatbridge.testing.instances import arguments
 from chatbridge.testing.responder import pieces
+from chatbridge.text import quoted
 
-__all__ = ["COMPLETIONS", "EVERYTHING", "MemoryBackend", "events_of"]
+__all__ = ["COMPLETIONS", "EVERYTHING", "MemoryBackend", "events_of", "words_in"]
 
 EVERYTHING = Profile(
     "fake",
@@ -223,15 +225,30 @@ class MemoryBackend:
 
     def _check_message(self, message: Message, options: SendOptions) -> None:
         """Refuse what can be refused without asking anybody."""
-        name = self._profile.name
-        roles = {Role.USER, Role.TOOL} if is_kept_here(self._profile) else {Role.USER}
-        if message.role not in roles:
+        name, takes_results = self._profile.name, self._takes_results
+        if message.role not in ({Role.USER, Role.TOOL} if takes_results else {Role.USER}):
             raise UsageError(f"{name} takes messages of the user only, not of the {message.role.value}")
+        if not takes_results and any(isinstance(part, ToolResult) for part in message.parts):
+            self._need(Feature.TOOLS)
+            raise UsageError(f"{name} takes no results of tools: say them in a text")
+        if message.role is Role.TOOL and not all(isinstance(part, ToolResult) for part in message.parts):
+            raise UsageError("a message of the tool's holds results of tools and nothing else")
         if any(not isinstance(part, Text | ToolResult) for part in message.parts):
             self._need(Feature.ATTACHMENTS)
         extras = ("reasoning",) if self._profile.can(Feature.REASONING) else ()
         check_extra(options.extra, extras, self._profile)
         self._check_sendable(message, options)
+
+    @property
+    def _takes_results(self) -> bool:
+        """
+        Whether it takes what tools gave.
+
+        An API that keeps conversations may call tools and yet take no results: of another one's the profile
+        does not say it.
+        """
+        own = self._profile.name == EVERYTHING.name
+        return self._profile.can(Feature.TOOLS) and (own or is_kept_here(self._profile))
 
     def _find(self, conversation_id: str) -> _Kept:
         if conversation_id not in self._kept:
@@ -283,21 +300,30 @@ class MemoryBackend:
         )
 
     def _reply(self, seen: Sequence[Message], options: SendOptions) -> tuple[Reply, Pieces]:
-        """Make the answer to the last of the messages *seen*, and say in which pieces its text was given."""
-        message = seen[-1]
-        text, chosen = as_text(self._answers(seen))
+        """
+        Make the answer to the last of the messages *seen*, and say in which pieces its text was given.
+
+        Raises:
+            RequestRefused: There is a result of a tool that none of them has called.
+        """
+        self._check_results(seen)
+        message, can = seen[-1], self._profile.can
+        said = message.text
+        tool = next((each for each in self._offered(options) if each["name"] in said.split()), None)
+        text, chosen = ("", ()) if tool is not None else as_text(self._answers(seen))
         self._now()  # When it was asked.
         attached = sum(not isinstance(part, Text | ToolResult) for part in message.parts)
-        if attached:
+        if attached and tool is None:
             text, chosen = f"{text} Attached: {attached}.", ()
         text, reason = _shortened(text, options)
-        said, can = message.text, self._profile.can
-        names = (tool.get("name") for tool in options.tools if can(Feature.TOOLS))
-        tool = next((name for name in names if name in said.split()), None)
         parts: list[Part] = []
         if options.extra.get("reasoning"):
             parts.append(Reasoning(f"I was asked {said!r}."))
-        parts.append(Text(text) if tool is None else ToolCall(self._id("call"), tool, {"said": said}))
+        if tool is None:
+            parts.append(Text(text))
+        else:
+            given = arguments(tool.get("parameters"), said)
+            parts.append(ToolCall(self._id("call"), tool["name"], given))
         cites = "references" in options.include and can(Feature.REFERENCES)
         answer = Message(
             Role.ASSISTANT,
@@ -310,10 +336,30 @@ class MemoryBackend:
         reply = Reply(
             (answer,),
             finish_reason=reason if tool is None else FinishReason.TOOL_CALLS,
-            usage=Usage(len(said.split()), len(text.split())) if can(Feature.USAGE) else None,
+            usage=Usage(words_in(seen), words_in((answer,))) if can(Feature.USAGE) else None,
             model=options.model or self._model,
         )
         return reply, chosen if text == "".join(chosen) else ()
+
+    def _offered(self, options: SendOptions) -> Iterator[Mapping[str, Any]]:
+        """Give the tools on offer that have a name."""
+        if self._profile.can(Feature.TOOLS):
+            yield from (tool for tool in options.tools if isinstance(tool.get("name"), str))
+
+    def _check_results(self, messages: Sequence[Message]) -> None:
+        """Refuse results of tools that no message before has called."""
+        called = set[str]()
+        for message in messages:
+            for part in message.parts:
+                if isinstance(part, ToolCall):
+                    called.add(part.id)
+                elif isinstance(part, ToolResult) and part.call_id not in called:
+                    raise RequestRefused(
+                        f"there is a result of the call {quoted(part.call_id)}, and no such call before it",
+                        provider=self.profile.name,
+                        status=400,
+                        from_api=True,
+                    )
 
 
 def events_of(reply: Reply, chosen: Pieces = ()) -> Iterator[StreamEvent]:
@@ -328,6 +374,13 @@ def events_of(reply: Reply, chosen: Pieces = ()) -> Iterator[StreamEvent]:
         else:
             yield PartAdded(part, index)
     yield Finished(reply)
+
+
+def words_in(messages: Sequence[Message]) -> int:
+    """Count the words that a model reads or writes: texts, calls of tools, and what those gave."""
+    calls = (part for message in messages for part in message.parts if isinstance(part, ToolCall))
+    written = (f"{call.name} {json.dumps(call.arguments, ensure_ascii=False)}" for call in calls)
+    return sum(len(text.split()) for text in (*map(heard_in, messages), *written))
 
 
 def _before(reply: Reply) -> datetime | None:
