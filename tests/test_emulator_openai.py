@@ -20,9 +20,14 @@ Json = dict[str, Any]
 SEND = "/v1/chat/completions"
 KEY = {"Authorization": "Bearer sk-emulator"}
 HELLO: list[Json] = [{"role": "user", "content": "Hello"}]
-TOOL: Json = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+PARAMETERS: Json = {
+    "type": "object",
+    "properties": {"what": {"type": "string"}, "times": {"type": "integer"}},
+}
+TOOL: Json = {"type": "function", "function": {"name": "add", "parameters": PARAMETERS}}
 CALL: Json = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
 CALLING: Json = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+NAMED: Json = {"type": "function", "function": {"name": "add"}}
 
 Post = Callable[..., Awaitable[tuple[int, Any]]]
 Start = Callable[..., Awaitable[Post]]
@@ -150,6 +155,9 @@ INVALID: list[tuple[Json, str | None]] = [
     ({"stop": [1]}, "stop"),
     ({"stream": 1}, "stream"),
     ({"stream_options": {"include_usage": True}}, "stream_options"),
+    ({"top_logprobs": 2}, "top_logprobs"),
+    ({"logprobs": False, "top_logprobs": 2}, "top_logprobs"),
+    ({"n": 0}, "n"),
     ({"tools": []}, "tools"),
     ({"tools": [{"type": "function", "name": "add"}]}, "tools"),
     ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools"),
@@ -203,22 +211,54 @@ async def test_the_model_sees_what_was_said_before(start: Start) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "called"),
+    ("fields", "called", "reason"),
     [
-        ({"messages": [{"role": "user", "content": "add it"}]}, 1),
-        ({"messages": [{"role": "user", "content": "address it"}]}, 0),
-        ({"messages": [{"role": "user", "content": "add it"}], "tool_choice": "none"}, 0),
-        ({"tool_choice": "required"}, 1),
-        ({"tool_choice": "auto"}, 0),
-        ({"tool_choice": {"type": "function", "function": {"name": "add"}}}, 1),
-        ({"messages": [CALLING, {"role": "tool", "tool_call_id": "c1", "content": "add"}]}, 0),
+        ({"messages": [{"role": "user", "content": "add it"}]}, 1, "tool_calls"),
+        ({"messages": [{"role": "user", "content": "address it"}]}, 0, "stop"),
+        ({"messages": [{"role": "user", "content": "add it"}], "tool_choice": "none"}, 0, "stop"),
+        ({"tool_choice": "required"}, 1, "tool_calls"),
+        ({"tool_choice": "auto"}, 0, "stop"),
+        ({"tool_choice": NAMED}, 1, "stop"),
+        ({"messages": [CALLING, {"role": "tool", "tool_call_id": "c1", "content": "add"}]}, 0, "stop"),
     ],
 )
-async def test_a_tool_that_is_named_is_called(start: Start, fields: Json, called: int) -> None:
-    _, answer = await (await start())(tools=[TOOL], **fields)
+async def test_a_tool_that_is_named_is_called(start: Start, fields: Json, called: int, reason: str) -> None:
+    post = await start()
+    _, answer = await post(tools=[TOOL], **fields)
     choice = answer["choices"][0]
-    assert called == len(choice["message"].get("tool_calls", ()))
-    assert ("tool_calls" if called else "stop") == choice["finish_reason"]
+    assert (called, reason) == (len(choice["message"].get("tool_calls", ())), choice["finish_reason"])
+    _, text = await post(tools=[TOOL], stream=True, **fields)
+    assert reason == chunks(text)[-1]["choices"][0]["finish_reason"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        ("openai", "stop"),
+        ("vllm", "stop"),
+        ("llamacpp", "tool_calls"),
+        ("ollama", "stop"),
+        ("lmstudio", None),
+    ],
+)
+async def test_a_tool_that_must_be_called_is_each_servers_own_matter(
+    start: Start, mode: Mode, expected: str | None
+) -> None:
+    status, answer = await (await start(mode=mode))(tools=[TOOL], tool_choice=NAMED)
+    if expected is None:
+        words = "Invalid tool_choice type: 'object'. Supported string values: none, auto, required"
+        assert (400, {"error": words}) == (status, answer)
+        return
+    choice = answer["choices"][0]
+    assert (expected, mode != "ollama") == (choice["finish_reason"], "tool_calls" in choice["message"])
+
+
+async def test_a_tool_is_called_with_what_it_asks_for(start: Start) -> None:
+    bare = {"type": "function", "function": {"name": "cut"}}
+    messages = [{"role": "user", "content": "add and cut"}]
+    _, answer = await (await start())(tools=[TOOL, bare], messages=messages)
+    given = [call["function"]["arguments"] for call in answer["choices"][0]["message"]["tool_calls"]]
+    assert [{"what": "add and cut", "times": 1}, {}] == [json.loads(each) for each in given]
 
 
 @pytest.mark.parametrize(("parallel", "called"), [(True, 2), (False, 1)])
@@ -246,6 +286,88 @@ async def test_an_answer_has_the_length_and_form_asked_for(
     _, answer = await (await start())(**fields)
     choice = answer["choices"][0]
     assert (text, reason) == (choice["message"]["content"], choice["finish_reason"])
+
+
+PERSON: Json = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
+    "required": ["name", "age"],
+}
+
+
+def ann(*_: object) -> str:
+    return '{"name": "Ann", "age": 3}'
+
+
+async def test_an_answer_in_json_has_the_schema_asked_for(start: Start) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "person", "schema": PERSON}}
+    _, answer = await (await start())(response_format=form)
+    expected = {"name": "Turn 1: you said 'Hello'.", "age": 1}
+    assert expected == json.loads(answer["choices"][0]["message"]["content"])
+    for given in (form, {"type": "json_object"}):
+        post = await start(responder=ann)
+        _, answer = await post(response_format=given)
+        assert '{"name": "Ann", "age": 3}' == answer["choices"][0]["message"]["content"]
+
+
+FILES: list[tuple[Json, str]] = [
+    ({"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}, "[image image/png]"),
+    ({"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}, "[image url]"),
+    ({"type": "input_audio", "input_audio": {"data": "AA==", "format": "wav"}}, "[audio wav]"),
+    ({"type": "file", "file": {"file_data": "data:application/pdf,AA"}}, "[file application/pdf]"),
+    ({"type": "file", "file": {"file_data": "data:,AA", "filename": "a.pdf"}}, "[file a.pdf]"),
+]
+
+
+@pytest.mark.parametrize(("part", "said"), FILES)
+async def test_the_model_sees_that_there_is_a_file(start: Start, part: Json, said: str) -> None:
+    post = await start()
+    for parts, text in (([{"type": "text", "text": "Look:"}, part], f"Look: {said}"), ([part], said)):
+        _, answer = await post(messages=[{"role": "user", "content": parts}])
+        assert f"Turn 1: you said '{text}'." == answer["choices"][0]["message"]["content"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "n"), [("openai", 2), ("vllm", 2), ("llamacpp", 2), ("ollama", 1), ("lmstudio", 1)]
+)
+async def test_several_answers_are_given_where_they_can_be(start: Start, mode: Mode, n: int) -> None:
+    post = await start(mode=mode)
+    _, answer = await post(n=2)
+    told = [(choice["index"], choice["message"]["content"]) for choice in answer["choices"]]
+    assert [(index, "Turn 1: you said 'Hello'.") for index in range(n)] == told
+    assert 5 * n == answer["usage"]["completion_tokens"]
+    _, text = await post(n=2, stream=True)
+    texts = [""] * n
+    reasons = [""] * n
+    for each in chunks(text):
+        (choice,) = each["choices"]
+        texts[choice["index"]] += choice["delta"].get("content") or ""
+        reasons[choice["index"]] = choice["finish_reason"]
+    assert (["Turn 1: you said 'Hello'."] * n, ["stop"] * n) == (texts, reasons)
+
+
+async def test_likelihoods_are_told_of_each_token(start: Start) -> None:
+    post = await start()
+    asked = {"logprobs": True, "top_logprobs": 2, "max_completion_tokens": 2}
+    likely = [
+        {"token": "Turn", "logprob": -0.25, "bytes": [84, 117, 114, 110]},
+        {"token": "Turn~", "logprob": -1.25, "bytes": [84, 117, 114, 110, 126]},
+    ]
+    _, answer = await post(**asked)
+    told = answer["choices"][0]["logprobs"]
+    assert ({**likely[0], "top_logprobs": likely}, None) == (told["content"][0], told["refusal"])
+    assert ["Turn", " 1:"] == [each["token"] for each in told["content"]]
+    _, text = await post(stream=True, **asked)
+    streamed = [each["choices"][0]["logprobs"] for each in chunks(text)]
+    tokens = [entry for each in streamed if each is not None for entry in each["content"]]
+    assert (told["content"], [None, None]) == (tokens, [streamed[0], streamed[-1]])
+    _, answer = await post(logprobs=True)
+    assert [] == answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+    _, answer = await (await start(refuses=True))(logprobs=True)
+    told = answer["choices"][0]["logprobs"]
+    assert (None, "I") == (told["content"], told["refusal"][0]["token"])
+    _, answer = await (await start(mode="lmstudio"))(**asked)
+    assert answer["choices"][0]["logprobs"] is None
 
 
 async def test_models_are_listed_and_read(start: Start) -> None:
@@ -318,12 +440,13 @@ async def test_a_key_is_asked_for_where_it_is_minded(start: Start, mode: Mode) -
 
 async def test_ollama_says_its_role_in_each_event_and_calls_at_once(start: Start) -> None:
     post = await start(mode="ollama", thinks=True)
-    _, text = await post(stream=True, tools=[TOOL], tool_choice="required")
+    messages = [{"role": "user", "content": "add"}]
+    _, text = await post(stream=True, tools=[TOOL], messages=messages)
     deltas = [each["choices"][0]["delta"] for each in chunks(text)]
     assert {"assistant"} == {delta["role"] for delta in deltas}
-    assert "They said 'Hello'." == "".join(delta.get("reasoning", "") for delta in deltas)
+    assert "They said 'add'." == "".join(delta.get("reasoning", "") for delta in deltas)
     (called,) = [delta["tool_calls"][0] for delta in deltas if "tool_calls" in delta]
-    assert (0, "add", {"said": "Hello"}) == (
+    assert (0, "add", {"what": "add", "times": 1}) == (
         called["index"],
         called["function"]["name"],
         json.loads(called["function"]["arguments"]),
@@ -348,6 +471,21 @@ async def test_llama_cpp_writes_comments_and_timings(start: Start) -> None:
 @pytest.mark.parametrize("mode", ["vllm", "lmstudio"])
 async def test_fields_that_are_not_known_are_ignored(start: Start, mode: Mode) -> None:
     assert 200 == (await (await start(mode=mode))(top_k=3))[0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "modes"),
+    [
+        ({"messages": [CALLING, *HELLO]}, {"openai"}),
+        ({"messages": [{"role": "tool", "tool_call_id": "c1", "content": "3"}]}, {"openai"}),
+        ({"tools": []}, {"openai"}),
+        ({"stream_options": {"include_usage": True}}, {"openai", "vllm"}),
+        ({"tool_choice": "auto"}, {"openai", "vllm"}),
+    ],
+)
+async def test_others_take_what_openai_refuses(start: Start, fields: Json, modes: set[Mode]) -> None:
+    statuses = {mode: (await (await start(mode=mode))(**fields))[0] for mode in get_args(Mode)}
+    assert {mode: 400 if mode in modes else 200 for mode in get_args(Mode)} == statuses
 
 
 @pytest.mark.parametrize("mode", get_args(Mode))

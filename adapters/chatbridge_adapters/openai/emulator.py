@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from attrs import define
 
 from chatbridge.testing.emulator import Answer, Call, Emulator, Operation, Refusal
+from chatbridge.testing.instances import arguments, instance
 from chatbridge_adapters.openai import servers
 from chatbridge_adapters.openai.requests import Asked, Invalid
 from chatbridge_adapters.openai.servers import SERVERS, Error, Given, Json, Mode, Quirk, Server
@@ -29,7 +30,9 @@ class OpenAIEmulator(Emulator):
     """
     The completion of chats, and the list of models.
 
-    A message that names tools on offer has them called; what they give is answered as what a user says.
+    A message that names tools on offer has them called, with arguments that fit their parameters; what they
+    give is answered as what a user says. Where the answer must be JSON, its texts are what would be answered,
+    unless that is an object in JSON already.
 
     Attributes:
         mode: Which server to be like.
@@ -171,12 +174,14 @@ class OpenAIEmulator(Emulator):
         if self.refuses:
             refusal = _REFUSAL
         elif asked.tools:
-            arguments = json.dumps({"said": asked.said}, ensure_ascii=False)
-            calls = [(f"call_{self.ids().hex[:24]}", name, arguments) for name in asked.tools]
-            reason = "tool_calls"
+            calls = [
+                (f"call_{self.ids().hex[:24]}", name, _written(arguments(parameters, asked.said)))
+                for name, parameters in asked.tools
+            ]
+            reason = "tool_calls" if asked.tool is None else self.kind.named
         else:
             text, reason = self._text(asked)
-        written = len(f"{text} {refusal} {thought[1] if thought else ''}".split())
+        written = asked.choices * len(f"{text} {refusal} {thought[1] if thought else ''}".split())
         usage: Json = {
             "prompt_tokens": read,
             "completion_tokens": written,
@@ -185,19 +190,29 @@ class OpenAIEmulator(Emulator):
         if self.mode == "openai":
             usage["prompt_tokens_details"] = {"cached_tokens": 0, "audio_tokens": 0}
             usage["completion_tokens_details"] = {"reasoning_tokens": 0}
-        return Given(text=text, reason=reason, refusal=refusal, calls=calls, thought=thought, usage=usage)
+        return Given(
+            text=text,
+            reason=reason,
+            refusal=refusal,
+            calls=calls,
+            thought=thought,
+            choices=asked.choices,
+            logprobs=asked.logprobs,
+            usage=usage,
+        )
 
     def _text(self, asked: Asked) -> tuple[str, str]:
         text = self.responder(asked.said, asked.history)
-        if asked.wants_json:
-            text = json.dumps({"answer": text}, ensure_ascii=False)
+        if asked.form is not None and not _is_json(text):
+            text = _written(instance(asked.form, text))
         if self.filtered is not None and self.filtered in text:
             return text.partition(self.filtered)[0], "content_filter"
-        return asked.shorten(text, self.kind.limits)
+        return asked.shorten(text)
 
     def _asked(self, call: Call) -> Asked:
+        fields = {name: value for name, value in call.fields().items() if name not in self.kind.ignores}
         try:
-            return Asked(fields=call.fields(), lenient=self.kind.lenient)
+            return Asked(fields=fields, checks=self.kind.checks)
         except Invalid as error:
             raise self._refusal(400, str(error), "invalid_request_error", param=error.param, code=error.code)
 
@@ -251,6 +266,18 @@ class OpenAIEmulator(Emulator):
 
     def _seconds(self) -> int:
         return int(self.now().timestamp())
+
+
+def _written(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _is_json(text: str) -> bool:
+    """Tell whether *text* is an object in JSON."""
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
 
 
 def _type_of(status: int) -> str:

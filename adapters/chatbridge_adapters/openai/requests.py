@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 from attrs import field, frozen
 
 from chatbridge.testing.emulator import is_array, is_object
 from chatbridge.testing.responder import Exchange, pieces
 
-__all__ = ["Asked", "Invalid"]
+__all__ = ["Asked", "Check", "Invalid"]
+
+Check = Literal[
+    "calls",  # of tools without their results, or the reverse
+    "known",  # a field that it does not know
+    "named_tool",  # a tool that is to be called by its name
+    "no_tools",  # none, in a list of them
+    "pairs",  # a field without the one that it needs
+]
 
 _MOST_STOPS = 4
 _MOST_TOOLS = 128
@@ -112,7 +121,7 @@ _FIELDS: Mapping[str, _Rule] = {
     "tool_choice": ("none, auto, required, or a function", _is_choice),
     "tools": (
         f"an array of at most {_MOST_TOOLS} functions, each with a name",
-        lambda value: is_array(value) and 0 < len(value) <= _MOST_TOOLS and all(map(_is_tool, value)),
+        lambda value: is_array(value) and len(value) <= _MOST_TOOLS and all(map(_is_tool, value)),
     ),
     "top_logprobs": _whole(0, 20),
     "top_p": _number(0, 1),
@@ -131,11 +140,37 @@ _PARTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 }
 
 
+_NEEDED = (
+    ("stream_options", "stream", "The 'stream_options' parameter is only allowed when 'stream' is enabled."),
+    ("tool_choice", "tools", "'tool_choice' is only allowed when 'tools' are specified."),
+    ("top_logprobs", "logprobs", "'top_logprobs' is only allowed when 'logprobs' is enabled."),
+)
+
+
 def text_of(content: object) -> str:
-    """Give the text of a content: a string, an array of parts, or null."""
-    if is_array(content):
-        return "".join(str(part.get("text") or "") for part in content if is_object(part))
-    return str(content or "")
+    """Give what a content says, a string, an array of parts, or null: its text, and of a file its kind."""
+    if not is_array(content):
+        return str(content or "")
+    parts = [part for part in content if is_object(part)]
+    text = "".join(str(part.get("text") or "") for part in parts)
+    return " ".join(filter(None, (text, *map(_attached, parts))))
+
+
+def _attached(part: Mapping[str, Any]) -> str:
+    match part:
+        case {"type": "image_url", "image_url": {"url": str(url)}}:
+            return f"[image {_kind(url)}]"
+        case {"type": "input_audio", "input_audio": {"format": str(kind)}}:
+            return f"[audio {kind}]"
+        case {"type": "file", "file": {"file_data": str(url), **beside}}:
+            return f"[file {beside.get('filename') or _kind(url)}]"
+        case _:
+            return ""
+
+
+def _kind(url: str) -> str:
+    """Give the media type of a data URL; any other is but a URL."""
+    return re.split("[;,]", url.removeprefix("data:"))[0] if url.startswith("data:") else "url"
 
 
 @frozen(kw_only=True)
@@ -144,15 +179,15 @@ class Asked:
     A CreateChatCompletionRequest.
 
     Attributes:
-        fields: As sent.
-        lenient: Whether fields that are not known are ignored, as all servers but OpenAI do.
+        fields: As sent, but for those that the server ignores.
+        checks: What it refuses beside fields that are not of their form.
 
     Raises:
         Invalid: A field is not of its form.
     """
 
     fields: Mapping[str, object]
-    lenient: bool = False
+    checks: frozenset[Check] = frozenset()
     messages: Sequence[Mapping[str, object]] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -160,22 +195,33 @@ class Asked:
             raise Invalid("Missing required parameter: 'messages'.", "messages", "missing_required_parameter")
         for name, value in self.fields.items():
             if name not in _FIELDS:
-                if self.lenient:
-                    continue
-                raise Invalid(f"Unrecognized request argument supplied: {name}")
+                self._check("known", f"Unrecognized request argument supplied: {name}")
+                continue
             form, fits = _FIELDS[name]
             if (value is not None or name == "messages") and not fits(value):
                 raise Invalid(f"Invalid value for '{name}': expected {form}.", name, "invalid_type")
-        if self.fields.get("stream_options") is not None and not self.stream:
-            raise Invalid(
-                "The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options"
+        for name, needed, problem in _NEEDED:
+            if self.fields.get(name) is not None and not self.fields.get(needed):
+                self._check("pairs", problem, name)
+        if self.fields.get("tools") == []:
+            self._check(
+                "no_tools", "Invalid 'tools': empty array. Expected an array with minimum length 1.", "tools"
             )
-        if self.fields.get("tool_choice") is not None and self.fields.get("tools") is None:
-            raise Invalid("'tool_choice' is only allowed when 'tools' are specified.", "tool_choice")
+        if is_object(self.fields.get("tool_choice")):
+            self._check(
+                "named_tool",
+                "Invalid tool_choice type: 'object'. Supported string values: none, auto, required",
+                "tool_choice",
+            )
         messages = self.fields["messages"]
         checked = [_message(each, n) for n, each in enumerate(messages if is_array(messages) else ())]
-        _check_order(checked)
+        if "calls" in self.checks:
+            _check_order(checked)
         object.__setattr__(self, "messages", checked)
+
+    def _check(self, check: Check, problem: str, param: str | None = None) -> None:
+        if check in self.checks:
+            raise Invalid(problem, param)
 
     @property
     def stream(self) -> bool:
@@ -211,14 +257,17 @@ class Asked:
         return turns
 
     @property
-    def tools(self) -> list[str]:
-        """Name the tools to call: those that the user's message names, or the one that must be."""
-        tools, choice = self.fields.get("tools"), self.fields.get("tool_choice")
+    def tools(self) -> list[tuple[str, object]]:
+        """Name each tool to call, one that the message names or that must be called, with its parameters."""
+        tools = self.fields.get("tools")
         functions = [tool["function"] for tool in (tools if is_array(tools) else ()) if is_object(tool)]
-        names = [str(function["name"]) for function in functions if is_object(function)]
-        if is_object(choice):
-            function = choice["function"]
-            return [str(function["name"])] if is_object(function) else []
+        known = {str(each["name"]): each.get("parameters") for each in functions if is_object(each)}
+        return [(name, known.get(name)) for name in self._called(list(known))]
+
+    def _called(self, names: Sequence[str]) -> Sequence[str]:
+        choice = self.fields.get("tool_choice")
+        if self.tool is not None:
+            return [self.tool]
         if choice == "none" or self.messages[-1]["role"] == "tool":
             return []
         named = [name for name in names if name in self.said.split()]
@@ -227,18 +276,41 @@ class Asked:
         return named[:1] if self.fields.get("parallel_tool_calls") is False else named
 
     @property
-    def wants_json(self) -> bool:
-        """Whether the answer is to be JSON."""
-        form = self.fields.get("response_format")
-        return is_object(form) and form["type"] != "text"
+    def tool(self) -> str | None:
+        """The tool that must be called, by its name."""
+        choice = self.fields.get("tool_choice")
+        function = choice.get("function") if is_object(choice) else None
+        return str(function["name"]) if is_object(function) else None
 
-    def shorten(self, text: str, limits: Sequence[str]) -> tuple[str, str]:
-        """Cut *text* at a stop and to the tokens that the fields *limits* allow; say why it ends."""
+    @property
+    def choices(self) -> int:
+        """How many answers are wanted."""
+        wanted = self.fields.get("n")
+        return wanted if isinstance(wanted, int) else 1
+
+    @property
+    def logprobs(self) -> int | None:
+        """How many likely tokens are to be told for each; None where not even its own likelihood is."""
+        most = self.fields.get("top_logprobs")
+        return (most if isinstance(most, int) else 0) if self.fields.get("logprobs") is True else None
+
+    @property
+    def form(self) -> Mapping[str, object] | None:
+        """The JSON Schema of the answer, which any object has if it is only to be JSON; None for a text."""
+        form = self.fields.get("response_format")
+        if not is_object(form) or form["type"] == "text":
+            return None
+        schema = form.get("json_schema")
+        found = schema.get("schema") if is_object(schema) else None
+        return found if is_object(found) else {"properties": {"answer": {}}}
+
+    def shorten(self, text: str) -> tuple[str, str]:
+        """Cut *text* at a stop and to the tokens that are allowed; say why it ends."""
         stop = self.fields.get("stop")
         for mark in stop if is_array(stop) else [stop]:
             text = text.partition(mark)[0] if isinstance(mark, str) and mark else text
         words = pieces(text)
-        for name in limits:
+        for name in ("max_tokens", "max_completion_tokens"):
             allowed = self.fields.get(name)
             if isinstance(allowed, int) and len(words) > allowed:
                 return "".join(words[:allowed]), "length"

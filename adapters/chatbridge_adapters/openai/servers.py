@@ -2,9 +2,9 @@
 What servers of chat completions do differently, as data, and answers written as they write them.
 
 Sources: openai 3.52.0 (Python), ollama (openai/openai.go at 00988753), vLLM (entrypoints/openai/engine/
-protocol.py at 040a2cc2), llama.cpp (tools/server/server-common.cpp at 006639c3), LM Studio's bug tracker
-(issues 618, 1620, 2256 and 2339). The quirks that no server here has are those of older versions, and of what
-stands in front of servers.
+protocol.py at 040a2cc2, and pull request 25054), llama.cpp (tools/server/server-common.cpp at 006639c3),
+LM Studio's bug tracker (issues 618, 670, 1620, 2256 and 2339). The quirks that no server here has are those
+of older versions, and of what stands in front of servers.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Literal
 from attrs import frozen
 
 from chatbridge.testing.responder import pieces
+from chatbridge_adapters.openai.requests import Check, text_of
 
 __all__ = ["SERVERS", "Error", "Given", "Json", "Mode", "Quirk", "Server", "chunks", "event", "whole"]
 
@@ -89,9 +90,10 @@ class Server:
     Attributes:
         form: Writes an error.
         keyed: Whether it asks for a key.
-        lenient: Whether it ignores fields that it does not know.
+        checks: What it refuses beside fields that are not of their form.
+        ignores: Fields that do nothing.
         models: Whether it minds which model is named.
-        limits: The fields that limit an answer, as far as it knows them.
+        named: Why an answer ends that calls a tool that had to be called by its name.
         thoughts: The field that reasoning comes in; None where none is shown.
         too_long: What it says of a history that does not fit, given its tokens and those that do; None where
             it cuts the history without a word.
@@ -100,9 +102,10 @@ class Server:
 
     form: Callable[[Error], Json]
     keyed: bool = True
-    lenient: bool = True
+    checks: frozenset[Check] = frozenset()
+    ignores: frozenset[str] = frozenset()
     models: bool = True
-    limits: Sequence[str] = ("max_tokens", "max_completion_tokens")
+    named: str = "tool_calls"
     thoughts: str | None = None
     too_long: str | None = None
     owner: str
@@ -112,7 +115,8 @@ class Server:
 SERVERS: Mapping[Mode, Server] = {
     "openai": Server(
         form=_in_full,
-        lenient=False,
+        checks=frozenset({"calls", "known", "no_tools", "pairs"}),
+        named="stop",
         too_long="This model's maximum context length is {fits} tokens. However, your messages resulted in "
         "{read} tokens. Please reduce the length of the messages.",
         owner="openai",
@@ -121,13 +125,15 @@ SERVERS: Mapping[Mode, Server] = {
     "ollama": Server(
         form=_without_code,
         keyed=False,
-        limits=("max_tokens",),
+        ignores=frozenset({"max_completion_tokens", "n", "tool_choice"}),
         thoughts="reasoning",
         owner="library",
         quirks=frozenset({"roles", "whole_calls"}),
     ),
     "vllm": Server(
         form=_with_class,
+        checks=frozenset({"pairs"}),
+        named="stop",
         thoughts="reasoning",
         too_long="You passed {read} input tokens and requested 0 output tokens. However, the model's context "
         "length is only {fits} tokens, resulting in a maximum input length of {fits} tokens. Please reduce "
@@ -145,6 +151,8 @@ SERVERS: Mapping[Mode, Server] = {
     ),
     "lmstudio": Server(
         form=_as_text,
+        checks=frozenset({"named_tool"}),
+        ignores=frozenset({"logprobs", "n", "top_logprobs"}),
         keyed=False,
         models=False,
         thoughts="reasoning_content",
@@ -164,6 +172,8 @@ class Given:
     Attributes:
         calls: Each the id, the name and the arguments as JSON.
         thought: Reasoning, and the field that it comes in.
+        choices: How many times it is answered.
+        logprobs: How many likely tokens are told for each; None where no likelihoods are.
     """
 
     text: str = ""
@@ -171,6 +181,8 @@ class Given:
     refusal: str = ""
     calls: Sequence[tuple[str, str, str]] = ()
     thought: tuple[str, str] | None = None
+    choices: int = 1
+    logprobs: int | None = None
     usage: Json
 
     def message(self, quirks: frozenset[Quirk]) -> Json:
@@ -223,13 +235,17 @@ def event(value: object, name: str | None = None) -> bytes:
 
 def whole(head: Json, given: Given, quirks: frozenset[Quirk]) -> Json:
     """Show a whole answer."""
-    choice = {
-        "index": 0,
-        "message": given.message(quirks),
-        "logprobs": None,
-        "finish_reason": _reason(given, quirks),
-    }
-    return {**head, "object": "chat.completion", "choices": [choice], **_usage(given, quirks)}
+    message = given.message(quirks)
+    choices = [
+        {
+            "index": index,
+            "message": message,
+            "logprobs": _logprobs(message, given.logprobs),
+            "finish_reason": _reason(given, quirks),
+        }
+        for index in range(given.choices)
+    ]
+    return {**head, "object": "chat.completion", "choices": choices, **_usage(given, quirks)}
 
 
 def chunks(head: Json, given: Given, quirks: frozenset[Quirk], *, usage: bool) -> Iterator[bytes]:
@@ -237,22 +253,43 @@ def chunks(head: Json, given: Given, quirks: frozenset[Quirk], *, usage: bool) -
     head = {**head, "object": "chat.completion.chunk"}
     nothing: Json = {"usage": None} if usage and "null_usage" in quirks else {}
 
-    def chunk(delta: Json, reason: str | None = None, **beside: object) -> bytes:
+    def chunk(index: int, delta: Json, reason: str | None = None, **beside: object) -> bytes:
         if "roles" in quirks:
             delta = {"role": "assistant", "content": "", **delta}
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+        logprobs = _logprobs(delta, given.logprobs)
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
         return event({**head, "choices": [choice], **nothing, **beside})
 
-    for delta in given.deltas(quirks):
-        yield chunk(delta)
-        if "comments" in quirks:
-            yield b": \n\n"
     with_choice = _usage(given, quirks) if "usage_with_choice" in quirks else {}
-    yield chunk({}, _reason(given, quirks), **with_choice)
+    for index in range(given.choices):
+        for delta in given.deltas(quirks):
+            yield chunk(index, delta)
+            if "comments" in quirks:
+                yield b": \n\n"
+        last = index == given.choices - 1
+        yield chunk(index, {}, _reason(given, quirks), **(with_choice if last else {}))
     if usage and not with_choice and (counts := _usage(given, quirks)):
         yield event({**head, "choices": [], **counts})
     if "no_done" not in quirks:
         yield b"data: [DONE]\n\n"
+
+
+def _logprobs(message: Json, most: int | None) -> Json | None:
+    """Tell how likely each token of *message* or of a piece was, and the *most* likely ones in its place."""
+    texts = {name: text_of(message.get(name)) for name in ("content", "refusal")}
+    if most is None or not any(texts.values()):
+        return None
+    return {
+        name: [_likelihood(token, most) for token in pieces(text)] or None for name, text in texts.items()
+    }
+
+
+def _likelihood(token: str, most: int) -> Json:
+    likely = [
+        {"token": each, "logprob": -0.25 - rank, "bytes": list(each.encode())}
+        for rank, each in enumerate(f"{token}{'~' * rank}" for rank in range(max(most, 1)))
+    ]
+    return {**likely[0], "top_logprobs": likely[:most]}
 
 
 def _reason(given: Given, quirks: frozenset[Quirk]) -> str | None:
