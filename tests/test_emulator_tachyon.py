@@ -438,7 +438,7 @@ async def test_a_streamed_answer_is_as_in_the_documents_to_the_letter(client: Cl
 
 async def test_calls_of_tools_come_as_fragments(client: Client) -> None:
     room = await client.create()
-    tool = {"type": "function", "function": {"name": "weather"}}
+    tool = {"type": "function", "function": {"name": "weather", "parameters": {"required": ["place"]}}}
     body = {"messages": [{"role": "user", "content": "Ask weather please"}], "tools": [tool]}
     path = f"chatrooms/{room}/chat/completions"
     events = await client.stream(path, {**body, "stream": True})
@@ -453,7 +453,7 @@ async def test_calls_of_tools_come_as_fragments(client: Client) -> None:
     fragments = [each["delta"]["tool_calls"][0] for each in rest]
     assert {"index", "function"} == set(fragments[0])
     arguments = "".join(each["function"]["arguments"] for each in fragments)
-    assert ({"said": "Ask weather please"}, "tool_calls") == (json.loads(arguments), last["finish_reason"])
+    assert ({"place": "Ask weather please"}, "tool_calls") == (json.loads(arguments), last["finish_reason"])
     _, whole = await client("POST", path, body)
     (again,) = whole["choices"][0]["message"]["tool_calls"]
     assert ({"name": "weather", "arguments": arguments}, None) == (

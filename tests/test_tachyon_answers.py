@@ -309,7 +309,7 @@ async def test_half_a_character_elsewhere_is_replaced_too(read: Reader) -> None:
 async def test_a_call_on_offer_comes_back_as_a_part_streamed_and_whole(
     bridge: Bridge, emulator: TachyonEmulator
 ) -> None:
-    tool = {"name": "weather", "description": "Tells it", "parameters": {"type": "object"}}
+    tool = {"name": "weather", "description": "Tells it", "parameters": {"properties": {"place": {}}}}
     chat = await bridge.create()
     whole = await chat.send("Ask weather please", tools=(tool,))
     async with chat.stream("Ask weather please", tools=(tool,)) as stream:
@@ -317,7 +317,7 @@ async def test_a_call_on_offer_comes_back_as_a_part_streamed_and_whole(
     for reply in (whole, stream.reply):
         (call,) = reply.message.parts
         assert isinstance(call, ToolCall)
-        assert ("weather", {"said": "Ask weather please"}) == (call.name, call.arguments)
+        assert ("weather", {"place": "Ask weather please"}) == (call.name, call.arguments)
         assert (FinishReason.TOOL_CALLS, "") == (reply.finish_reason, reply.text)
     assert stream.reply.message.parts == fold(events)
     held = [message.parts async for message in chat.messages()]

@@ -16,6 +16,7 @@ from typing import ClassVar, Literal
 from attrs import define, field
 
 from chatbridge.testing.emulator import Answer, Call, Emulator, Keeper, Kept, Operation, Refusal, is_object
+from chatbridge.testing.instances import arguments
 from chatbridge.testing.responder import Exchange
 from chatbridge_adapters.tachyon import answers
 from chatbridge_adapters.tachyon.answers import Given
@@ -213,8 +214,8 @@ class TachyonEmulator(Emulator):
         if self.broke:
             raise Refusal(self.error(402, "insufficient credits"))
         if asked.tool is not None:
-            arguments = answers.compact({"said": asked.said})
-            call = {"id": f"call_{self._ulid()}", "name": asked.tool, "arguments": arguments}
+            given = answers.compact(arguments(asked.tool.get("parameters"), asked.said))
+            call = {"id": f"call_{self._ulid()}", "name": str(asked.tool.get("name")), "arguments": given}
             return Given(text="", reason="tool_calls", call=call)
         text, reason = asked.shorten(self.responder(asked.said, history))
         return Given(text=text, reason=reason)

@@ -199,14 +199,14 @@ class CompletionAsked:
         return self.fields.get("stream") is True
 
     @property
-    def tool(self) -> str | None:
-        """The tool to call: one that the message names, or any where one must be."""
+    def tool(self) -> Mapping[str, object] | None:
+        """The function to call: one that the message names, or any where one must be."""
         tools = self.fields.get("tools")
-        functions = [each.get("function") for each in (tools if is_array(tools) else ()) if is_object(each)]
-        names = [str(each.get("name")) for each in functions if is_object(each)]
+        offered = [each.get("function") for each in (tools if is_array(tools) else ()) if is_object(each)]
+        functions = [each for each in offered if is_object(each)]
         if self.fields.get("tool_choice") == "any":
-            return next(iter(names), None)
-        return next((name for name in names if name in self.said.split()), None)
+            return next(iter(functions), None)
+        return next((each for each in functions if str(each.get("name")) in self.said.split()), None)
 
     def shorten(self, text: str) -> tuple[str, str]:
         """Cut *text* to the tokens that are allowed, taking a word for one, and say why it ends."""
