@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import textwrap
 from pathlib import Path
@@ -30,8 +31,8 @@ PROGRAMS = [
     if "async with connect(" in block and "async def" not in block and block not in SPECIAL
 ]
 (SWAPPED,) = (block for block in PROGRAMS if "connect()" in block)
-(KEPT_HERE,) = (block for block in PROGRAMS if 'connect("openai:' in block)
-SHARED = [block for block in PROGRAMS if block not in {SWAPPED, KEPT_HERE}]
+KEPT_HERE = [block for block in PROGRAMS if 'connect("openai:' in block]
+SHARED = [block for block in PROGRAMS if block not in {SWAPPED, *KEPT_HERE}]
 TESTS = [block for block in BLOCKS if "async def" in block]
 
 
@@ -106,13 +107,39 @@ async def test_the_same_program_runs_elsewhere_by_one_variable(
     assert "Turn 2: you said 'And the crowds?'. Before that you said 'When do" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("emulator", [OpenAIEmulator(), AnthropicEmulator()], ids=["openai", "anthropic"])
-async def test_what_only_apis_that_keep_nothing_have_works_as_shown(emulator: Emulator) -> None:
+@pytest.fixture(params=[OpenAIEmulator, AnthropicEmulator], ids=["openai", "anthropic"])
+def keeps_nothing(request: pytest.FixtureRequest) -> Emulator:
+    """Give the emulator of an API that keeps nothing."""
+    emulator: Emulator = request.param()
+    return emulator
+
+
+async def run_kept(block: str, emulator: Emulator) -> dict[str, Any]:
+    """Run *block* with *emulator* in place of the API that it names."""
     async with serve(emulator) as served:
-        there = KEPT_HERE.replace('connect("openai:gpt-5-mini"', f'connect("{served.config}", key=key')
-        found = await run(there, key=emulator.key)
+        there = block.replace('connect("openai:gpt-5-mini"', f'connect("{served.config}", key=key')
+        return await run(there, key=emulator.key)
+
+
+async def test_tools_and_forks_work_as_shown(keeps_nothing: Emulator) -> None:
+    (block,) = (block for block in KEPT_HERE if ".fork(" in block)
+    found = await run_kept(block, keeps_nothing)
     assert "21 degrees and clear" in found["reply"].text
     assert 6 == len(found["history"])
+
+
+@pytest.fixture
+def _leaf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Go where the picture is."""
+    monkeypatch.chdir(tmp_path)
+    Path("leaf.jpg").write_bytes(b"\xff\xd8\xff")
+
+
+@pytest.mark.usefixtures("_leaf")
+async def test_pictures_and_answers_of_a_form_work_as_shown(keeps_nothing: Emulator) -> None:
+    (block,) = (block for block in KEPT_HERE if "response_format=" in block)
+    found = await run_kept(block, keeps_nothing)
+    assert {"name", "evergreen"} == set(json.loads(found["reply"].text))
 
 
 @pytest.mark.parametrize("block", TESTS)
