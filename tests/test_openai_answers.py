@@ -190,7 +190,8 @@ def test_reasoning_may_be_parts_of_the_content() -> None:
     ]
     told, reply = read(events(*thoughts, {"content": "Hi"}, end()))
     assert (Reasoning("AB", "openai:thinking"), Text("Hi")) == reply.message.parts == fold(told)
-    assert () == whole(said(content=[{"type": "thinking", "thinking": []}])).message.parts
+    nothing: Json = {"type": "thinking", "thinking": []}
+    assert () == whole(said(content=[nothing])).message.parts
     odd = {"type": "thinking", "thinking": [{"type": "reference"}]}
     assert (Opaque("openai", "thinking", odd),) == whole(said(content=[odd])).message.parts
 

@@ -309,7 +309,8 @@ async def test_half_a_character_elsewhere_is_replaced_too(read: Reader) -> None:
 async def test_a_call_on_offer_comes_back_as_a_part_streamed_and_whole(
     bridge: Bridge, emulator: TachyonEmulator
 ) -> None:
-    tool = {"name": "weather", "description": "Tells it", "parameters": {"properties": {"place": {}}}}
+    parameters: dict[str, Any] = {"properties": {"place": {}}}
+    tool = {"name": "weather", "description": "Tells it", "parameters": parameters}
     chat = await bridge.create()
     whole = await chat.send("Ask weather please", tools=(tool,))
     async with chat.stream("Ask weather please", tools=(tool,)) as stream:
