@@ -519,10 +519,8 @@ def test_the_words_of_errors_tell_what_has_no_code_of_its_own() -> None:
     assert "billing_error" == code("You have reached your specified API usage limits. You will regain access")
     assert "invalid_request_error" == code("max_tokens: Field required")
     assert "context_length_exceeded" == code("Request exceeds the maximum size", "request_too_large")
-    assert (
-        "api_error"
-        == wire.read_error(500, {"error": {"type": "api_error", "message": "prompt is too long"}}).code
-    )
+    busy = {"type": "rate_limit_error", "message": "prompt is too long for what is left of this minute"}
+    assert "rate_limit_error" == wire.read_error(429, {"error": busy}).code
 
 
 async def test_an_answer_of_ours_is_understood_by_the_server_again(here: Talk) -> None:

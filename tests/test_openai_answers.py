@@ -130,6 +130,18 @@ def test_an_empty_answer_is_one(content: object) -> None:
     assert (EMPTY,) == reply.warnings
 
 
+@pytest.mark.parametrize("message", [{"content": "Hi"}, {"audio": {"id": "a", "transcript": "Hi"}}])
+def test_an_answer_of_another_kind_is_not_empty(message: Json) -> None:
+    assert () == whole(said(**message)).warnings
+
+
+@pytest.mark.parametrize("reason", ["length", "content_filter"])
+def test_an_empty_answer_whose_reason_explains_it_is_not_explained(reason: str) -> None:
+    document = said(content="")
+    document["choices"][0]["finish_reason"] = reason
+    assert () == whole(document).warnings
+
+
 async def test_an_answer_without_a_choice_says_so(backend: OpenAIBackend, emulator: OpenAIEmulator) -> None:
     answer(emulator, {"id": "x", "choices": [], "usage": {"prompt_tokens": 1}})
     reply = await backend.complete(HELLO, NOTHING)

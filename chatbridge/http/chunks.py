@@ -304,8 +304,8 @@ class CompletionFold:
         message = Message(Role.ASSISTANT, self._parts.parts, extra=mended(told))
         reason = mended(self._reason)
         extra = mended({
-            **beyond(self._of_chunks, "object", "model", "choices", "usage"),
-            **beyond(self._of_choices, "index", "delta", "message", "finish_reason"),
+            **beyond(self._of_chunks, "object", "model", "choices", "usage", "error"),
+            **beyond(self._of_choices, "index", "delta", "message", "finish_reason", "error"),
             **({"logprobs": self._logprobs.joined()} if self._logprobs else {}),
             **self._told,
         })  # fmt: skip

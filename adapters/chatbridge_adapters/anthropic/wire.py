@@ -164,8 +164,8 @@ def read_error(status: int, body: Any) -> ApiError:  # noqa: ANN401 - JSON
     if not isinstance(code, str):
         return ApiError(said, from_api=False)
     if code == _TOO_LARGE or is_too_long(status, code, said):
-        code = CONTEXT_LENGTH
-    elif code == "invalid_request_error" and _NO_MONEY.search(said or ""):
+        return ApiError(said, CONTEXT_LENGTH, Hint.TOO_LONG, from_api=True)
+    if code == "invalid_request_error" and _NO_MONEY.search(said or ""):
         code = BILLING
     return ApiError(said, code, Hint.QUOTA if _LIMIT.search(code) else None, from_api=True)
 

@@ -43,7 +43,8 @@ class AnswerFold(CompletionFold):
         reply = super().reply()
         if not self._of_choices:
             return evolve(reply, warnings=(NO_CHOICE, *reply.warnings))
-        if not reply.message.parts:
+        silent = not reply.message.parts and not reply.message.extra
+        if silent and reply.finish_reason in {None, FinishReason.STOP}:
             return evolve(reply, warnings=(EMPTY, *reply.warnings))
         if self._refused and reply.finish_reason in {None, FinishReason.STOP}:
             return evolve(reply, finish_reason=FinishReason.REFUSAL)
