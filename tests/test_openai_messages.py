@@ -394,6 +394,10 @@ def test_reasoning_goes_back_in_the_field_that_it_came_in() -> None:
         Message.assistant([Reasoning("Hm.", "openai:reasoning")]), reasoning=True
     )
     assert [] == sent(Message.assistant([Reasoning("Hm.", "openai:reasoning")]))
+    twice = 2 * [Message.assistant([Reasoning("Hm.", "openai:reasoning"), "Hi"])]
+    assert [{"role": "assistant", "content": "Hi\n\nHi", "reasoning": "Hm.\n\nHm."}] == sent(
+        *twice, reasoning=True
+    )
 
 
 def test_reasoning_that_was_a_part_of_the_content_goes_back_as_one() -> None:
