@@ -371,6 +371,8 @@ async def test_a_tool_may_have_to_be_called(backend: OpenAIBackend, choice: str)
     (call,) = reply.message.parts
     assert isinstance(call, ToolCall)
     assert ("cut" if choice == "cut" else "add") == call.name
+    assert FinishReason.TOOL_CALLS is reply.finish_reason
+    assert ("stop" if choice == "cut" else "tool_calls") == reply.raw_finish_reason
 
 
 async def test_a_refusal_says_that_it_is_one(reach: Open) -> None:

@@ -48,6 +48,10 @@ class AnswerFold(CompletionFold):
             return evolve(reply, warnings=(EMPTY, *reply.warnings))
         if self._refused and reply.finish_reason in {None, FinishReason.STOP}:
             return evolve(reply, finish_reason=FinishReason.REFUSAL)
+        if reply.finish_reason is FinishReason.STOP and self._parts.calls:
+            return evolve(
+                reply, finish_reason=FinishReason.TOOL_CALLS
+            )  # As after a call that was asked for by name.
         return reply
 
     def _take(self, said: Said, *, whole: bool) -> None:
