@@ -75,8 +75,8 @@ class ApiError:
             where there is a message.
     """
 
-    message: str | None = None
-    code: str | None = None
+    message: str | None = field(default=None, repr=False)
+    code: str | None = field(default=None, repr=False)
     hint: Hint | None = None
     from_api: bool = field(default=Factory(_has_message, takes_self=True))
 

@@ -237,7 +237,7 @@ class Increments:
 _SAID = frozenset({"role", "content", "tool_calls"})
 
 
-@define
+@define(repr=False)
 class CompletionFold:
     """
     An answer, put together from a stream or taken whole; what its API has beyond the form, a subclass reads.

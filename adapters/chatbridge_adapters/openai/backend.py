@@ -13,7 +13,7 @@ from chatbridge.backend import ContextOwner, Feature, Profile, Stores, Support, 
 from chatbridge.domain import Finished, Message, Reply, Role, SendOptions, Started, StreamEvent
 from chatbridge.errors import BadOption, MissingSecret, StreamCut
 from chatbridge.events import reply_of
-from chatbridge.http import DONE, Api, Chunk, EventStream, Transport, bearer, warn_aside
+from chatbridge.http import DONE, Api, ApiError, Chunk, EventStream, Transport, bearer, warn_aside
 from chatbridge.options import CommonOptions, option
 from chatbridge.secret import Secret
 from chatbridge_adapters.openai import wire
@@ -164,12 +164,10 @@ class OpenAIBackend:
             BadAnswer: What came is no list of models.
             ChatbridgeError: Any other; see `chatbridge.errors`.
         """
-        answer = await self._api.call(wire.LIST_MODELS)
-        models = wire.read_models(answer, warn_aside)
-        if models is None:
-            error = wire.read_error(200, answer)
+        models = wire.read_models(await self._api.call(wire.LIST_MODELS), warn_aside)
+        if isinstance(models, ApiError):
             raise self._api.failed(
-                wire.LIST_MODELS, error.message or "what came is no list of models", error.code
+                wire.LIST_MODELS, models.message or "what came is no list of models", models.code
             )
         return models
 

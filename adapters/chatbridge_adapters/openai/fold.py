@@ -19,7 +19,7 @@ EMPTY = f"the answer is empty: {HINT}"
 _THOUGHTS = ("reasoning_content", "reasoning")
 
 
-@define
+@define(repr=False)
 class AnswerFold(CompletionFold):
     """
     An answer, put together from a stream or taken whole.

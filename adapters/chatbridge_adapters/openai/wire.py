@@ -119,16 +119,16 @@ def _hint(status: int, fields: Raw, code: str | None) -> Hint | None:
     return Hint.REFUSED if fields.get("type") == "unavailable_error" else None
 
 
-def read_models(answer: object, warn: Warn) -> tuple[Model, ...] | None:
+def read_models(answer: object, warn: Warn) -> tuple[Model, ...] | ApiError:
     """
-    Read which models there are: an array, by itself or as `data`, which may be null; None if it is neither.
+    Read which models there are: an array, by itself or as `data`, which may be null; else it is an error.
 
     Entries without an id are left out, and *warn* is told.
     """
     fields = as_object(answer)
     entries = cast(object, fields["data"]) if "data" in fields and not fields.get("error") else answer
     if entries is not None and not isinstance(entries, list):
-        return None
+        return read_error(200, answer)
     models: list[Model] = []
     for entry in map(as_object, as_list(cast(object, entries))):
         model_id, owner = entry.get("id"), entry.get("owned_by")

@@ -50,7 +50,7 @@ class CompletionRequest:
     technical_level: str | None = None
 
 
-@define
+@define(repr=False)
 class RoomFold(CompletionFold):
     """
     An answer in a room.
