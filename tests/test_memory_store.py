@@ -22,6 +22,8 @@ from chatbridge import (
     ToolResult,
     Turn,
     TurnState,
+    UsageError,
+    connect,
 )
 from chatbridge.history import MemoryStore
 from chatbridge.history.chain import entries_of
@@ -153,13 +155,18 @@ def long(name: str, number: int, state: TurnState, length: int = 10) -> Turn:
     return evolve(turn(name, number, state), message=evolve(Message.user("x" * length), id=f"{number}"))
 
 
-@pytest.mark.parametrize("state", [TurnState.REFUSED, TurnState.NOT_SENT, TurnState.ACCEPTED])
-async def test_turns_without_messages_take_no_more_than_half_of_the_room(state: TurnState) -> None:
+@pytest.mark.parametrize(
+    ("state", "kept_here"),
+    [(TurnState.REFUSED, False), (TurnState.NOT_SENT, False), (TurnState.ACCEPTED, True)],
+)
+async def test_turns_without_messages_take_no_more_than_half_of_the_room(
+    state: TurnState, *, kept_here: bool
+) -> None:
     store = MemoryStore(size=100)
     for number in range(3):
         await store.record(place("a"), long("a", number, TurnState.DELIVERED), NOTHING)
     for number in range(3, 10):
-        await store.record(place("a"), long("a", number, state))
+        await store.record(place("a"), long("a", number, state), kept_here=kept_here)
     assert ["0", "1", "2", "5", "6", "7", "8", "9"] == await numbers(store, "a")
 
     for number in range(10, 20):
@@ -167,20 +174,49 @@ async def test_turns_without_messages_take_no_more_than_half_of_the_room(state: 
     assert [*"56789", "15", "16", "17", "18", "19"] == await numbers(store, "a")
 
 
-async def test_what_is_in_doubt_takes_room_only_once_it_is_waived() -> None:
+@pytest.mark.parametrize("state", [TurnState.ACCEPTED, TurnState.UNKNOWN])
+async def test_no_turn_is_forgotten_for_its_size_whose_message_a_server_may_have(state: TurnState) -> None:
     store = MemoryStore(size=100)
     for number in range(9):
-        await store.record(place("a"), long("a", number, TurnState.UNKNOWN))
-    assert 9 == len(await numbers(store, "a"))
-    for number in range(9):
+        await store.record(place("a"), long("a", number, state, 60))
         await store.waive(place("a"), f"{number}")
-    assert ["4", "5", "6", "7", "8"] == await numbers(store, "a")
+    assert 9 == len(await numbers(store, "a"))
+
+    await store.record(place("a"), long("a", 9, TurnState.DELIVERED, 60), NOTHING)
+    kept = await store.find(place("a"))
+    assert 2 == getattr(kept, "length", None), "nor do they take room of messages"
+
+
+async def test_a_turn_of_a_message_sent_again_outlasts_the_message_that_is_replaced() -> None:
+    store = MemoryStore(size=100)
+    first = long("a", 0, TurnState.DELIVERED, 60)
+    await store.record(place("a"), first, NOTHING)
+    again = evolve(first, state=TurnState.ACCEPTED, sends=2, earlier=first)
+    await store.record(place("a"), again)
+    found = await store.find(place("a"))
+    assert found is not None
+
+    await store.replace(found, 0, [Message.user("new")])
+
+    assert ["0"] == await numbers(store, "a")
+
+
+async def test_a_message_left_in_its_stream_is_not_sent_twice_however_many_are() -> None:
+    bridge = connect("fake:", store=MemoryStore(size=100))
+    chat = await bridge.create()
+    messages = [evolve(Message.user("x" * 60), id=f"{number}") for number in range(3)]
+    for message in messages:
+        async with chat.stream(message) as stream:
+            await anext(aiter(stream))
+
+    with pytest.raises(UsageError, match="was sent before and is accepted"):
+        await chat.send(messages[0])
 
 
 async def test_a_turn_takes_the_room_of_its_partial_answer_and_none_beside_its_message() -> None:
     store = MemoryStore(size=100)
     lost = evolve(long("a", 0, TurnState.ACCEPTED), partial="y" * 30)
-    await store.record(place("a"), lost)
+    await store.record(place("a"), lost, kept_here=True)
     await store.record(place("a"), long("a", 1, TurnState.REFUSED))
     await store.record(place("a"), evolve(lost, state=TurnState.DELIVERED, partial=""), NOTHING)
     for number in range(2, 6):

@@ -111,7 +111,8 @@ class MemoryStore(Store):
             messages are forgotten beyond that, and at last it; no turn that is in doubt is, nor does a
             conversation count of which nothing else is left.
         size: How many characters and bytes of content in all messages together, with the same end. At most
-            half of them are in turns that block nothing and of which no message is there, as of refused ones.
+            half of them are in turns of which no message is there and nothing more can be known, as of refused
+            ones. A turn whose message may be in a conversation that a server keeps takes none of this room.
         turns: How many turns that block nothing, of all conversations.
     """
 
@@ -191,7 +192,8 @@ class MemoryStore(Store):
             self._account_for(goes, -1)
             for entry in goes:
                 place = shelf.id, entry.message.id or ""
-                if place in self._settled and place not in self._alone:
+                turn = shelf.turns.get(place[1])
+                if turn is not None and not turn.turn.unsettled and place not in self._alone:
                     self._leave_alone(place, size_of(entry.message))
             del shelf.entries[stays:]
             shelf.gone = min(shelf.gone, change.start)
@@ -254,7 +256,8 @@ class MemoryStore(Store):
         if last and shelf.holder == holder:
             shelf.hold(0.0)
         use = turn.state is TurnState.PENDING
-        self._put(shelf, entries_of(said, shelf.tip), (TurnRow(remote, turn),), use=use)
+        row = TurnRow(remote, turn)
+        self._put(shelf, entries_of(said, shelf.tip), (row,), use=use, kept_here=kept_here)
         return turn
 
     def _at(self, place: Remote | StoredConversation) -> _Shelf:
@@ -279,6 +282,7 @@ class MemoryStore(Store):
         turns: Iterable[TurnRow] = (),
         *,
         use: bool = False,
+        kept_here: bool = False,
     ) -> None:
         """Add to a conversation, which is the last used then, where that is a *use* of it."""
         if use:
@@ -289,10 +293,10 @@ class MemoryStore(Store):
         shelf.entries += new
         self._account_for(new)
         for row in turns:
-            self._put_turn(shelf, row)
+            self._put_turn(shelf, row, kept_here=kept_here)
         self._make_room(shelf)
 
-    def _put_turn(self, shelf: _Shelf, row: TurnRow) -> None:
+    def _put_turn(self, shelf: _Shelf, row: TurnRow, *, kept_here: bool) -> None:
         turn = row.turn
         shelf.turns[turn.id] = row
         if turn.unsettled:
@@ -303,7 +307,9 @@ class MemoryStore(Store):
         self._unsettle(place)
         if not turn.blocks:
             self._settled[place] = None
-            if turn.state is not TurnState.DELIVERED:
+            # What a server may have and was forgotten could be sent to it twice. What is kept here alone is known.
+            over = not turn.unsettled or (kept_here and turn.earlier is None)
+            if over and turn.state is not TurnState.DELIVERED:
                 self._leave_alone(place, size_of(turn.message) + len(turn.partial))
 
     def _make_room(self, shelf: _Shelf) -> None:
