@@ -430,6 +430,15 @@ async def test_what_came_before_a_later_run_broke_off_is_kept_with_a_warning(her
     assert reply.message.parts == fold(here.events)
 
 
+async def test_a_paused_answer_is_not_given_back_with_a_thought_at_its_end(here: Talk) -> None:
+    thought = {"type": "redacted_thinking", "data": "x"}
+    said = {"type": "text", "text": "So"}
+    reply = await here.answered(message(said, thought, reason="pause_turn"), message(), how="whole")
+    assert ([said], 2) == (here.sent[-1]["messages"][1]["content"], len(reply.message.parts))
+    await here.answered(message(thought, reason="pause_turn"), how="whole")
+    assert 3 == len(here.sent)
+
+
 async def test_a_paused_answer_is_not_given_back_with_a_blank_at_its_end(here: Talk) -> None:
     odd: Json = {"type": "text", "text": 7}
     for last, sent in (

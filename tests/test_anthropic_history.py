@@ -143,7 +143,25 @@ def test_a_call_of_the_servers_tool_that_has_no_result_is_left_out(beside: list[
     assert [
         "left out of the history: a call of the server's tool 'web_search', which has no result"
     ] == warnings
-    assert (["user", "assistant", "user"] if beside else ["user"]) == [side for side, _ in sent]
+    said = any(isinstance(part, Text) for part in beside)
+    assert (["user", "assistant", "user"] if said else ["user"]) == [side for side, _ in sent]
+
+
+def test_no_turn_of_the_assistants_ends_with_a_thought() -> None:
+    thought = Reasoning("Hm.", sign("x"))
+    hidden = ours({"type": "redacted_thinking", "data": "x"})
+    shown = {"type": "thinking", "thinking": "Hm.", "signature": "x"}
+    assert ([("user", [t("Hi"), t("Ho")])], []) == turns("Hi", answer(thought), "Ho")
+    sent, _ = turns("Hi", answer(thought, "So.", hidden, thought), "Ho")
+    assert [shown, t("So.")] == sent[1][1]
+    sent, _ = turns("Hi", answer(thought), answer("So."), "Ho")
+    assert [shown, t("So.")] == sent[1][1]
+    sent, warnings = turns("Hi", answer(CALL), answer(hidden), results(ToolResult("1", "one")))
+    assert ([use("1")], [gave("1", "one")], []) == (sent[1][1], sent[2][1], warnings)
+    sent, warnings = turns("Hi", answer(thought, ours(SEARCH)), "Ho")
+    assert ([("user", [t("Hi"), t("Ho")])], 1) == (sent, len(warnings))
+    with pytest.raises(UsageError, match="the last message is to be answered, and says nothing"):
+        request("Hi", answer(thought))
 
 
 def test_a_result_of_the_servers_tool_that_has_no_call_is_left_out() -> None:

@@ -148,8 +148,11 @@ def test_the_signature_of_a_thought_says_where_it_was_made() -> None:
 
 def test_what_is_ours_is_given_back_as_it_came() -> None:
     hidden = {"type": "redacted_thinking", "data": "c2VjcmV0"}
-    ours = Message.assistant([Reasoning("", sign("abc")), Opaque("anthropic", "redacted_thinking", hidden)])
-    assert [{"type": "thinking", "thinking": "", "signature": "abc"}, hidden] == turns("Hi", ours, "Ho")[1][1]
+    ours = Message.assistant(
+        [Reasoning("", sign("abc")), Opaque("anthropic", "redacted_thinking", hidden), "."]
+    )
+    thought = {"type": "thinking", "thinking": "", "signature": "abc"}
+    assert [thought, hidden, t(".")] == turns("Hi", ours, "Ho")[1][1]
     file = {"type": "document", "source": {"type": "file", "file_id": "file_1"}}
     assert [file] == turns(Message.user([Opaque("anthropic", "document", file)]))[0][1]
 
@@ -496,6 +499,7 @@ def test_however_an_answer_is_cut_it_is_the_one_that_comes_whole(
 @settings(max_examples=50)
 def test_what_came_goes_back_as_it_came(blocks: list[Json]) -> None:
     answer = AnswerFold()
+    blocks = [*blocks, t("So.")]  # No thought may be the last.
     list(answer.take_whole(json.loads(message(*blocks))))
     body, _ = request("Hi", answer.reply().message, "Ho")
     sendable = [

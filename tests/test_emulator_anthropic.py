@@ -283,6 +283,13 @@ REFUSED: list[tuple[list[Json], str]] = [
         [USER, answers(SEARCHED, {**CALL, "caller": {"type": "x", "tool_id": "s1"}}), gives(RESULT)],
         "container_id is required when there are pending tool uses",
     ),
+    *(
+        ([USER, answers(*SAYS["content"], thought), USER], f"cannot be `{thought['type']}`")
+        for thought in (
+            {"type": "thinking", "thinking": "", "signature": "x"},
+            {"type": "redacted_thinking", "data": "x"},
+        )
+    ),
     (
         [USER, {"role": "assistant", "content": "So "}],
         "messages: final assistant content cannot end with trailing whitespace",

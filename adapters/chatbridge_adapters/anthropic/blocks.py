@@ -80,6 +80,11 @@ def read_turns(messages: object) -> list[tuple[str, Blocks]]:
         raise ValueError("messages: at least one message is required")
     if turns[0][0] != "user":
         raise ValueError('messages: first message must use the "user" role')
+    for number, (_, blocks) in enumerate(turns):
+        if str(blocks[-1]["type"]).endswith("thinking"):
+            raise ValueError(
+                f"messages.{number}: The final block in an assistant message cannot be `{blocks[-1]['type']}`."
+            )
     _check_calls(turns)
     _check_server_calls(turns)
     last = turns[-1][1][-1]

@@ -7,7 +7,7 @@ the same reply, and a paused answer can be given back as it came.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -32,6 +32,7 @@ from chatbridge.domain import (
 )
 from chatbridge.http import BrokenContent, Mender, Raw, TextFold, as_object, beyond, loads
 from chatbridge_adapters.anthropic.messages import UNREAD, container_of, sign
+from chatbridge_adapters.anthropic.turns import without_last_thoughts
 from chatbridge_adapters.anthropic.wire import HOST, NAME, Event, beside_usage, to_finish_reason, to_usage
 
 PAUSED = "pause_turn"
@@ -187,9 +188,13 @@ class AnswerFold:
         return self._message.get("stop_reason") == PAUSED and bool(self.paused)
 
     @property
-    def paused(self) -> list[Raw]:
-        """The blocks of all runs so far, as they came, to be given back; blank texts the API refuses."""
-        return [each.block for each in self._blocks if not _is_blank(each.block)]
+    def paused(self) -> Sequence[Raw]:
+        """
+        The blocks of all runs so far, as they came, to be given back.
+
+        The API refuses blank texts, and a thought at the end.
+        """
+        return without_last_thoughts([each.block for each in self._blocks if not _is_blank(each.block)])
 
     @property
     def container(self) -> str | None:

@@ -17,7 +17,7 @@ from attrs import define, field
 from chatbridge.domain import Attachment, Message, Opaque, Part, Reasoning, Role, Text, ToolCall, ToolResult
 from chatbridge.errors import UsageError
 from chatbridge.http import as_list, as_object
-from chatbridge_adapters.anthropic.turns import Block, Turn, in_order
+from chatbridge_adapters.anthropic.turns import Block, Turn, in_order, is_thought
 from chatbridge_adapters.anthropic.wire import HOST, NAME
 
 UNREAD = "partial_json"
@@ -111,7 +111,7 @@ class History:
                 if last:
                     raise
                 self._warn(f"left out of the history: {error}")
-        if last and not self._last:
+        if last and all(map(is_thought, self._last)):
             raise UsageError(f"{NAME}: the last message is to be answered, and says nothing", provider=NAME)
 
     def turns(self) -> list[Block]:

@@ -25,6 +25,7 @@ BEGUN = "the history begins with the assistant, so a message of the user's that 
 
 _NOT_RUN = "not run"
 _RESULT = "_tool_result"
+_THOUGHTS = ("thinking", "redacted_thinking")
 _SERVER_CALLS = frozenset({"server_tool_use", "mcp_tool_use"})
 _ODD = re.compile("[^a-zA-Z0-9_-]")
 
@@ -48,7 +49,11 @@ def in_order(turns: Iterable[Turn], warn: Callable[[str], None]) -> Ordered:
     """Put *turns* in order, and warn of what has to be left out or added."""
     whole, waits = _without_half_runs(_joined(turns), warn)
     pairs = _Pairs(warn)
-    for side, blocks in _joined(whole):
+    ended = [
+        (side, without_last_thoughts(blocks) if side == "assistant" else blocks)
+        for side, blocks in _joined(whole)
+    ]
+    for side, blocks in _joined(ended):
         if side == "assistant":
             pairs.call(blocks)
         else:
@@ -59,6 +64,19 @@ def in_order(turns: Iterable[Turn], warn: Callable[[str], None]) -> Ordered:
         warn(BEGUN)
         ordered.insert(0, ("user", [{"type": "text", "text": "."}]))
     return Ordered(ordered, pairs.orphans, waits)
+
+
+def without_last_thoughts(blocks: Sequence[Block]) -> Sequence[Block]:
+    """Leave out the thoughts that *blocks* of the assistant's end with, as nothing came of them."""
+    end = len(blocks)
+    while end and is_thought(blocks[end - 1]):
+        end -= 1
+    return blocks[:end]
+
+
+def is_thought(block: Block) -> bool:
+    """Tell whether *block* is a thought, shown or hidden."""
+    return block.get("type") in _THOUGHTS
 
 
 def _joined(turns: Iterable[Turn]) -> list[Turn]:
