@@ -430,6 +430,20 @@ async def test_what_came_before_a_later_run_broke_off_is_kept_with_a_warning(her
     assert reply.message.parts == fold(here.events)
 
 
+@pytest.mark.parametrize("pieces", ["", '{"id": 7}'])
+async def test_a_call_at_which_a_later_run_broke_off_is_none_that_can_be_run(here: Talk, pieces: str) -> None:
+    paused = begin() + text(0, "So ") + end("pause_turn")
+    call = {"type": "tool_use", "id": "1", "name": "delete"}
+    piece = {"type": "input_json_delta", "partial_json": pieces}
+    half = event("content_block_start", index=0, content_block={**call, "input": {}})
+    half += event("content_block_delta", index=0, delta=piece)
+    reply = await here.answered(paused, begin() + half)
+    unread = Opaque("anthropic", "tool_use", {**call, "partial_json": pieces})
+    assert (Text("So "), unread) == reply.message.parts == fold(here.events)
+    assert "a call of the tool 'delete' cannot be read" in reply.warnings
+    await here.whole("Hello", reply.message, "Go on")
+
+
 async def test_a_paused_answer_is_not_given_back_with_a_thought_at_its_end(here: Talk) -> None:
     thought = {"type": "redacted_thinking", "data": "x"}
     said = {"type": "text", "text": "So"}

@@ -104,20 +104,23 @@ class _BlockFold:
             case _:
                 self.unknown.append(delta)
 
-    def end(self) -> Iterator[StreamEvent]:
-        """End the block."""
+    def end(self, *, whole: bool = True) -> Iterator[StreamEvent]:
+        """End the block; a call that is not *whole* is none that can be run."""
         if self.key is not None:
             yield from self._shown(self._text.finish())
             self.block[self.key] = self._text.shown
-        self._end_json()
+        self._end_json(whole=whole)
         self.block, self.unknown = self.mended(self.block), self.mended(self.unknown)
         part = to_part(self.block, self.host)
         if part is not None and not isinstance(part, Text):
             yield PartAdded(part, self.index)
 
-    def _end_json(self) -> None:
+    def _end_json(self, *, whole: bool) -> None:
         given: object = self.block.get("input")
         text = self.mended("".join(self._json)) or (given if isinstance(given, str) else "")
+        if self.block.get("type") == "tool_use" and not whole:
+            self._keep_unread(text)
+            return
         if not text.strip():
             if self.block.get("type") == "tool_use" and (given is None or isinstance(given, str)):
                 self.block["input"] = {}
@@ -127,6 +130,9 @@ class _BlockFold:
             if isinstance(arguments, dict):
                 self.block["input"] = arguments
                 return
+        self._keep_unread(text)
+
+    def _keep_unread(self, text: str) -> None:
         self.block.pop("input", None)
         self.block[UNREAD] = text
 
@@ -233,8 +239,8 @@ class AnswerFold:
         del self._message["stop_reason"]
 
     def break_off(self) -> Iterator[StreamEvent]:
-        """End a run that cannot go on: the answer stays paused."""
-        yield from self._end_blocks()
+        """End a run that cannot go on: the answer stays paused, and no call in it that has not ended is one."""
+        yield from self._end_blocks(whole=False)
         if "stop_reason" not in self._message:
             self._message["stop_reason"] = PAUSED
             self._runs[-1].usage.pop("output_tokens", None)
@@ -292,9 +298,9 @@ class AnswerFold:
             self.warnings.append(LOST)
             yield Progress(event.type, self._mended(event.raw))
 
-    def _end_blocks(self) -> Iterator[StreamEvent]:
+    def _end_blocks(self, *, whole: bool = True) -> Iterator[StreamEvent]:
         for each in self._open.values():
-            yield from each.end()
+            yield from each.end(whole=whole)
         self._open = {}
 
     def _begin(self, index: int | None, block: Raw) -> Iterator[StreamEvent]:
