@@ -48,6 +48,7 @@ from chatbridge.testing.emulator import Fault
 from chatbridge.testing.responder import Exchange
 from chatbridge_adapters.anthropic import ADAPTER, AnthropicBackend, AnthropicOptions
 from chatbridge_adapters.anthropic.emulator import AnthropicEmulator
+from chatbridge_adapters.anthropic.messages import sign, signer
 from scan import KEY, assert_clean, assert_nothing_in
 
 PLACE: Json = {"type": "object", "properties": {"city": {"type": "string"}}}
@@ -288,7 +289,7 @@ async def test_thoughts_keep_their_signature_and_are_given_back(here: Talk, how:
     thought, said = first.message.parts
     assert isinstance(thought, Reasoning)
     assert "They said 'Hi'." == thought.text
-    prefix = f"anthropic+{here.transport.base_url.removeprefix('http://')}:"
+    prefix = sign("", here.transport.base_url.removeprefix("http://"))
     assert (thought.signature or "").startswith(prefix)
     assert Text("Turn 1: you said 'Hi'.") == said
     await ask("Hi", first.message, "Go on", extra=THINK)
@@ -308,21 +309,23 @@ async def test_hidden_thoughts_are_kept_whole_and_given_back(how: str) -> None:
     hidden = first.message.parts[0]
     assert isinstance(hidden, Opaque)
     assert ("anthropic", "redacted_thinking") == (hidden.origin, hidden.kind)
-    assert hidden.data == here.sent[1]["messages"][1]["content"][0]
+    host = here.transport.base_url.removeprefix("http://")
+    assert hidden.data == {**here.sent[1]["messages"][1]["content"][0], "signed_by": signer(host)}
 
 
 async def test_a_thought_that_was_changed_is_refused(here: Talk) -> None:
     host = here.transport.base_url.removeprefix("http://")
-    forged = Message.assistant([Reasoning("Else.", f"anthropic+{host}:00"), "Hi"])
+    forged = Message.assistant([Reasoning("Else.", sign("00", host)), "Hi"])
     with pytest.raises(RequestRefused, match="Invalid `signature` in `thinking` block"):
         await here.whole("Hi", forged, "Go on")
 
 
 async def test_a_thought_that_was_signed_elsewhere_is_not_sent(here: Talk) -> None:
-    async with talk() as there:
+    async with talk(AnthropicEmulator(redacted=True)) as there:
         first = await there.whole("Hi", extra=THINK)
-    for signature in ("anthropic:00", "anthropic+127.0.0.1:00"):
-        thought = Message.assistant([Reasoning("Hm.", signature), "Hi"])
+    hidden = Opaque("anthropic", "redacted_thinking", {"type": "redacted_thinking", "data": "x"})
+    for theirs in (Reasoning("Hm.", "anthropic:00"), Reasoning("Hm.", sign("00", "127.0.0.1")), hidden):
+        thought = Message.assistant([theirs, "Hi"])
         await here.whole("Hi", first.message, "Go on", thought, "And on", extra=THINK)
         sent = [block["type"] for turn in here.sent[-1]["messages"] for block in turn["content"]]
         assert ["text"] * 5 == sent

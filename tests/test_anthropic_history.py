@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -213,7 +214,7 @@ async def test_an_answer_tells_its_container_for_the_result_that_follows() -> No
 
 
 def test_citations_and_callers_go_back_and_what_is_not_of_their_form_does_not() -> None:
-    beside = {"0": {"citations": [{**CITED, "file_id": None}]}, "1": {"caller": {"type": "direct"}}}
+    beside = {"0": {"citations": [{**CITED, "file_id": "file_1"}]}, "1": {"caller": {"type": "direct"}}}
     result = results(ToolResult("1", "one"))
     sent, _ = turns("Hi", answer("Red.", CALL, content=beside), result)
     assert [{**t("Red."), "citations": [CITED]}, {**use("1"), "caller": {"type": "direct"}}] == sent[1][1]
@@ -227,6 +228,18 @@ def test_citations_and_callers_go_back_and_what_is_not_of_their_form_does_not() 
     for other in others:
         sent, _ = turns("Hi", answer("Red.", CALL, content=other), result)
         assert [t("Red."), use("1")] == sent[1][1]
+
+
+async def test_what_is_kept_beside_a_part_goes_back_with_it_only() -> None:
+    cites = {**t("Red."), "citations": [CITED]}
+    called = {**use("1"), "caller": {"type": "direct"}}
+    async with talk() as here:
+        first = await here.answered(message(t("So:"), cites, called), how="whole")
+    said, result = first.message, results(ToolResult("1", "one"))
+    assert [t("So:"), cites, called] == turns("Hi", said, result)[0][1][1]
+    other = evolve(said, parts=["So:", "Gold.", ToolCall("2", "f", {})])
+    assert [t("So:"), t("Gold."), use("2")] == turns("Hi", other, results(ToolResult("2", "two")))[0][1][1]
+    assert [t("Red."), use("1")] == turns("Hi", evolve(said, parts=said.parts[1:]), result)[0][1][1]
 
 
 async def test_what_an_answer_cites_is_given_back() -> None:
@@ -308,6 +321,7 @@ def test_a_text_file_is_read_in_its_charset(kind: str, data: bytes) -> None:
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
+        ("text/plain; name=\ud83d", "it is not utf-8"),
         ("text/plain", "the text file 'a.txt': it is not utf-8; name its charset"),
         ("text/plain; charset=ascii", "it is not ascii"),
         ("text/plain; charset=klingon", "it is not klingon"),

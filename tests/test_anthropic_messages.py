@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import pytest
@@ -38,7 +38,7 @@ from chatbridge_adapters.anthropic import wire
 from chatbridge_adapters.anthropic.backend import PROFILE
 from chatbridge_adapters.anthropic.emulator import AnthropicEmulator
 from chatbridge_adapters.anthropic.fold import LOST, UNENDED, AnswerFold
-from chatbridge_adapters.anthropic.messages import MOVED, sign
+from chatbridge_adapters.anthropic.messages import MOVED, digest, sign
 from chatbridge_adapters.anthropic.request import to_request
 
 BOTH = pytest.mark.parametrize("how", ["whole", "streamed"])
@@ -143,7 +143,30 @@ def test_what_only_another_backend_knows_again_is_not_sent() -> None:
 
 
 def test_the_signature_of_a_thought_says_where_it_was_made() -> None:
-    assert ("anthropic:x", "anthropic+localhost:8080:x") == (sign("x"), sign("x", "localhost:8080"))
+    assert "anthropic:x" == sign("x")
+    hosts = [
+        "proxy.example:8443",
+        "proxy.example",
+        "proxy.example/secret-of-the-gateway",
+        "api.anthropic.com",
+    ]
+    thought = {"type": "thinking", "thinking": "Hm.", "signature": "8443:x"}
+    hidden = {"type": "redacted_thinking", "data": "x"}
+    for made, host in product(hosts, hosts):
+        answer = AnswerFold(host=made)
+        list(answer.take_whole(json.loads(message(thought, hidden, t("So.")))))
+        said = answer.reply().message
+        assert "secret" not in repr(said)
+        body, _ = to_request(
+            [Message.user("Hi"), said, Message.user("Ho")],
+            SendOptions(),
+            PROFILE,
+            model="m",
+            max_tokens=9,
+            host=host,
+        )
+        thoughts = [thought, hidden] if made == host else []
+        assert [*thoughts, t("So.")] == body["messages"][1]["content"]
 
 
 def test_what_is_ours_is_given_back_as_it_came() -> None:
@@ -264,7 +287,10 @@ async def test_what_blocks_tell_beyond_our_parts_is_kept_beside_them(here: Talk,
     reply = await here.answered(whole if how == "whole" else streamed, how=how)
     assert (Text("Red."), ToolCall("1", "f", {}), Text("End.")) == reply.message.parts
     assert {
-        "content": {"0": {"citations": [CITED]}, "1": {"caller": {"type": "direct"}}}
+        "content": {
+            "0": {"citations": [CITED], "of": digest("Red.")},
+            "1": {"caller": {"type": "direct"}, "of": "1"},
+        }
     } == reply.message.extra
 
 
@@ -359,7 +385,9 @@ async def test_new_kinds_of_events_blocks_and_pieces_are_kept(here: Talk) -> Non
     assert (Opaque("anthropic", "hologram", {"type": "hologram", "beam": "b"}), Text("Hi")) == (
         reply.message.parts
     )
-    assert {"content": {"0": {"deltas": [odd]}, "1": {"deltas": [odd]}}} == reply.message.extra
+    assert {
+        "content": {"0": {"deltas": [odd]}, "1": {"deltas": [odd], "of": digest("Hi")}}
+    } == reply.message.extra
     progress = [each for each in here.events if isinstance(each, Progress)]
     assert ["weather", "content_block_delta"] == [each.kind for each in progress]
     assert {"type": "weather", "degrees": 7} == progress[0].data

@@ -31,7 +31,7 @@ from chatbridge.domain import (
     Usage,
 )
 from chatbridge.http import BrokenContent, Mender, Raw, TextFold, as_object, beyond, loads
-from chatbridge_adapters.anthropic.messages import UNREAD, container_of, sign
+from chatbridge_adapters.anthropic.messages import OF, SIGNED_BY, UNREAD, container_of, known_by, sign, signer
 from chatbridge_adapters.anthropic.turns import without_last_thoughts
 from chatbridge_adapters.anthropic.wire import HOST, NAME, Event, beside_usage, to_finish_reason, to_usage
 
@@ -158,6 +158,8 @@ def to_part(block: Raw, host: str = HOST) -> Part | None:
             arguments, Mapping
         ):
             return ToolCall(call_id, name, cast(Raw, arguments))
+        case {"type": "redacted_thinking"} if host != HOST:
+            return Opaque(NAME, "redacted_thinking", {**block, SIGNED_BY: signer(host)})
         case _:
             return Opaque(NAME, str(block.get("type")), dict(block))
 
@@ -323,7 +325,8 @@ def _beside_parts(parts: list[tuple[Part, _BlockFold]]) -> dict[str, Any]:
         known = fold.block if isinstance(part, Opaque) else ("type", *_KNOWN[type(part)])
         more = beyond(fold.block, *known) | ({"deltas": fold.unknown} if fold.unknown else {})
         if more:
-            beside[str(number)] = more
+            whose = known_by(part)
+            beside[str(number)] = more if whose is None else {**more, OF: whose}
     return {"content": beside} if beside else {}
 
 

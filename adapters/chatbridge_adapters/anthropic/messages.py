@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import codecs
+import hashlib
 from collections.abc import Iterator, Mapping
 from email.message import Message as Header
 
@@ -22,6 +23,12 @@ from chatbridge_adapters.anthropic.wire import HOST, NAME
 
 UNREAD = "partial_json"
 """Where the arguments of a call are kept as text, that are no JSON object."""
+
+SIGNED_BY = "signed_by"
+"""Where a hidden thought says who signed it, if not Anthropic itself."""
+
+OF = "of"
+"""Of which text or call it is, what is kept beside it."""
 
 INVALID = "INVALID_JSON"
 """Under which name the API is given them back ("Fine-grained tool streaming")."""
@@ -41,19 +48,25 @@ _MODELLED = frozenset({"text", "thinking", "tool_use"})
 
 def sign(signature: str, host: str = HOST) -> str:
     """Give the signature of a thought in a form that says whose it is, as another's is never sent."""
-    return f"{_signed(host)}{signature}"
+    return f"{signer(host)}:{signature}"
 
 
-def _signed(host: str) -> str:
-    return f"{NAME}:" if host == HOST else f"{NAME}+{host}:"
+def signer(host: str) -> str:
+    """Name who signs at *host*; a digest stands for another's, as there may be a secret in its path."""
+    return NAME if host == HOST else f"{NAME}+{digest(host)}"
+
+
+def digest(text: str) -> str:
+    """Give some letters by which *text* is known again."""
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def given_back(block: Block) -> Block:
     """
     Say a block of an answer as the API takes it back.
 
-    It refuses the `file_id` that it tells of citations, which is null, and the texts that cannot be read as
-    the arguments of a call.
+    It refuses the `file_id` that it tells of citations, and the texts that cannot be read as the arguments of
+    a call.
     """
     if UNREAD in block:
         rest = {name: value for name, value in block.items() if name != UNREAD}
@@ -61,10 +74,21 @@ def given_back(block: Block) -> Block:
     if not block.get("citations"):
         return block
     citations = [
-        {name: value for name, value in as_object(each).items() if name != "file_id" or value is not None}
+        {name: value for name, value in as_object(each).items() if name != "file_id"}
         for each in as_list(block["citations"])
     ]
     return {**block, "citations": citations}
+
+
+def known_by(part: Part) -> str | None:
+    """Give that by which a text or a call is known again, where something is kept of it beside it."""
+    match part:
+        case Text(text):
+            return digest(text)
+        case ToolCall(call_id):
+            return call_id
+        case _:
+            return None
 
 
 def container_of(told: Mapping[str, object]) -> str | None:
@@ -155,6 +179,8 @@ class History:
 def _beside(part: Part, message: Message, number: int) -> Block:
     """Find what the API told of a part beyond ours, and wants back: it stands in `extra` of its message."""
     told = as_object(as_object(message.extra.get("content")).get(str(number)))
+    if told.get(OF, known_by(part)) != known_by(part):
+        return {}  # The parts were changed since.
     citations, caller = as_list(told.get("citations")), as_object(told.get("caller"))
     if isinstance(part, Text) and citations and all("type" in as_object(each) for each in citations):
         return {"citations": citations}
@@ -182,10 +208,13 @@ def _blocks(part: Part, role: Role, host: str) -> Iterator[tuple[str, Block]]:
         case Attachment() if not answered:
             yield side, _attached(part)
         case Opaque(origin, _, data) if origin == NAME and _is_whole(as_object(data)):
-            yield side, as_object(data)
+            block = dict(as_object(data))
+            if block.get("type") != "redacted_thinking" or block.pop(SIGNED_BY, NAME) == signer(host):
+                yield side, block
         case Reasoning(text, signature) if answered:
-            if signature is not None and signature.startswith(_signed(host)):
-                signature = signature.removeprefix(_signed(host))
+            ours = sign("", host)
+            if signature is not None and signature.startswith(ours):
+                signature = signature.removeprefix(ours)
                 yield side, {"type": "thinking", "thinking": text, "signature": signature}
         case _:
             raise _refusal(part, role)
@@ -245,8 +274,9 @@ def _decoded(part: Attachment, data: bytes) -> str:
     header = Header()
     header["Content-Type"] = part.media_type
     marked = next((charset for mark, charset in _MARKS.items() if data.startswith(mark)), "utf-8")
-    charset = header.get_content_charset(marked)
+    charset = marked
     try:
+        charset = header.get_content_charset(marked)
         return data.decode(charset).removeprefix("\ufeff")
     except (LookupError, ValueError):
         pass
