@@ -8,10 +8,12 @@ conversation: what was not answered is not in it.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
+from inspect import isawaitable
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, cast
 
@@ -29,6 +31,7 @@ from chatbridge.backend import (
     check_parts,
     select_messages,
 )
+from chatbridge.bounds import is_cancelled
 from chatbridge.domain import (
     Conversation,
     Finished,
@@ -53,7 +56,7 @@ from chatbridge.overflow import (
     without_first,
 )
 from chatbridge.sending import check_text
-from chatbridge.text import quoted
+from chatbridge.text import printable, quoted
 
 if TYPE_CHECKING:
     from chatbridge.history.ledger import Ledger
@@ -280,7 +283,16 @@ class Completing:
         if prompt.shortened == SHORTENED:
             error.add_note(f"it was made shorter {SHORTENED} times, and not more is tried for one message")
             raise error
-        shorter = await made_shorter(self._overflow, prompt.sent)
+        try:
+            given = self._overflow(list(prompt.sent))
+            left = await given if isawaitable(given) else given
+        except (ChatbridgeError, TimeoutError, asyncio.CancelledError) as failed:
+            if isinstance(failed, asyncio.CancelledError) and is_cancelled():
+                raise
+            reason = f"{type(failed).__name__}: {failed}".removesuffix(": ")
+            error.add_note(printable(f"it was to be made shorter, and overflow failed: {reason}"))
+            raise error from failed
+        shorter = made_shorter(left, prompt.sent)
         if shorter is None:
             raise error
         prompt.sent = shorter

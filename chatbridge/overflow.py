@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from inspect import isawaitable
 from typing import cast
 
 from chatbridge.domain import Message, Role, ToolResult
@@ -35,7 +34,9 @@ They are a list of its own, and new messages may stand in their place, such as a
 one to be answered: it stays the last, and is there once. To give back as many as there were, or none, is to
 give up.
 For one message it is called `SHORTENED` times at most, each time with what it gave before, so it should leave
-out much at a time. What it raises goes to who sent the message.
+out much at a time. What it raises goes to who sent the message. Only where a call of its own failed, took too
+long or was cancelled is that not told as the fate of the message, which is that it was too long: a
+ChatbridgeError, TimeoutError or CancelledError is the cause of the API's own error.
 """
 
 SHORTENED = 12
@@ -72,15 +73,13 @@ def drop_oldest(messages: Sequence[Message]) -> Sequence[Message]:
     return without_first(messages, starts[len(starts) - 1 - kept])
 
 
-async def made_shorter(overflow: Overflow, messages: Sequence[Message]) -> Sequence[Message] | None:
+def made_shorter(left: object, messages: Sequence[Message]) -> Sequence[Message] | None:
     """
-    Give what *overflow* leaves of *messages*; None where it gives up.
+    Give what a function for overflow has *left* of *messages*; None where it gives up.
 
     Raises:
         UsageError: It gives something else than messages that end with the one to be answered.
     """
-    given = overflow(list(messages))
-    left = cast(object, await given if isawaitable(given) else given)
     kind = type(left).__name__
     found = cast(Sequence[object], left) if isinstance(left, Sequence) else ()
     others = sorted({type(each).__name__ for each in found if not isinstance(each, Message)})

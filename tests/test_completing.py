@@ -37,9 +37,11 @@ from chatbridge.errors import (
     AnswerLost,
     BadOption,
     ConfigError,
+    DeliveryUnknown,
     NotSentTimeout,
     RequestRefused,
     StoreError,
+    StreamCut,
 )
 from chatbridge.filling import with_emulations
 from chatbridge.history import MemoryStore, SQLiteStore, Store
@@ -964,6 +966,72 @@ async def test_what_a_function_raises_goes_to_who_sent_the_message() -> None:
     with pytest.raises(ZeroDivisionError):
         await chat.send("one two")
     assert [] == await said(chat)
+
+
+async def takes_too_long(_: Sequence[Message]) -> Sequence[Message]:
+    async with asyncio.timeout(0):
+        await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def awaits_what_is_cancelled(_: Sequence[Message]) -> Sequence[Message]:
+    task = asyncio.create_task(asyncio.Event().wait())
+    task.cancel()
+    await task
+    raise AssertionError
+
+
+async def reads_a_stream_that_breaks(_: Sequence[Message]) -> Sequence[Message]:
+    async with connect("fake:?fail=cut:2") as bridge:
+        await streamed(await bridge.create(), "Sum up")
+    raise AssertionError
+
+
+def asks_and_is_not_answered(_: Sequence[Message]) -> Sequence[Message]:
+    raise DeliveryUnknown("the summary was lost", kind="lost")
+
+
+@pytest.mark.parametrize(
+    ("overflow", "reason", "cause"),
+    [
+        (takes_too_long, "TimeoutError", TimeoutError),
+        (awaits_what_is_cancelled, "CancelledError", asyncio.CancelledError),
+        (reads_a_stream_that_breaks, "StreamCut: ", StreamCut),
+        (asks_and_is_not_answered, "DeliveryUnknown: the summary was lost", DeliveryUnknown),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_call_of_a_function_that_fails_is_not_told_as_the_fate_of_the_message(
+    overflow: Overflow, reason: str, cause: type[BaseException], store: Store, *, stream: bool
+) -> None:
+    chat = await over(fake(window=1), store, overflow=overflow).create()
+
+    with pytest.raises(RequestRefused, match="the model takes 1 words") as caught:
+        await (streamed(chat, "one two") if stream else chat.send("one two"))
+
+    assert CONTEXT_LENGTH == caught.value.code
+    assert isinstance(caught.value.__cause__, cause)
+    (note,) = caught.value.__notes__
+    assert note.startswith(f"it was to be made shorter, and overflow failed: {reason}")
+    assert [(TurnState.REFUSED, "")] == [(turn.state, turn.partial) for turn in await chat.turns()]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_who_is_cancelled_while_a_function_is_asked_is_cancelled(*, stream: bool) -> None:
+    async def waits(_: Sequence[Message]) -> Sequence[Message]:
+        begun.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    begun = asyncio.Event()
+    chat = await over(fake(window=1), overflow=waits).create()
+    task = asyncio.create_task(streamed(chat, "one two") if stream else chat.send("one two"))
+    await begun.wait()
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [TurnState.REFUSED] == [turn.state for turn in await chat.turns()]
 
 
 async def test_how_much_was_too_long_is_remembered_of_some(monkeypatch: pytest.MonkeyPatch) -> None:
