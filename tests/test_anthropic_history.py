@@ -126,6 +126,43 @@ def test_of_two_results_of_a_call_the_first_is_sent() -> None:
     assert 1 == len(warnings)
 
 
+def test_a_second_result_of_a_call_is_not_said_to_be_without_one() -> None:
+    two = results(ToolResult("1", "a"), ToolResult("1", "b"))
+    sent, warnings = turns("Hi", answer(CALL), two, "Ho")
+    assert ["left out of the history: a result of the call '1', which has a result already"] == warnings
+    with pytest.raises(
+        UsageError, match="cannot be sent a result of the call '1', which has a result already"
+    ):
+        request("Hi", answer(CALL), two)
+    ids: list[Any] = [[], {}]
+    odd: list[Json] = [{"type": "tool_result", "tool_use_id": each} for each in ids]
+    sent, warnings = turns("Hi", answer(CALL), Message.user([*map(ours, odd)]), "Ho")
+    assert ([not_run("1"), t("Ho")], 3) == (sent[2][1], len(warnings))
+
+
+def test_what_was_added_or_left_out_is_told_with_the_first_answer_after_it_only() -> None:
+    half = answer("So.", CALL, ours(SEARCH), ours({**FOUND, "tool_use_id": "s2"}))
+    history: list[Message | str] = [answer("Hello!", ToolCall("0", "g", {})), "Hi"]
+    sent, warnings = turns(*history)
+    assert (3, ["a call of the tool 'g' was never answered; the model is told so", BEGUN]) == (
+        len(sent),
+        warnings,
+    )
+    history += [half, "Ho"]
+    sent, warnings = turns(*history)
+    assert ([t("So."), use("1")], 3) == (sent[3][1], len(warnings))
+    assert UNANSWERED in warnings
+    more = [("assistant", [t("Ah.")]), ("user", [t("Well.")])]
+    assert ([*sent, *more], []) == turns(*history, answer("Ah."), "Well.")
+
+
+def test_a_call_of_the_servers_that_is_broken_off_after_others_is_told_all_the_same() -> None:
+    code = answer(ours(CODE), CALL, content={"1": {"caller": FROM_CODE}})
+    result = results(ToolResult("1", "one"))
+    sent, warnings = turns("Hi", code, result, answer(CALL), result, "Never mind.")
+    assert ([use("1")], 1) == (sent[1][1], len(warnings))
+
+
 def test_a_history_that_begins_with_the_assistant_has_a_word_of_the_users_before_it() -> None:
     assert ([("user", [t(".")]), ("assistant", [t("Hello!")]), ("user", [t("Hi")])], [BEGUN]) == turns(
         answer("Hello!"), "Hi"
@@ -204,6 +241,24 @@ def test_what_a_tool_of_the_servers_called_does_not_depend_on_it_once_it_is_left
     ] == warnings
 
 
+def test_an_id_that_the_server_uses_again_is_of_the_nearest_call() -> None:
+    search = answer(ours(SEARCH), ours(FOUND), "Red.")
+    sent, warnings = turns("Hi", search, "Ho", answer("So.", ours(SEARCH)), "Well?")
+    assert ([SEARCH, FOUND, t("Red.")], [t("So.")]) == (sent[1][1], sent[3][1])
+    assert 1 == len(warnings)
+    sent, _ = turns("Hi", answer("So.", ours(SEARCH)), "Ho", search, "Well?")
+    assert ([t("So.")], [SEARCH, FOUND, t("Red.")]) == (sent[1][1], sent[3][1])
+    sent, _ = turns("Hi", answer(ours(FOUND), ours(SEARCH), "So."), "Ho")
+    assert [t("So.")] == sent[1][1]
+
+
+def test_a_call_that_was_made_from_one_that_is_not_there_does_not_say_so() -> None:
+    searched = answer(ours({**SEARCH, "caller": FROM_CODE}), ours({**FOUND, "caller": FROM_CODE}), CALL)
+    result = results(ToolResult("1", "one"))
+    sent, warnings = turns("Hi", evolve(searched, extra={"content": {"2": {"caller": FROM_CODE}}}), result)
+    assert ([SEARCH, FOUND, use("1")], []) == (sent[1][1], warnings)
+
+
 async def test_an_answer_tells_its_container_for_the_result_that_follows() -> None:
     code = [CODE, {**use("1"), "caller": FROM_CODE}]
     async with talk() as here:
@@ -264,6 +319,10 @@ def test_ids_of_calls_are_sent_as_the_api_takes_them_each_once() -> None:
     assert expected == [each["id"] for each in sent[1][1]]
     assert [gave(each, str(number)) for number, each in enumerate(expected)] == sent[2][1]
     assert ([gave("functions_f_0_4", "5")], []) == (sent[4][1], warnings)
+    sent, _ = turns(
+        "Hi", answer(*[CALL] * 3, ToolCall("1_3", "f", {}), ToolCall("1_5", "f", {}), *[CALL] * 2)
+    )
+    assert ["1", "1_2", "1_3", "1_3_2", "1_5", "1_4", "1_6"] == [each["id"] for each in sent[1][1]]
 
 
 def test_an_error_of_a_tool_that_says_nothing_is_sent_as_a_word() -> None:
@@ -402,14 +461,14 @@ MESSAGES = st.sampled_from([Role.USER, Role.ASSISTANT]).flatmap(
 @given(st.lists(MESSAGES, max_size=8))
 @settings(max_examples=100)
 def test_whatever_was_said_the_server_takes_it_and_no_word_is_lost(messages: list[Message]) -> None:
-    body, warnings = request(*messages, "Last.")
+    body, _ = request(*messages, "Last.")
     sides = [turn["role"] for turn in body["messages"]]
     assert all(one != other for one, other in pairwise(sides))
     blocks = [block for turn in body["messages"] for block in turn["content"]]
     parts = [part for each in messages for part in each.parts]
     texts = [part.text for part in parts if isinstance(part, Text) and part.text.strip()]
-    begun = ["."] if BEGUN in warnings else []
-    assert [*begun, *texts, "Last."] == [each["text"] for each in blocks if each["type"] == "text"]
+    sent = [each["text"] for each in blocks if each["type"] == "text"]
+    assert sent in ([*texts, "Last."], [".", *texts, "Last."])  # Of a dot it warns once only.
     calls = sum(isinstance(part, ToolCall) or part == UNREAD for part in parts)
     assert calls == sum(each["type"] == "tool_use" for each in blocks)
     images = sum(isinstance(part, Attachment) for part in parts)

@@ -278,6 +278,11 @@ REFUSED: list[tuple[list[Json], str]] = [
         [USER, answers(SEARCHED), USER],
         "`web_search` tool use with id `s1` was found without a corresponding `web_search_tool_result` block",
     ),
+    (
+        [USER, answers(SEARCHED, FOUND), USER, answers(SEARCHED), USER],
+        "messages.3: `web_search` tool use with id `s1` was found without",
+    ),
+    ([USER, answers(FOUND, SEARCHED)], "unexpected `tool_use_id` found in a result of the server's: s1"),
     ([USER, answers(FOUND), USER], "unexpected `tool_use_id` found in a result of the server's: s1"),
     (
         [USER, answers(SEARCHED, {**CALL, "caller": {"type": "x", "tool_id": "s1"}}), gives(RESULT)],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from chatbridge.testing.emulator import is_array, is_object
@@ -17,6 +17,7 @@ __all__ = ["Blocks", "Fits", "Turns", "calls_from_code", "of", "read_turns", "wa
 
 Blocks = Sequence[Mapping[str, Any]]
 Turns = Sequence[tuple[str, Blocks]]
+_Found = list[tuple[int, Mapping[str, Any]]]
 Fits = Callable[[object], bool]
 
 _RESULT = "_tool_result"
@@ -81,9 +82,10 @@ def read_turns(messages: object) -> list[tuple[str, Blocks]]:
     if turns[0][0] != "user":
         raise ValueError('messages: first message must use the "user" role')
     for number, (_, blocks) in enumerate(turns):
-        if str(blocks[-1]["type"]).endswith("thinking"):
+        kind = str(blocks[-1]["type"])
+        if kind.endswith("thinking"):
             raise ValueError(
-                f"messages.{number}: The final block in an assistant message cannot be `{blocks[-1]['type']}`."
+                f"messages.{number}: The final block in an assistant message cannot be `{kind}`."
             )
     _check_calls(turns)
     _check_server_calls(turns)
@@ -96,8 +98,7 @@ def read_turns(messages: object) -> list[tuple[str, Blocks]]:
 def waiting(turns: Turns) -> list[Mapping[str, Any]]:
     """Give the calls of the server's tools that may still get a result: nothing but results came after."""
     begin = _goes_on_from(turns)
-    results = _results(turns)
-    return [block for _, block in _server_calls(turns[begin:]) if block["id"] not in results]
+    return [block for number, block in _alone(turns)[0] if number >= begin]
 
 
 def calls_from_code(turns: Turns) -> bool:
@@ -223,19 +224,19 @@ def _check_answered(number: int, calls: Sequence[str], results: Sequence[str]) -
 
 def _check_server_calls(turns: Turns) -> None:
     """Each call of the server's tools has a result, unless it may still come; each result has a call."""
-    results, calls = _results(turns), {block["id"] for _, block in _server_calls(turns)}
-    for number, block in _server_calls(turns[: _goes_on_from(turns)]):
-        if block["id"] not in results:
+    begin = _goes_on_from(turns)
+    calls, results = _alone(turns)
+    for number, block in calls:
+        if number < begin:
             name = str(block["name"])
             raise ValueError(
                 f"messages.{number}: `{name}` tool use with id `{block['id']}` was found without a "
                 f"corresponding `{name}{_RESULT}` block"
             )
-    for call_id in results:
-        if call_id not in calls:
-            raise ValueError(
-                f"messages: unexpected `tool_use_id` found in a result of the server's: {call_id}"
-            )
+    for _, block in results:
+        raise ValueError(
+            f"messages: unexpected `tool_use_id` found in a result of the server's: {block['tool_use_id']}"
+        )
 
 
 def _goes_on_from(turns: Turns) -> int:
@@ -249,13 +250,18 @@ def _goes_on_from(turns: Turns) -> int:
     return begin
 
 
-def _server_calls(turns: Turns) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _alone(turns: Turns) -> tuple[_Found, _Found]:
+    """Find the calls of the server's tools that have no result after them, and results without a call."""
+    open_calls: dict[str, _Found] = {}
+    results: _Found = []
     for number, (_, blocks) in enumerate(turns):
         for block in blocks:
             if block["type"] in ("server_tool_use", "mcp_tool_use"):
-                yield number, block
-
-
-def _results(turns: Turns) -> dict[str, None]:
-    found = (block for _, blocks in turns for block in blocks if block["type"].endswith(_RESULT))
-    return dict.fromkeys(str(block["tool_use_id"]) for block in found)
+                open_calls.setdefault(str(block["id"]), []).append((number, block))
+            elif block["type"].endswith(_RESULT):
+                calls = open_calls.get(str(block["tool_use_id"]))
+                if calls:
+                    calls.pop()
+                else:
+                    results.append((number, block))
+    return [call for calls in open_calls.values() for call in calls], results

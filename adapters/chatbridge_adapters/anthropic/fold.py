@@ -241,7 +241,7 @@ class AnswerFold:
         del self._message["stop_reason"]
 
     def break_off(self) -> Iterator[StreamEvent]:
-        """End a run that cannot go on: the answer stays paused, and no call in it that has not ended is one."""
+        """End a run that cannot go on: the answer stays paused; a call that did not end cannot be read."""
         yield from self._end_blocks(whole=False)
         if "stop_reason" not in self._message:
             self._message["stop_reason"] = PAUSED

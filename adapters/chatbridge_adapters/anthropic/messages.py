@@ -143,12 +143,11 @@ class History:
         Give the messages, each side's turn as one, in an order that the API takes.
 
         Raises:
-            UsageError: The last message has the result of a call that was not made before it.
+            UsageError: The last message has a result of a call that was not made before it, or has one.
         """
         ordered = in_order(self._turns, self._warn)
         self.container = self._latest if ordered.waits else None
-        for result in ordered.orphans:
-            why = f"a result of the call {result.get('tool_use_id')!r}, which is not in the message before it"
+        for result, why in ordered.orphans:
             if any(result is block for block in self._last):
                 raise UsageError(f"{NAME} cannot be sent {why}", provider=NAME)
             self._warn(f"left out of the history: {why}")

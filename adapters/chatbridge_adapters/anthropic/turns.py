@@ -10,7 +10,7 @@ the assistant's turns; it may come later than the call only if the user says not
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -36,19 +36,23 @@ class Ordered:
     Turns in an order that the API takes.
 
     Attributes:
-        orphans: The results that were left out, as their call is not in the turn before.
+        orphans: The results that were left out, and what is wrong with each.
         waits: Whether a tool of the server's is to go on.
     """
 
     turns: list[Turn]
-    orphans: list[Block]
+    orphans: list[tuple[Block, str]]
     waits: bool
 
 
 def in_order(turns: Iterable[Turn], warn: Callable[[str], None]) -> Ordered:
-    """Put *turns* in order, and warn of what has to be left out or added."""
+    """
+    Put *turns* in order, and warn of what has to be left out or added.
+
+    That is with the first answer after it only, as the history stays as it is.
+    """
     whole, waits = _without_half_runs(_joined(turns), warn)
-    pairs = _Pairs(warn)
+    pairs = _Pairs()
     ended = [
         (side, without_last_thoughts(blocks) if side == "assistant" else blocks)
         for side, blocks in _joined(whole)
@@ -59,9 +63,12 @@ def in_order(turns: Iterable[Turn], warn: Callable[[str], None]) -> Ordered:
         else:
             pairs.answer(blocks)
     pairs.answer([])
+    for name in pairs.unanswered:
+        warn(f"a call of the tool {name!r} was never answered; the model is told so")
     ordered = _joined(pairs.turns)
     if ordered and ordered[0][0] == "assistant":
-        warn(BEGUN)
+        if all(side == "user" for side, _ in ordered[1:]):
+            warn(BEGUN)
         ordered.insert(0, ("user", [{"type": "text", "text": "."}]))
     return Ordered(ordered, pairs.orphans, waits)
 
@@ -90,41 +97,73 @@ def _joined(turns: Iterable[Turn]) -> list[Turn]:
 
 def _without_half_runs(turns: Sequence[Turn], warn: Callable[[str], None]) -> tuple[list[Turn], bool]:
     """Leave out calls of the server's tools and results of them that stand alone; tell if one waits."""
-    begin = len(turns)  # From there on, the server goes on where it was.
+    blocks = [(number, block) for number, (_, said) in enumerate(turns) for block in said]
+    runs = _Runs()
+    for place, (_, block) in enumerate(blocks):
+        runs.take(place, block)
+    begin, latest = _goes_on_from(turns), _goes_on_from(turns[:-1])
+    waiting = {place for place in runs.without_result if blocks[place][0] >= begin}
+    lost = runs.without_result - waiting
+    kept: list[list[Block]] = [[] for _ in turns]
+    for place, (number, block) in enumerate(blocks):
+        why = None
+        if _is_server_call(block):
+            if runs.callers.get(place) in lost:
+                lost.add(place)
+            if place in lost:
+                why = f"a call of the server's tool {block.get('name')!r}, which has no result"
+        elif _is_server_result(block) and place not in runs.calls:
+            why = f"a part of the kind {block['type']!r}, whose call is not there"
+        if why is not None and number >= latest:
+            warn(f"left out of the history: {why}")
+        if why is None and runs.calls.get(place) not in lost:
+            caller = runs.callers.get(place, place)
+            kept[number].append(_freed(block) if caller is None or caller in lost else block)
+    return [(side, said) for (side, _), said in zip(turns, kept, strict=True)], bool(waiting - lost)
+
+
+def _goes_on_from(turns: Sequence[Turn]) -> int:
+    """Find the turn from which on the server goes on where it was: the user says only results there."""
+    begin = len(turns)
     while begin and (turns[begin - 1][0] == "assistant" or all(map(_is_result, turns[begin - 1][1]))):
         begin -= 1
-    calls = {call["id"]: call for call in _said_by_server(turns, _is_server_call)}
-    results = {result["tool_use_id"] for result in _said_by_server(turns, _is_server_result)}
-    waiting = {call["id"] for call in _said_by_server(turns[begin:], _is_server_call)} - results
-    lost = calls.keys() - results - waiting
-    lost |= {call_id for call_id, call in calls.items() if _caller(call) in lost}
-
-    def is_whole(block: Block) -> bool:
-        if _is_server_call(block) and block["id"] in lost:
-            name = block.get("name")
-            warn(f"left out of the history: a call of the server's tool {name!r}, which has no result")
-            return False
-        if _is_server_result(block) and block["tool_use_id"] not in calls:
-            warn(f"left out of the history: a part of the kind {block['type']!r}, whose call is not there")
-        return not _is_server_result(block) or block["tool_use_id"] in calls.keys() - lost
-
-    kept = [(side, [_freed(block, lost) for block in blocks if is_whole(block)]) for side, blocks in turns]
-    return [*kept], bool(waiting)
+    return begin
 
 
-def _said_by_server(turns: Iterable[Turn], kind: Callable[[Block], bool]) -> Iterator[Block]:
-    return (block for _, blocks in turns for block in blocks if kind(block))
+@define
+class _Runs:
+    """
+    Which calls of the server's tools have a result, and from which of them others were made, by their places.
+
+    Attributes:
+        calls: The call of each result that has one.
+        callers: The call from which a block says that it was made; None for one that is not before it.
+    """
+
+    calls: dict[int, int] = field(factory=dict[int, int])
+    callers: dict[int, int | None] = field(factory=dict[int, int | None])
+    _open: dict[str, list[int]] = field(factory=dict[str, list[int]])
+    _last: dict[str, int] = field(factory=dict[str, int])
+
+    def take(self, place: int, block: Block) -> None:
+        """Take the block at *place*, the next one. Ids may come again: the nearest call before is meant."""
+        caller = as_object(block.get("caller")).get("tool_id")
+        if caller is not None:
+            self.callers[place] = self._last.get(str(caller))
+        if _is_server_call(block):
+            self._last[block["id"]] = place
+            self._open.setdefault(block["id"], []).append(place)
+        elif _is_server_result(block) and self._open.get(block["tool_use_id"]):
+            self.calls[place] = self._open[block["tool_use_id"]].pop()
+
+    @property
+    def without_result(self) -> set[int]:
+        """The calls that have none so far."""
+        return {place for places in self._open.values() for place in places}
 
 
-def _caller(block: Block) -> str:
-    """Tell from which call of the server's tools a call was made."""
-    return str(as_object(block.get("caller")).get("tool_id"))
-
-
-def _freed(block: Block, lost: set[str]) -> Block:
-    """Let a call not say that it comes from one that is left out."""
-    if _caller(block) not in lost:
-        return block
+def _freed(block: Block) -> Block:
+    """Let a call not say from which other it was made."""
     return {name: value for name, value in block.items() if name != "caller"}
 
 
@@ -156,18 +195,21 @@ class _Pairs:
 
     Attributes:
         turns: What there is so far.
-        orphans: Results whose call is not in the turn before.
+        orphans: Results that answer no call, and why.
+        unanswered: The tools whose calls in the assistant's latest turn have no result.
     """
 
-    warn: Callable[[str], None]
     turns: list[Turn] = field(factory=list[Turn])
-    orphans: list[Block] = field(factory=list[Block])
+    orphans: list[tuple[Block, str]] = field(factory=list[tuple[Block, str]])
+    unanswered: list[object] = field(factory=list[object])
     _open: list[_Call] = field(factory=list[_Call])
     _ids: set[str] = field(factory=set[str])
+    _counts: dict[str, int] = field(factory=dict[str, int])
 
     def call(self, blocks: Sequence[Block]) -> None:
         """Take a turn of the assistant's."""
         said: list[Block] = []
+        self.unanswered = []
         for block in blocks:
             if block.get("type") == "tool_use":
                 call = _Call(block["id"], self._new_id(str(block["id"])), block["name"])
@@ -180,27 +222,35 @@ class _Pairs:
     def answer(self, blocks: Sequence[Block]) -> None:
         """Take a turn of the user's: results first, also of the calls that have none."""
         results: list[Block] = []
+        made = [call.id for call in self._open]
         for block in filter(_is_result, blocks):
-            call = next((call for call in self._open if call.id == block.get("tool_use_id")), None)
+            call_id = block.get("tool_use_id")
+            call = next((call for call in self._open if call.id == call_id), None)
             if call is None:
-                self.orphans.append(block)
+                why = (
+                    "which has a result already"
+                    if call_id in made
+                    else "which is not in the message before it"
+                )
+                self.orphans.append((block, f"a result of the call {call_id!r}, {why}"))
             else:
                 self._open.remove(call)
                 results.append({**block, "tool_use_id": call.sent})
         for call in self._open:
-            self.warn(f"a call of the tool {call.name!r} was never answered; the model is told so")
             missing = {"type": "tool_result", "tool_use_id": call.sent, "content": _NOT_RUN}
             results.append({**missing, "is_error": True})
+        self.unanswered += [call.name for call in self._open]
         self._open = []
         rest = [block for block in blocks if not _is_result(block)]
         self.turns.append(("user", [*results, *rest]))
 
     def _new_id(self, told: str) -> str:
         """Give the id of a call as the API takes one: of few kinds of characters, and each once."""
-        plain = _ODD.sub("_", told) or "_"
-        sent, count = plain, 1
+        sent = plain = _ODD.sub("_", told) or "_"
+        count = self._counts.get(plain, 1)
         while sent in self._ids:
             count += 1
             sent = f"{plain}_{count}"
+        self._counts[plain] = count
         self._ids.add(sent)
         return sent
