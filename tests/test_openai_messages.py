@@ -166,6 +166,15 @@ def test_a_call_that_was_cut_off_is_left_out_unless_something_answered_it() -> N
     assert [UNREAD.data] == messages[1]["tool_calls"]
 
 
+def test_what_was_added_or_left_out_is_told_with_the_first_answer_after_it_only() -> None:
+    history = [Message.user("One"), calling("cut"), Message.user("Two"), Message.assistant(["Hm.", UNREAD])]
+    messages, warnings = ordered(*history, Message.user("Three"))
+    assert ["left out of the history: a call of the tool 'add', which nothing answered"] == warnings
+    more = [{"role": "assistant", "content": "Ah."}, {"role": "user", "content": "Four"}]
+    later = ordered(*history, Message.user("Three"), Message.assistant("Ah."), Message.user("Four"))
+    assert ([*messages, *more], []) == later
+
+
 def test_a_result_whose_call_is_not_right_before_it_is_left_out() -> None:
     lost = Message("tool", [ToolResult("a", "1")])
     messages, warnings = ordered(Message.user("One"), lost, Message.user("Two"))

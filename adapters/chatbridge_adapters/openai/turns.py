@@ -82,28 +82,32 @@ def in_order(history: Iterable[Said | ToolResult], warn: Callable[[str], None]) 
     Put results behind their calls, and make what a side says in a row one message.
 
     Of two results of a call the later counts. For a call that has none the model is told that it was not run;
-    where it could not be read it is left out, as servers refuse it. Of both *warn* is told.
+    where it could not be read it is left out, as servers refuse it. Of both *warn* is told, with the first
+    answer after it only, as the history stays as it is.
     """
     turns: list[Said | Json] = []
     orphans: list[ToolResult] = []
+    gaps: list[str] = []
     last = _NOTHING
     for by_model, run in groupby(history, lambda each: isinstance(each, Said) and each.role == _ASSISTANT):
         together = list(run)
         said = [each for each in together if isinstance(each, Said)]
         if by_model:
-            last = _joined(said)
+            last, gaps = _joined(said), []
             continue
         results = [each for each in together if isinstance(each, ToolResult)]
-        turns += [*_answered(last, results, orphans, warn), *said]
+        turns += [*_answered(last, results, orphans, gaps), *said]
         last = _NOTHING
-    turns += _answered(last, (), orphans, warn)
+    turns += _answered(last, (), orphans, gaps)
+    for gap in gaps:
+        warn(gap)
     return Ordered(_written(turns), orphans)
 
 
 def _answered(
-    said: Said, results: Iterable[ToolResult], orphans: list[ToolResult], warn: Callable[[str], None]
+    said: Said, results: Iterable[ToolResult], orphans: list[ToolResult], gaps: list[str]
 ) -> list[Said | Json]:
-    """Give what the assistant says, with a result for each of its calls behind it."""
+    """Give what the assistant says, with a result for each of its calls behind it; note the *gaps*."""
     given: dict[int, str] = {}
     for result in results:
         places = [place for place, call in enumerate(said.calls) if call.id == result.call_id]
@@ -115,10 +119,10 @@ def _answered(
     behind: list[Said | Json] = []
     for place, call in enumerate(said.calls):
         if place not in given and not call.read:
-            warn(f"left out of the history: a call of the tool {call.name!r}, which nothing answered")
+            gaps.append(f"left out of the history: a call of the tool {call.name!r}, which nothing answered")
             continue
         if place not in given:
-            warn(f"a call of the tool {call.name!r} was never answered; the model is told so")
+            gaps.append(f"a call of the tool {call.name!r} was never answered; the model is told so")
         calls.append(call)
         behind.append({"role": "tool", "tool_call_id": call.id, "content": given.get(place, _NOT_RUN)})
     left = evolve(said, calls=calls)
