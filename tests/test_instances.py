@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import MappingProxyType
 from typing import Any
 
@@ -74,6 +75,43 @@ SCHEMAS: list[tuple[Any, Any]] = [
 def test_a_value_fits_its_schema(schema: object, value: object) -> None:
     assert value == instance(schema, "Hello")
     assert type(value) is type(instance(schema, "Hello"))
+
+
+def objects(count: int, steps: range, **more: Any) -> Any:
+    """Make definitions of objects, each of which refers to those that are so much further on."""
+    return {
+        "$ref": "#/$defs/0",
+        "$defs": {
+            str(number): {
+                "properties": {
+                    str(at): {"$ref": f"#/$defs/{(number + step) % count}"} for at, step in enumerate(steps)
+                },
+                **more,
+            }
+            for number in range(count)
+        },
+    }
+
+
+def lists(count: int) -> Any:
+    return {"type": "array", "minItems": 500, "items": lists(count - 1) if count else {}}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        objects(12, range(12)),
+        objects(12, range(1, 12), required=[str(at) for at in range(11)]),
+        objects(40, range(1, 2), allOf=[{"$ref": f"#/$defs/{at}"} for at in range(40)]),
+        lists(5),
+    ],
+)
+def test_schemas_within_each_other_come_to_an_end_soon(schema: object) -> None:
+    assert 100_000 > len(json.dumps(instance(schema, "Hello")))
+
+
+def test_a_long_chain_of_references_comes_to_an_end() -> None:
+    assert 100 == json.dumps(instance(objects(900, range(1, 2)), "Hello")).count("{")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 from urllib.parse import unquote
 
+from attrs import define
+
 from chatbridge.testing.exchange import is_array
 
 __all__ = ["arguments", "instance"]
@@ -30,7 +32,7 @@ _FORMATS = {
     "uri": "https://example.com/",
     "uuid": "00000000-0000-4000-8000-000000000000",
 }
-_MOST, _HUGE = 1000, 1e15
+_MOST, _DEEPEST, _TIMES, _HUGE = 1000, 100, 2, 1e15
 
 
 def arguments(parameters: object, said: str) -> dict[str, Any]:
@@ -44,60 +46,70 @@ def instance(schema: object, said: str) -> Any:  # noqa: ANN401 - JSON
 
     Types, choices, formats, bounds, and references into the schema itself are heeded; patterns, conditions
     and `multipleOf` are not. A schema that holds itself is filled twice, the second time with no more than it
-    requires, and None stands for the third.
+    requires, and None stands for the third, as for what a hundred references lead to. Once 1000 schemas are
+    filled, the rest is no more than is required, and None stands for all references.
     """
-    return _make(schema, schema, said, ())
+    return _Maker(schema, said).make(schema)
 
 
-def _make(schema: object, root: object, said: str, refs: _Refs) -> Any:  # noqa: ANN401 - JSON
-    flat, refs = _flat(_object(schema), root, refs)
-    if "const" in flat:
-        return flat["const"]
-    if choices := _list(flat.get("enum")):
-        return choices[0]
-    small = _is_repeated(refs)
-    match _type(flat, small=small):
-        case "object":
-            fields, required = _object(flat.get("properties")), map(str, _list(flat.get("required")))
-            names = dict.fromkeys([*(() if small else fields), *required])
-            return {name: _make(fields.get(name), root, said, refs) for name in names}
-        case "array":
-            return [_make(item, root, said, refs) for item in _items(flat, small=small)]
-        case "integer":
-            return math.ceil(_number(flat, 1))
-        case "number":
-            return _number(flat, 1.5)
-        case "boolean":
-            return True
-        case "null":
-            return None
-        case _:
-            return _string(flat, said)
+@define
+class _Maker:
+    """Makes values of the schemas in *root*, as many as are *left* in full, so that there is an end."""
 
+    root: object
+    said: str
+    left: int = _MOST
 
-def _flat(schema: _Schema, root: object, refs: _Refs) -> tuple[_Schema, _Refs]:
-    """Join to *schema* its parts, what it refers to, and one of its alternatives; note the references."""
-    flat = {name: value for name, value in schema.items() if name not in _JOINED}
-    parts = [*_list(schema.get("allOf"))]
-    ref = schema.get("$ref")
-    if isinstance(ref, str):
-        refs = (*refs, ref)
-        parts.append(_NONE if refs.count(ref) > 2 else _at(ref, root))  # noqa: PLR2004 - as documented
-    for name in _ALTERNATIVES:
-        if offered := _list(schema.get(name)):
-            nulls = [each for each in offered if _object(each).get("type") == "null"]
-            parts.append((nulls if nulls and _is_repeated(refs) else offered)[0])
-    for part in parts:
-        more, refs = _flat(_object(part), root, refs)
-        fields = {**_object(flat.get("properties")), **_object(more.get("properties"))}
-        required = [*_list(flat.get("required")), *_list(more.get("required"))]
-        flat = {**flat, **more}
-        flat |= {name: value for name, value in (("properties", fields), ("required", required)) if value}
-    return flat, refs
+    def make(self, schema: object, refs: _Refs = ()) -> Any:  # noqa: ANN401 - JSON
+        """Make a value of *schema*, which these *refs* have led to."""
+        flat, refs = self._flat(_object(schema), refs)
+        if "const" in flat:
+            return flat["const"]
+        if choices := _list(flat.get("enum")):
+            return choices[0]
+        small = self._is_small(refs)
+        match _type(flat, small=small):
+            case "object":
+                fields, required = _object(flat.get("properties")), map(str, _list(flat.get("required")))
+                names = dict.fromkeys([*(() if small else fields), *required])
+                return {name: self.make(fields.get(name), refs) for name in names}
+            case "array":
+                return [self.make(item, refs) for item in _items(flat, most=self.left, small=small)]
+            case "integer":
+                return math.ceil(_number(flat, 1))
+            case "number":
+                return _number(flat, 1.5)
+            case "boolean":
+                return True
+            case "null":
+                return None
+            case _:
+                return _string(flat, self.said)
 
+    def _flat(self, schema: _Schema, refs: _Refs) -> tuple[_Schema, _Refs]:
+        """Join to *schema* its parts, what it refers to, and one of its alternatives; note the references."""
+        self.left = max(0, self.left - 1)
+        flat = {name: value for name, value in schema.items() if name not in _JOINED}
+        parts = [*_list(schema.get("allOf"))]
+        ref = schema.get("$ref")
+        if isinstance(ref, str):
+            refs = (*refs, ref)
+            followed = self.left and len(refs) <= _DEEPEST and refs.count(ref) <= _TIMES
+            parts.append(_at(ref, self.root) if followed else _NONE)
+        for name in _ALTERNATIVES:
+            if offered := _list(schema.get(name)):
+                nulls = [each for each in offered if _object(each).get("type") == "null"]
+                parts.append((nulls if nulls and self._is_small(refs) else offered)[0])
+        for part in parts:
+            more, refs = self._flat(_object(part), refs)
+            fields = {**_object(flat.get("properties")), **_object(more.get("properties"))}
+            required = [*_list(flat.get("required")), *_list(more.get("required"))]
+            flat = {**flat, **more}
+            flat |= {name: value for name, value in (("properties", fields), ("required", required)) if value}
+        return flat, refs
 
-def _is_repeated(refs: _Refs) -> bool:
-    return len(set(refs)) < len(refs)
+    def _is_small(self, refs: _Refs) -> bool:
+        return not self.left or len(set(refs)) < len(refs)
 
 
 def _at(ref: str, root: object) -> object:
@@ -118,11 +130,11 @@ def _type(schema: _Schema, *, small: bool) -> str:
     )
 
 
-def _items(schema: _Schema, *, small: bool) -> Sequence[object]:
+def _items(schema: _Schema, *, most: int, small: bool) -> Sequence[object]:
     first, rest = _list(schema.get("prefixItems")), schema.get("items")
-    fewest, most = _bound(schema, "minItems", 0), _bound(schema, "maxItems", math.inf)
+    fewest, at_most = _bound(schema, "minItems", 0), min(_bound(schema, "maxItems", math.inf), most)
     wanted = max(fewest, 0 if small or not isinstance(rest, Mapping) else 1, len(first))
-    more: list[object] = [rest] * int(min(wanted, most, _MOST) - len(first))
+    more: list[object] = [rest] * int(min(wanted, at_most) - len(first))
     return [*first, *more]
 
 
