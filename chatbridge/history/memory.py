@@ -111,7 +111,7 @@ class MemoryStore(Store):
             messages are forgotten beyond that, and at last it; no turn that is in doubt is, nor does a
             conversation count of which nothing else is left.
         size: How many characters and bytes of content in all messages together, with the same end. At most
-            half of them are in turns of which no message is there and nothing more can be known, as of refused
+            half of them are in turns of which no message is there and nothing more can be known, as refused
             ones. A turn whose message may be in a conversation that a server keeps takes none of this room.
         turns: How many turns that block nothing, of all conversations.
     """
@@ -307,7 +307,7 @@ class MemoryStore(Store):
         self._unsettle(place)
         if not turn.blocks:
             self._settled[place] = None
-            # What a server may have and was forgotten could be sent to it twice. What is kept here alone is known.
+            # A message that a server may have could be sent to it again, were its turn forgotten.
             over = not turn.unsettled or (kept_here and turn.earlier is None)
             if over and turn.state is not TurnState.DELIVERED:
                 self._leave_alone(place, size_of(turn.message) + len(turn.partial))
