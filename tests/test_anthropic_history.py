@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from anthropic_kit import Json, message, said, talk
 from chatbridge import (
     Attachment,
+    BadOption,
     Message,
     Opaque,
     Part,
@@ -423,6 +424,42 @@ def test_a_schema_is_closed_wherever_it_is_open_and_the_programs_own_stays_as_it
         "format"
     ]["schema"]
     assert before == json.dumps(schema)
+
+
+A: Json = {"properties": {"a": {"type": "string"}}}
+B: Json = {"type": "object", "properties": {"b": A}}
+CLOSED_A: Json = {**A, "additionalProperties": False}
+HALF_CLOSED_B: Json = {"type": "object", "properties": {"b": CLOSED_A}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "closed"),
+    [
+        ({"allOf": [A, B]}, {"allOf": [A, HALF_CLOSED_B]}),
+        ({"allOf": [A]}, {"allOf": [CLOSED_A]}),
+        ({**A, "allOf": [B]}, {**A, "allOf": [HALF_CLOSED_B]}),
+        ({**A, "anyOf": [B, {"allOf": [B]}]}, {**A, "anyOf": [HALF_CLOSED_B, {"allOf": [HALF_CLOSED_B]}]}),
+        ({"type": "object", "$ref": "#/$defs/a"}, {"type": "object", "$ref": "#/$defs/a"}),
+        ({"properties": {}}, {"properties": {}, "additionalProperties": False}),
+        ({"type": "object", "additionalProperties": {}}, {"type": "object", "additionalProperties": {}}),
+    ],
+)
+def test_no_schema_is_closed_to_what_others_say_of_the_same_object(schema: Json, closed: Json) -> None:
+    body, _ = to_request(said(["Hi"]), SendOptions(response_format=schema), PROFILE, model="m", max_tokens=9)
+    assert closed == body["output_config"]["format"]["schema"]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object"},
+        {"properties": {"m": {"type": ["object", "null"]}}},
+        {"anyOf": [{"type": "object"}]},
+    ],
+)
+def test_a_schema_of_any_object_is_refused_as_the_api_takes_none(schema: Json) -> None:
+    with pytest.raises(BadOption, match=r"an object that may hold anything, .* name its properties"):
+        request("Hi", response_format=schema)
 
 
 @pytest.mark.parametrize(

@@ -34,9 +34,10 @@ EXTRA_TO_SEND = (
 )
 _OURS = ("custom", "function")
 _CHOICES: Mapping[str, str] = {"auto": "auto", "none": "none", "any": "any", "required": "any"}
-# What of a JSON Schema holds others: by themselves or in a list, and by names.
+# What of a JSON Schema holds others, by themselves or in a list; by names; and what tells more of the same.
 _HOLDING = frozenset({"items", "prefixItems", "anyOf", "oneOf", "allOf"})
 _NAMING = frozenset({"properties", "$defs", "definitions"})
+_JOINING = frozenset({"$ref", "anyOf", "oneOf", "allOf"})
 
 
 def to_request(
@@ -159,20 +160,36 @@ def _output(form: Raw | None, given: object) -> Block | None:
     return {**output, "format": {"type": "json_schema", "schema": _closed(cast(object, schema))}}
 
 
-def _closed(schema: object) -> object:
-    """Say of each object in *schema* that it holds nothing else, unless it says: the API insists on that."""
+def _closed(schema: object, *, joined: bool = False) -> object:
+    """
+    Say of each object in *schema* that it holds nothing else, unless it says: the API insists on that.
+
+    One that is *joined* with others, which tell more of the same object, stays as it is: nothing would fit.
+
+    Raises:
+        BadOption: An object may hold anything, as it says nothing of its properties.
+    """
     if isinstance(schema, list | tuple):
-        return [_closed(each) for each in cast(Sequence[object], schema)]
+        return [_closed(each, joined=joined) for each in cast(Sequence[object], schema)]
     if not isinstance(schema, Mapping):
         return schema
     closed = dict(cast(Block, schema))
+    is_object = "object" in as_list(closed.get("type")) or "properties" in closed
+    joined = joined or len(as_list(closed.get("allOf"))) > 1 or (is_object and bool(_JOINING & closed.keys()))
     for name, held in closed.items():
         if name in _HOLDING:
-            closed[name] = _closed(held)
+            closed[name] = _closed(held, joined=joined and name in _JOINING)
         elif name in _NAMING and isinstance(held, Mapping):
             closed[name] = {key: _closed(value) for key, value in cast(Block, held).items()}
-    if "object" in as_list(closed.get("type")) or "properties" in closed:
-        closed.setdefault("additionalProperties", False)
+    if is_object and not joined and "additionalProperties" not in closed:
+        if "properties" not in closed:
+            raise BadOption(
+                backend=NAME,
+                option="response_format",
+                problem="has an object that may hold anything, which the API does not take: name its "
+                "properties, or say of it additionalProperties: false",
+            )
+        closed["additionalProperties"] = False
     return closed
 
 
