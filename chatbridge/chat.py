@@ -81,13 +81,13 @@ class Chat:
         outgoing = self._prepare(message, options, changes)
         until = self.bridge.clock.now() + self.bridge.options.timeout
         try:
-            await self.bridge.order.take(self.id, until)
+            lane = await self.bridge.order.take(self.id, until)
             try:
                 reply = await self.bridge.deliveries.send(
                     self.id, outgoing.message, outgoing.options, until, resend=resend
                 )
             finally:
-                self.bridge.deliveries.writing.give_back(self.id)
+                self.bridge.deliveries.writing.give_back(lane)
         except ChatbridgeError as error:
             if isinstance(error, StoreError) and error.reply is not None:
                 error.reply = outgoing.warned(error.reply)

@@ -36,7 +36,7 @@ from chatbridge.errors import (
 )
 from chatbridge.history.ledger import Ledger
 from chatbridge.holding import Holding
-from chatbridge.order import Order
+from chatbridge.order import Lane, Order
 from chatbridge.progress import Progress
 from chatbridge.search import Search
 from chatbridge.trails import Trails
@@ -344,30 +344,29 @@ class Deliveries:
 
     def dropped(
         self,
-        loop: asyncio.AbstractEventLoop,
-        conversation_id: str,
+        lane: Lane,
         turn: Turn | None,
         delivery: Delivery,
         shown: str | None,
     ) -> None:
         """
-        Record the same of a stream on *loop* that nobody holds any more, and let the next message go.
+        Record the same of a stream that nobody holds any more, and let the next message go in its *lane*.
 
         Where the loop is closed nothing can be recorded, and the message is in doubt.
         """
 
         def begin() -> None:  # Who holds nothing any more may be found out in any thread.
             if turn is not None:
-                self.writing.begin(conversation_id, partial(self._stopped, turn, delivery, shown))
-            self.writing.give_back(conversation_id)
+                self.writing.begin(lane.conversation_id, partial(self._stopped, turn, delivery, shown))
+            self.writing.give_back(lane)
 
-        if _running_loop() is loop:
+        if _running_loop() is lane.loop:
             begin()
             return
         try:
-            loop.call_soon_threadsafe(begin)
+            lane.loop.call_soon_threadsafe(begin)
         except RuntimeError:  # The loop is closed.
-            self.writing.abandon(conversation_id)
+            self.writing.give_back(lane)
 
     def stop(self) -> None:
         """End all pauses."""

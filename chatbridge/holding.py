@@ -36,9 +36,9 @@ class Holding:
 
         Raises:
             OverloadedTimeout: Others did until then.
-            UsageError: This task is reading a stream of it.
+            UsageError: This task has a message to it under way.
         """
-        await self._order.take(conversation_id, until)
+        lane = await self._order.take(conversation_id, until)
         try:
             await self.hold(conversation_id, until)
             yield
@@ -46,7 +46,7 @@ class Holding:
             try:
                 await self.release(conversation_id)
             finally:
-                self._order.give_back(conversation_id)
+                self._order.give_back(lane)
 
     async def hold(self, conversation_id: str, until: float) -> None:
         """

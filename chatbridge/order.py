@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 from weakref import ReferenceType, ref
 
 from attrs import define, field
@@ -12,15 +12,19 @@ from chatbridge.bounds import expire
 from chatbridge.clock import Clock
 from chatbridge.errors import OverloadedTimeout, Phase, UsageError
 
-__all__ = ["Order"]
+__all__ = ["Lane", "Order"]
 
 
 @define(eq=False)
-class _Lane:
+class Lane:
+    """The turn to speak in one conversation; given by `Order.take` to one at a time in an event loop."""
+
+    conversation_id: str
+    loop: asyncio.AbstractEventLoop
     lock: asyncio.Lock = field(factory=asyncio.Lock)
     users: int = 0
-    # Not the task itself, whose result may be the stream: nobody would hold that any more but the lane.
-    streaming: ReferenceType[asyncio.Task[object]] | None = None
+    # Who has it. Not the task itself, whose result may be the stream: nobody would hold that any more but this.
+    task: ReferenceType[asyncio.Task[object]] | None = None
 
 
 class Order:
@@ -28,26 +32,27 @@ class Order:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._lanes: dict[str, _Lane] = {}
+        self._lanes: dict[str, Lane] = {}
         self._waiting: set[asyncio.Timeout] = set()
         self._closed = False
 
-    async def take(self, conversation_id: str, until: float, *, streaming: bool = False) -> None:
+    async def take(self, conversation_id: str, until: float) -> Lane:
         """
-        Wait for the conversation's turn.
+        Wait for the conversation's turn, and give it; what has it in an event loop that is closed does not.
 
         Raises:
-            UsageError: This task holds it already with an open stream, and would wait for itself; or
-                the turns are over.
+            UsageError: This task has it already, and would wait for itself; or the turns are over.
             OverloadedTimeout: It did not come by *until*.
         """
         self._check_open()
-        lane = self._lanes.setdefault(conversation_id, _Lane())
-        task = asyncio.current_task()
-        if lane.streaming is not None and lane.streaming() is task:
+        lane = self._lanes.get(conversation_id)
+        if lane is None or lane.loop.is_closed():
+            lane = self._lanes[conversation_id] = Lane(conversation_id, asyncio.get_running_loop())
+        task = cast(asyncio.Task[object], asyncio.current_task())
+        if lane.task is not None and lane.task() is task:
             raise UsageError(
-                "this task is still reading a stream of the same conversation: "
-                "finish or leave it before the next message"
+                "this task has a message to the same conversation under way, and would wait for itself: "
+                "finish or leave its stream first, and ask for a summary in another conversation"
             )
         lane.users += 1
         taken = False
@@ -55,7 +60,7 @@ class Order:
             taken = await self._acquire(lane, until)
         finally:
             if not taken:
-                self._leave(conversation_id, lane)
+                self._leave(lane)
         if not taken:
             self._check_open()
             raise OverloadedTimeout(
@@ -63,9 +68,10 @@ class Order:
                 phase=Phase.QUEUE,
                 conversation_id=conversation_id,
             )
-        lane.streaming = ref(task) if streaming and task is not None else None
+        lane.task = ref(task)
+        return lane
 
-    async def _acquire(self, lane: _Lane, until: float) -> bool:
+    async def _acquire(self, lane: Lane, until: float) -> bool:
         lock = lane.lock
         if lane.users == 1:
             return await lock.acquire()
@@ -80,26 +86,22 @@ class Order:
             self._waiting.discard(timer)
         return not self._closed
 
-    def give_back(self, conversation_id: str, *, after: asyncio.Future[Any] | None = None) -> None:
-        """Let the next one in, at once or once *after* is done."""
-        lane = self._lanes[conversation_id]
-        lane.streaming = None
+    def give_back(self, lane: Lane, *, after: asyncio.Future[Any] | None = None) -> None:
+        """
+        Let the next one in, at once or once *after* is done.
+
+        May be called in any thread where the event loop is closed; who waits there waits in vain.
+        """
+        lane.task = None
         if after is None or after.done():
-            self._next(conversation_id, lane)
+            self._next(lane)
         else:
-            after.add_done_callback(lambda _: self._next(conversation_id, lane))
+            after.add_done_callback(lambda _: self._next(lane))
 
-    def _next(self, conversation_id: str, lane: _Lane) -> None:
-        lane.lock.release()
-        self._leave(conversation_id, lane)
-
-    def abandon(self, conversation_id: str) -> None:
-        """
-        Begin anew with a conversation whose turn somebody has in an event loop that is closed.
-
-        May be called in any thread. Who waits already waits in vain.
-        """
-        self._lanes.pop(conversation_id, None)
+    def _next(self, lane: Lane) -> None:
+        if not lane.loop.is_closed():
+            lane.lock.release()
+        self._leave(lane)
 
     def is_held(self, conversation_id: str) -> bool:
         """Tell whether somebody has the conversation's turn, or waits for it."""
@@ -114,7 +116,7 @@ class Order:
         if self._closed:
             raise UsageError("the bridge is closed")
 
-    def _leave(self, conversation_id: str, lane: _Lane) -> None:
+    def _leave(self, lane: Lane) -> None:
         lane.users -= 1
-        if not lane.users:
-            del self._lanes[conversation_id]
+        if not lane.users and self._lanes.get(lane.conversation_id) is lane:
+            del self._lanes[lane.conversation_id]

@@ -28,7 +28,8 @@ Overflow = Callable[[Sequence[Message]], Sequence[Message] | Awaitable[Sequence[
 """
 Makes what was too long shorter: is given the messages that were refused, and gives those to send instead.
 
-It may be asynchronous, to ask a model for a summary; its time is part of the message's.
+It may be asynchronous, to ask a model for a summary; its time is part of the message's. It asks in another
+conversation: the one that it shortens waits for it.
 
 They are a list of its own, and new messages may stand in their place, such as a summary. The last one is the
 one to be answered: it stays the last, and is there once. To give back as many as there were, or none, is to

@@ -29,6 +29,7 @@ from chatbridge.domain import (
 )
 from chatbridge.errors import AnswerLost, ChatbridgeError, StreamCut, StreamCutTimeout, UsageError
 from chatbridge.events import GAP, paragraph, shown_text, text_of
+from chatbridge.order import Lane
 from chatbridge.progress import Progress
 from chatbridge.sending import Outgoing
 from chatbridge.turns import Turn
@@ -63,9 +64,8 @@ class ReplyStream:
         self._seen: list[StreamEvent] = []
         self._reply: Reply | None = None
         self._entered = False
-        self._loop: asyncio.AbstractEventLoop | None = None
-        # Whether this stream has the conversation's turn to speak.
-        self._held = False
+        # The conversation's turn to speak, while this stream has it.
+        self._lane: Lane | None = None
         self._reader: asyncio.Task[object] | None = None
         # There once the stream is left while a task reads it; set when that task has closed it.
         self._let_go: asyncio.Event | None = None
@@ -82,12 +82,11 @@ class ReplyStream:
             return await self._enter()
 
     async def _enter(self) -> Self:
-        self._entered, self._loop = True, asyncio.get_running_loop()
+        self._entered = True
         clock = self._bridge.clock
         until = clock.now() + self._bridge.options.timeout
         try:
-            await self._bridge.order.take(self._conversation_id, until, streaming=True)
-            self._held = True
+            self._lane = await self._bridge.order.take(self._conversation_id, until)
             self._turn = await self._bridge.deliveries.begin(
                 self._conversation_id, self._outgoing.message, until, resend=self._resend
             )
@@ -317,9 +316,10 @@ class ReplyStream:
         return self._outgoing.warned(reply)
 
     async def _close(self) -> None:
-        if not self._held or self._reader is not None:
+        lane = self._lane
+        if lane is None or self._reader is not None:
             return  # The reader closes it, once the backend lets it.
-        self._held = False
+        self._lane = None
         turn = self._last_word()
         try:
             try:
@@ -328,7 +328,7 @@ class ReplyStream:
                 if turn is not None:
                     await self._bridge.deliveries.stopped(turn, self._delivery, self._shown)
         finally:
-            self._bridge.deliveries.writing.give_back(self._conversation_id)
+            self._bridge.deliveries.writing.give_back(lane)
             if self._let_go is not None:
                 self._let_go.set()
 
@@ -345,14 +345,13 @@ class ReplyStream:
         return self.partial if self._begun else None
 
     def __del__(self) -> None:
-        if self._held:
-            self._held = False
+        lane, self._lane = self._lane, None
+        if lane is not None:
             self._source = None  # The event loop closes it.
-            loop, turn = cast(asyncio.AbstractEventLoop, self._loop), self._turn
             if self._progress is not None:
                 with suppress(RuntimeError):  # The loop is closed.
-                    loop.call_soon_threadsafe(self._progress.end)
-            self._bridge.deliveries.dropped(loop, self._conversation_id, turn, self._delivery, self._shown)
+                    lane.loop.call_soon_threadsafe(self._progress.end)
+            self._bridge.deliveries.dropped(lane, self._turn, self._delivery, self._shown)
             warnings.warn(
                 "a stream was dropped without being left", ResourceWarning, source=self, stacklevel=1
             )

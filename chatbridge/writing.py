@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from chatbridge.clock import Clock
-from chatbridge.order import Order
+from chatbridge.order import Lane, Order
 
 __all__ = ["Writing"]
 
@@ -46,10 +46,15 @@ class Writing:
 
     def begin(self, conversation_id: str, work: Callable[[], Awaitable[T]]) -> asyncio.Task[T]:
         """Do *work* after all that was begun before."""
-        task = asyncio.ensure_future(_after(self._last.get(conversation_id), work))
+        task = asyncio.ensure_future(_after(self._under_way(conversation_id), work))
         self._last[conversation_id] = task
         task.add_done_callback(partial(self._done, conversation_id))
         return task
+
+    def _under_way(self, conversation_id: str) -> asyncio.Task[Any] | None:
+        """Give what is being written last; in an event loop that is closed nothing is."""
+        task = self._last.get(conversation_id)
+        return None if task is None or task.get_loop().is_closed() else task
 
     def _done(self, conversation_id: str, task: asyncio.Task[Any]) -> None:
         if self._last.get(conversation_id) is task:
@@ -104,20 +109,15 @@ class Writing:
             await work()
 
     async def _linger(self, conversation_id: str) -> None:
-        task = self._last.get(conversation_id)
+        task = self._under_way(conversation_id)
         if task is not None:
             with suppress(TimeoutError):
                 async with self._clock.timeout_at(self._clock.now() + self.LEAVING):
                     await asyncio.wait([task])
 
-    def give_back(self, conversation_id: str) -> None:
+    def give_back(self, lane: Lane) -> None:
         """Let the next message to the conversation go, once all of the one before is written."""
-        self._order.give_back(conversation_id, after=self._last.get(conversation_id))
-
-    def abandon(self, conversation_id: str) -> None:
-        """Let the next message go where the one before was left in an event loop that is closed."""
-        self._last.pop(conversation_id, None)
-        self._order.abandon(conversation_id)
+        self._order.give_back(lane, after=self._under_way(lane.conversation_id))
 
     @contextmanager
     def call(self) -> Generator[None]:
@@ -137,8 +137,8 @@ class Writing:
                 while self._calls:
                     self._quiet = asyncio.Event()
                     await self._quiet.wait()
-                while self._last:
-                    await asyncio.wait(self._last.values())
+                while tasks := [task for task in map(self._under_way, self._last) if task is not None]:
+                    await asyncio.wait(tasks)
 
 
 async def _after(before: asyncio.Task[Any] | None, work: Callable[[], Awaitable[T]]) -> T:

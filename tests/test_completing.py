@@ -1034,6 +1034,24 @@ async def test_who_is_cancelled_while_a_function_is_asked_is_cancelled(*, stream
     assert [TurnState.REFUSED] == [turn.state for turn in await chat.turns()]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_function_that_asks_in_the_conversation_that_it_shortens_is_told_so_at_once(
+    *, stream: bool
+) -> None:
+    async def asks(_: Sequence[Message]) -> Sequence[Message]:
+        await chat.send("Sum up")
+        raise AssertionError
+
+    backend = fake(window=1)
+    chat = await over(backend, overflow=asks).create()
+
+    with pytest.raises(RequestRefused, match="the model takes 1 words") as caught:
+        await (streamed(chat, "one two") if stream else chat.send("one two"))
+
+    assert "would wait for itself" in caught.value.__notes__[0]
+    assert 1 == len(backend.calls)
+
+
 async def test_how_much_was_too_long_is_remembered_of_some(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Completing, "REMEMBERED", 1)
     backend = fake(window=10, reply="ok")

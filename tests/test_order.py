@@ -21,7 +21,7 @@ from chatbridge.errors import (
     UnsettledTurn,
 )
 from chatbridge.options import CommonOptions
-from chatbridge.order import Order
+from chatbridge.order import Lane, Order
 from chatbridge.testing.clock import ManualClock
 from chatbridge.turns import TurnState
 from doubles import Double, assert_nothing_left, lanes, turns_of_the_loop
@@ -245,9 +245,9 @@ async def test_a_task_does_not_wait_for_its_own_open_stream(
     """It would wait for ever; another handle makes no difference."""
     async with chat.stream("one") as stream:
         await anext(stream)
-        with pytest.raises(UsageError, match="still reading a stream"):
+        with pytest.raises(UsageError, match="would wait for itself: finish or leave its stream"):
             await bridge.open(chat.id).send("two")
-        with pytest.raises(UsageError, match="still reading a stream"):
+        with pytest.raises(UsageError, match="would wait for itself: finish or leave its stream"):
             await chat.stream("three").__aenter__()
         other = await bridge.create()
         await other.send("elsewhere")
@@ -337,11 +337,11 @@ async def test_a_turn_is_not_given_once_the_turns_are_over() -> None:
     """Nor to those who wait already, nor to the one whose turn comes in the same moment."""
     clock = ManualClock()
     order = Order(clock)
-    await order.take("a", clock.now() + 1)
+    lane = await order.take("a", clock.now() + 1)
     waiting = [asyncio.create_task(order.take("a", clock.now() + 1)) for _ in range(3)]
     await turns_of_the_loop()
 
-    order.give_back("a")
+    order.give_back(lane)
     order.close()
     results = await asyncio.gather(*waiting, return_exceptions=True)
 
@@ -393,6 +393,31 @@ def test_a_stream_that_was_left_in_a_closed_loop_does_not_keep_its_turn(
 
     assert [TurnState.DELIVERED] * 2 == asyncio.run(go_on())
     assert {} == lanes(bridge.order)
+
+
+def test_a_turn_that_was_left_in_a_closed_loop_is_free_and_given_back_later_it_ends_no_other() -> None:
+    clock = ManualClock()
+    order = Order(clock)
+
+    async def take() -> Lane:
+        return await order.take("a", clock.now() + 1)
+
+    async def go_on(old: Lane) -> None:
+        lane = await take()
+        waiting = asyncio.create_task(take())
+        await turns_of_the_loop()
+        order.give_back(old)
+        await turns_of_the_loop()
+        assert not waiting.done()
+        order.give_back(lane)
+        order.give_back(await waiting)
+
+    loop = asyncio.new_event_loop()
+    lane = loop.run_until_complete(take())
+    loop.close()
+
+    asyncio.run(go_on(lane))
+    assert {} == lanes(order)
 
 
 async def test_the_order_holds_for_a_bridge_made_by_connect() -> None:

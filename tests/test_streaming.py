@@ -723,11 +723,11 @@ async def test_waiting_for_the_turn_counts_against_the_stream(
     bridge: Bridge, double: Double, chat: Chat, clock: ManualClock
 ) -> None:
     double.script = [asyncio.Event()]
-    await bridge.order.take(chat.id, clock.now() + 1)
+    lane = await bridge.order.take(chat.id, clock.now() + 1)
     task = asyncio.create_task(read(chat.stream("Hi")))
     await turns_of_the_loop()
     clock.advance(TIMEOUT - 1)
-    bridge.order.give_back(chat.id)
+    bridge.order.give_back(lane)
     await turns_of_the_loop()
     clock.advance(1 + bridge.bounds.GRACE)
 

@@ -31,6 +31,7 @@ from chatbridge.history import MemoryStore
 from chatbridge.history.rows import Hold, Remote
 from chatbridge.history.store import to_its_end
 from chatbridge.options import CommonOptions
+from chatbridge.order import Order
 from chatbridge.progress import Progress
 from chatbridge.testing.clock import ManualClock
 from chatbridge.writing import Writing
@@ -510,3 +511,27 @@ def test_m8_what_came_of_a_stream_in_a_loop_that_is_closed_is_kept(clock: Manual
     asyncio.run(end())
 
     assert ["one ", "one two"] == kept
+
+
+def test_what_was_being_written_in_a_loop_that_is_closed_is_not_waited_for(clock: ManualClock) -> None:
+    writing = Writing(clock, Order(clock), durable=True)
+    written: list[str] = []
+
+    async def begin() -> asyncio.Task[bool]:
+        return writing.begin("a", asyncio.Event().wait)
+
+    async def write() -> None:
+        written.append("a")
+
+    async def go_on() -> None:
+        await writing.leave("b", write)
+        await writing.end()
+        await writing.wait("a", write, clock.now() + 1)
+
+    loop = asyncio.new_event_loop()
+    left = loop.run_until_complete(begin())
+    loop.close()
+
+    asyncio.run(asyncio.wait_for(go_on(), 10))
+    assert ["a", "a"] == written
+    assert not left.done()
