@@ -475,8 +475,9 @@ class Deliveries:
         with self.writing.call():
             async with self.alone(conversation_id, give_up):
                 if self._certain:
-                    await self._check_there(conversation_id)
                     cleared = await self._clear(conversation_id)
+                    if not cleared:
+                        await self._check_there(conversation_id)
                     return tuple(turn for turn in cleared if not turn.waived)
                 turns = await self.ledger.unsettled(conversation_id)
                 looks = await self._watch(turns, give_up)

@@ -23,7 +23,7 @@ class Lane:
     loop: asyncio.AbstractEventLoop
     lock: asyncio.Lock = field(factory=asyncio.Lock)
     users: int = 0
-    # Who has it. Not the task itself, whose result may be the stream: nobody would hold that any more but this.
+    # Who has it. Not the task itself, whose result may be the stream: nobody would hold that but the lane.
     task: ReferenceType[asyncio.Task[object]] | None = None
 
 
