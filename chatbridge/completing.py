@@ -109,6 +109,11 @@ def full_backend(
         ConfigError: It is not what its profile says.
     """
     name, kept_here = backend.profile.name, is_kept_here(backend.profile)
+    if isinstance(backend, Completing):
+        raise ConfigError(
+            f"{name}: this backend has a store already, that of the bridge that made it: give bridge.api",
+            provider=name,
+        )
     if hasattr(backend, "create_conversation") == kept_here:
         raise ConfigError(
             f"{name}: a backend whose context is client has complete and stream, and keeps no "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -128,6 +129,11 @@ def test_a_bridge_claims_what_a_description_says() -> None:
 def test_a_backend_that_claims_to_keep_nothing_and_does_not_is_refused() -> None:
     with pytest.raises(ConfigError, match="a backend whose context is client has complete and stream"):
         Bridge(FakeBackend(profile=COMPLETIONS))
+
+
+def test_what_a_bridge_has_made_of_an_api_that_keeps_nothing_is_no_backend_of_another() -> None:
+    with pytest.raises(ConfigError, match=r"has a store already, that of the bridge .*: give bridge\.api"):
+        Bridge(over(fake()).backend)
 
 
 def test_what_the_adapter_made_is_reached_whether_conversations_are_added_to_it_or_not() -> None:
@@ -578,6 +584,17 @@ async def test_what_a_process_that_died_has_left_is_in_no_doubt(store: Store) ->
         else:
             assert "Turn 1" in (await here.send("Hello")).text
     assert {TurnState.NOT_SENT, TurnState.DELIVERED} == {turn.state for turn in await here.turns()}
+
+
+async def test_what_is_in_doubt_in_a_conversation_that_is_not_there_is_settled(store: Store) -> None:
+    bridge = over(fake(), store)
+    nowhere = bridge.open("nowhere")
+    lost = Turn("lost", "nowhere", Message(Role.USER, "Lost", "lost"), datetime.now(UTC), TurnState.UNKNOWN)
+    await store.record(bridge.deliveries.ledger.remote("nowhere"), lost)
+
+    assert [TurnState.NOT_SENT] == [turn.state for turn in await nowhere.settle()]
+    with pytest.raises(NotFound):
+        await nowhere.settle()
 
 
 @pytest.mark.parametrize("stream", [False, True])
