@@ -45,7 +45,7 @@ def fingerprint(message: Message) -> bytes:
     """
     Name the text of *message*, but for its blanks and its normal form, which servers change at times.
 
-    Results of tools are known by the calls that they are for.
+    Results of tools are known by the calls that they are for: servers write what is in them in their own way.
     """
     text = " ".join(part.call_id for part in message.parts if isinstance(part, ToolResult)) or message.text
     if not text.isascii():
@@ -54,14 +54,15 @@ def fingerprint(message: Message) -> bytes:
     return blake2b(plain, digest_size=16).digest()
 
 
-def _fingerprints(messages: Iterable[Message]) -> Counter[bytes]:
-    return Counter(fingerprint(message) for message in messages if message.role is Role.USER)
+def _is_sent(message: Message) -> bool:
+    """Tell whether *message* is one that a turn may have sent: the user's, or results of tools."""
+    return message.role is Role.USER or any(isinstance(part, ToolResult) for part in message.parts)
 
 
 @define(eq=False)
 class Trail:
     """
-    What is known to be in a conversation, by the texts of the user's messages.
+    What is known to be in a conversation, by the texts of the messages that were sent to it.
 
     Attributes:
         there: How many of each are there for certain.
@@ -74,7 +75,7 @@ class Trail:
     @classmethod
     def of(cls, history: Iterable[Message]) -> Trail:
         """Begin with what *history* shows."""
-        return cls(_fingerprints(history))
+        return cls(Counter(fingerprint(message) for message in history if _is_sent(message)))
 
     def record(self, turn: Turn, before: Turn | None) -> None:
         """Take in that *turn* has changed."""
@@ -143,7 +144,7 @@ class History:
         self.places: dict[bytes, list[int]] = {}
         self.linked: dict[str, list[Message]] = {}
         for place, message in enumerate(messages):
-            if message.role is Role.USER or any(isinstance(part, ToolResult) for part in message.parts):
+            if _is_sent(message):
                 self.places.setdefault(fingerprint(message), []).append(place)
             if message.reply_to is not None:
                 self.linked.setdefault(message.reply_to, []).append(message)

@@ -25,6 +25,8 @@ from chatbridge import (
     Role,
     SendOptions,
     StreamCut,
+    ToolCall,
+    ToolResult,
     Turn,
     TurnState,
     UnsettledTurn,
@@ -945,6 +947,22 @@ def test_an_answer_is_linked_or_follows_and_is_nobody_else_s() -> None:
     assert Seen.ALONE is found(ours, tool).seen
     assert Seen.FAILED is found(evolve(ours, extra={"error": "no"})).seen
     assert Seen.UNCLEAR is find(turn_of("Hi", 1), History([ours]), None).seen
+
+
+@pytest.mark.parametrize("arrived", [False, True])
+def test_another_result_of_the_same_call_is_not_taken_for_an_earlier_one(arrived: bool) -> None:
+    call = Message(Role.ASSISTANT, (ToolCall("c", "f", {}),))
+    first = [QUESTION, call, Message(Role.TOOL, (ToolResult("c", "one"),)), Message(Role.ASSISTANT, "done")]
+    again = Message(Role.TOOL, (ToolResult("c", "two"),))
+    trail = Trail.of(first)
+    turn = evolve(turn_of("", 1), message=again, baseline=trail.baseline(again))
+    trail.record(turn, None)
+
+    then = [*first, again, Message(Role.ASSISTANT, "better")] if arrived else first
+    for known in (trail, Trail.recalled(turn, ())):
+        found = find(turn, History(then), known)
+        assert (Seen.ANSWERED if arrived else Seen.ABSENT) is found.seen
+        assert ("better" if arrived else None) == (found.reply and found.reply.text)
 
 
 async def test_the_options_of_a_message_do_not_matter_to_settling(clock: Clock) -> None:
