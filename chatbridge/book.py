@@ -156,15 +156,7 @@ class Book:
                 self._reduced[turn.id] = error
                 if len(self._reduced) > self.KNOWN:
                     self._reduced.popitem(last=False)
-            _log.warning(
-                "%s: message %s is %s, which could not be stored: %s",
-                self._provider,
-                printable(turn.id),
-                turn.state.value,
-                error,
-            )
-            if error.kind == "taken":
-                turn = evolve(turn, state=TurnState.NOT_SENT)
+            turn = self._unstored(turn, error)
         else:
             self._late.pop(turn.id, None)
         return self._told(turn, before)
@@ -194,14 +186,32 @@ class Book:
                     raise
         raise problem
 
+    def _unstored(self, turn: Turn, problem: StoreError) -> Turn:
+        """Log that *turn* could not be recorded, and give it as it is then."""
+        _log.warning(
+            "%s: message %s is %s, which could not be stored: %s",
+            self._provider,
+            printable(turn.id),
+            turn.state.value,
+            problem,
+        )
+        return evolve(turn, state=TurnState.NOT_SENT) if problem.kind == "taken" else turn
+
     def problem(self, turn: Turn) -> StoreError | None:
         """Say why *turn* is not recorded as it is; None if it is."""
         late = self._late.get(turn.id)
         return self._reduced.pop(turn.id, None) if late is None else late.problem
 
+    @property
+    def late(self) -> set[str]:
+        """The conversations of what the ledger did not take at its time."""
+        return {late.turn.conversation_id for late in self._late.values()}
+
     async def catch_up(self, conversation_id: str | None = None) -> None:
         """
         Record what the ledger did not take at its time, of one conversation or of all.
+
+        A conversation that is still held is not released by it.
 
         Raises:
             StoreError: It still does not take all of it.
@@ -209,14 +219,20 @@ class Book:
         problem: StoreError | None = None
         for late in tuple(self._late.values()):
             if conversation_id in {None, late.turn.conversation_id}:
+                last, final = not self.ledger.holds(late.turn.conversation_id), None
                 try:
-                    await self._write(late.turn, late.sends, late.answer, last=True)
+                    await self._write(late.turn, late.sends, late.answer, last=last)
                 except StoreError as error:
                     if error.kind not in _FINAL:
                         problem = problem or error
                         continue
+                    final = error
                 if self._late.get(late.turn.id) is late:
                     del self._late[late.turn.id]
+                    if final is not None:
+                        turn = self._unstored(late.turn, final)
+                        if turn.state is not late.turn.state:
+                            self._told(turn, late.turn)
         if problem is not None:
             raise problem
 

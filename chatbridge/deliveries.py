@@ -86,6 +86,7 @@ class Deliveries:
         self._clock = clock
         self._settle_timeout = settle_timeout
         self._book = Book(profile.name, self.ledger, Trails(order.is_held), clock, on_turn)
+        ledger.late = self._write_late
         self._holding = Holding(order, self._book, bounds, clock)
         self._search = Search(backend, profile, bounds, clock, self._book)
         self._coming = WeakSet[Progress]()
@@ -118,6 +119,14 @@ class Deliveries:
             for turn in await self.ledger.unsettled(conversation_id):
                 if turn.state is not TurnState.PENDING:
                     await self.waive(conversation_id, turn)
+
+    def _write_late(self) -> set[str]:
+        """Begin to record what the store did not take at its time, and give the conversations of it."""
+        late = self._book.late
+        for conversation_id in late:
+            if not self.writing.is_busy(conversation_id):
+                self.writing.begin(conversation_id, partial(self._book.catch_up, conversation_id))
+        return late
 
     async def turns(self, conversation_id: str) -> tuple[Turn, ...]:
         """Give the turns of a conversation, oldest first."""

@@ -44,6 +44,11 @@ class Writing:
         self._calls = 0
         self._quiet: asyncio.Event | None = None
 
+    def is_busy(self, conversation_id: str) -> bool:
+        """Tell whether something of the conversation is being written."""
+        task = self._last.get(conversation_id)
+        return task is not None and not task.get_loop().is_closed()
+
     def begin(self, conversation_id: str, work: Callable[[], Awaitable[T]]) -> asyncio.Task[T]:
         """Do *work* after all that was begun before."""
         task = asyncio.ensure_future(_after(self._under_way(conversation_id), work))

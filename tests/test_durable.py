@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from chatbridge.options import CommonOptions
 from chatbridge.registry import resolve
 from chatbridge.testing.clock import ManualClock
 from chatbridge.testing.emulator import Call, serve
+from chatbridge.testing.fake import FakeBackend, FakeOptions
 from chatbridge_adapters.h2ogpte.emulator import H2OGPTeEmulator
 from doubles import Double, turns_of_the_loop
 
@@ -389,6 +391,129 @@ async def test_what_is_late_in_one_conversation_does_not_wait_for_another(
 
     assert ["pending", "delivered"] == [state for state, _ in file.turns()]
     assert [TurnState.DELIVERED] == [turn.state for turn in await one.turns()]
+
+
+def keeping_nothing(store: SQLiteStore) -> Bridge:
+    backend = FakeBackend(FakeOptions(keeps="nothing"))
+    return Bridge(backend.completions, options=backend.options, clock=backend.clock, store=store)
+
+
+def held(file: File) -> bool:
+    return bool(file.query("SELECT 1 FROM conversations WHERE held_until > 0"))
+
+
+async def test_m5_an_answer_that_comes_late_into_the_store_is_held_for_until_it_is_there(
+    store: SQLiteStore, file: File
+) -> None:
+    chat = await keeping_nothing(store).create()
+    ledger = chat.bridge.deliveries.ledger
+    file.refuse("INSERT ON entries")
+    with pytest.raises(StoreError, match="the answer is here"):
+        await chat.send("1")
+    file.execute("UPDATE conversations SET held_until = held_until - 5000000")
+    ((before,),) = file.query("SELECT held_until FROM conversations")
+    await ledger.renew()
+    await all_written(chat)
+    ((after,),) = file.query("SELECT held_until FROM conversations")
+    assert before < after
+    file.allow()
+
+    await ledger.renew()
+    await all_written(chat)
+
+    assert [("delivered", "")] == file.turns()
+    assert ["1", "Turn 1: you said '1'."] == file.texts()
+    assert not held(file)
+    await chat.bridge.close()
+
+
+async def test_what_is_being_written_late_is_not_begun_again(store: SQLiteStore, file: File) -> None:
+    chat = await keeping_nothing(store).create()
+    file.refuse("INSERT ON entries")
+    with pytest.raises(StoreError):
+        await chat.send("1")
+    deliveries, noted, written = chat.bridge.deliveries, asyncio.Event(), asyncio.Event()
+
+    async def write() -> None:
+        noted.set()
+        await written.wait()
+
+    writing = deliveries.writing.begin(chat.id, write)
+    await noted.wait()
+    assert {chat.id} == set(deliveries.ledger.late())
+    assert [writing] == list(vars(deliveries.writing)["_last"].values())
+    written.set()
+    file.allow()
+    await chat.bridge.close()
+    assert [("delivered", "")] == file.turns()
+
+
+async def test_of_an_answer_that_came_too_late_into_the_store_it_is_told(
+    store: SQLiteStore, file: File, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[tuple[TurnState, TurnState | None]] = []
+    chat = await keeping_nothing(store).create()
+    chat.bridge.deliveries.on_turn = lambda event: told.append((event.turn.state, event.before))
+    file.refuse("INSERT ON entries")
+    with pytest.raises(StoreError) as caught:
+        await chat.send("1")
+    assert "taken" != caught.value.kind
+    file.allow()
+    file.execute("UPDATE conversations SET held_until = 0")
+    async with SQLiteStore(file.path) as other, keeping_nothing(other) as bridge:
+        await bridge.open(chat.id).send("2")
+    told.clear()
+
+    assert [TurnState.NOT_SENT, TurnState.DELIVERED] == [turn.state for turn in await chat.turns()]
+    await chat.turns()
+
+    assert [(TurnState.NOT_SENT, TurnState.DELIVERED)] == told
+    assert "could not be stored: the conversation was held for too long" in caplog.text
+    await chat.bridge.close()
+
+
+class Watched(Found):
+    """The same, at whose conversation `meanwhile` happens while it is read back."""
+
+    meanwhile: Callable[[], Awaitable[object]] | None = None
+
+    async def list_messages(self, *given: Any, **named: Any) -> AsyncGenerator[Message, None]:
+        if self.meanwhile is not None:
+            self._file.allow()
+            await self.meanwhile()
+        async for message in super().list_messages(*given, **named):
+            yield message
+
+
+async def test_m6_reading_the_turns_releases_nothing_that_is_being_looked_for(
+    store: SQLiteStore, file: File
+) -> None:
+    double, seen = Watched(file), list[bool]()
+    chat = await begin(store, double)
+    ledger = chat.bridge.deliveries.ledger
+    record = store.record
+
+    async def refuse(*given: Any, **named: Any) -> Turn:
+        if given[1].state is TurnState.UNKNOWN and not seen:
+            seen.append(True)
+            raise StoreError("no")
+        return await record(*given, **named)
+
+    async def meanwhile() -> None:
+        double.meanwhile = None
+        (turn,) = await ledger.turns(chat.id)
+        book = vars(chat.bridge.deliveries)["_book"]
+        vars(store)["record"] = refuse
+        await book.change(turn, TurnState.UNKNOWN)
+        await chat.turns()
+        seen.append(held(file))
+
+    double.meanwhile = meanwhile
+    reply = await chat.send("Hi")
+
+    assert reply.recovered
+    assert [True, True] == seen
+    assert not held(file)
 
 
 async def test_a_later_word_is_not_dropped_with_an_earlier_one(

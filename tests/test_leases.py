@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from chatbridge import (
     Bridge,
     Chat,
     DeliveryUnknown,
+    Message,
+    Role,
     StoreError,
     Turn,
     TurnState,
@@ -549,6 +552,26 @@ async def test_what_cannot_be_renewed_now_is_the_next_time(site: Site, ledger: L
     await timer.fire(ledger)
 
     assert 5 < await left(ledger)
+
+
+async def test_it_is_planned_again_until_the_last_word_is_written(ledger: Ledger, site: Site) -> None:
+    timer: Any = ledger.later
+    turn = Turn("1", "c", Message(Role.USER, "Hi", id="1"), datetime.now(UTC), state=TurnState.DELIVERED)
+    ledger.late = lambda: ["c", "d"]
+    site.query("CREATE TRIGGER no BEFORE INSERT ON turns BEGIN SELECT RAISE(ABORT, 'no'); END")
+    with pytest.raises(StoreError):
+        await ledger.record(turn, last=True)
+    assert not ledger.holds("c")
+    hurry(site)
+    await timer.fire(ledger)
+    assert 5 < await left(ledger)
+    site.query("DROP TRIGGER no")
+    await ledger.record(turn, last=True)
+    assert 0 >= await left(ledger)
+
+    await timer.fire(ledger)
+
+    assert [] == timer.planned
 
 
 async def test_closing_releases_what_is_held(site: Site, ledger: Ledger) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import suppress
 
 from attrs import evolve
@@ -29,6 +29,8 @@ class Ledger:
     Attributes:
         store: The store.
         later: Takes the place of the event loop's `call_later`.
+        late: Begins to record what the store did not take, and gives the conversations of it. It is called
+            with each renewal.
 
     Args:
         store: The store.
@@ -45,6 +47,7 @@ class Ledger:
     ) -> None:
         self.store = store
         self.later: Later | None = None
+        self.late: Callable[[], Collection[str]] = tuple
         self._backend = backend
         self._account = account
         self._kept_here = kept_here
@@ -115,6 +118,10 @@ class Ledger:
             self._plan()
         return hold
 
+    def holds(self, conversation_id: str) -> bool:
+        """Tell whether the conversation is held, and not only until the last word on it is written."""
+        return conversation_id in self._held
+
     async def release(self, conversation_id: str) -> None:
         """Let others hold the conversation, if it is still held here."""
         if self._held.pop(conversation_id, None) is not None:
@@ -128,11 +135,14 @@ class Ledger:
 
     async def renew(self) -> None:
         """Say that all that is held is still held; what cannot be told now is told the next time."""
-        for conversation_id, hold in tuple(self._held.items()):
+        held = {
+            each: self._held.get(each) for each in self._leaving.intersection(self.late()).union(self._held)
+        }
+        for conversation_id, hold in held.items():
             with suppress(StoreError):
                 remote, lease = self.remote(conversation_id), self.store.lease
                 still = await self.store.release(remote, self.holder, lease=lease)
-                if not still and self._held.get(conversation_id) is hold:
+                if not still and hold is not None and self._held.get(conversation_id) is hold:
                     del self._held[conversation_id]
 
     async def _enter_loop(self) -> None:
@@ -144,7 +154,7 @@ class Ledger:
                 await self._release_all()
 
     def _plan(self) -> None:
-        if self._timer is None and self._held and math.isfinite(self.store.lease):
+        if self._timer is None and (self._held or self._leaving) and math.isfinite(self.store.lease):
             later = self.later or asyncio.get_running_loop().call_later
             self._timer = later(self.store.lease / self.RENEWALS, self._begin)
 
