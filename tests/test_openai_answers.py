@@ -558,11 +558,28 @@ def test_what_does_not_fit_has_one_code_whatever_the_words(server: str, status: 
         (500, "the size of the context cannot be read"),
         (429, "Tokens per minute exceed the context size of your tier"),
         (429, "Request too large on tokens per min (TPM): Limit 30000, Requested 40000."),
+        (503, "Overloaded: your prompt exceeds the maximum number of tokens per minute"),
+        (400, "Rate limit: the input exceeds the model's context length"),
+        (403, "Your input exceeds the maximum number of tokens allowed per day"),
+        (413, "Input is too long for your quota"),
+        (400, "max_tokens: 99999 exceeds the maximum number of tokens allowed for completion (4096)"),
+        (400, "The user id in the input is too long"),
+        (400, "Tool name in prompt is too long: at most 64 characters"),
     ],
 )
 def test_an_error_that_may_pass_is_none_of_length(status: int, words: str) -> None:
-    told = read_error(status, {"error": words})
-    assert (None, None) == (told.code, told.hint)
+    for each in (status, 200):
+        if status != 429 or each == status:
+            told = read_error(each, {"error": words})
+            assert (words, None, None) == (told.message, told.code, told.hint)
+
+
+@pytest.mark.parametrize("code", [429, "429", "rate_limit_exceeded"])
+def test_a_rate_limit_within_an_answer_is_known_by_its_code(code: object) -> None:
+    """A history must not be made shorter for it."""
+    words = "Your input exceeds the context window of this model."
+    told = read_error(200, {"error": {"code": code, "message": words}})
+    assert (code if code == "rate_limit_exceeded" else None, None) == (told.code, told.hint)
 
 
 @pytest.mark.parametrize(

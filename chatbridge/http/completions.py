@@ -17,14 +17,16 @@ __all__ = ["beside_usage", "is_too_long", "to_finish_reason", "to_role", "to_usa
 _TOO_LONG = re.compile(
     r"max(?:imum)? (?:context|prompt) length"
     r"|exceeds? (?:the )?(?:available |model'?s? )?context (?:size|length|window|limit)"
-    r"|exceeds? the maximum number of tokens"
+    r"|(?:prompt|input)\b[^.]*exceeds? the maximum number of tokens"
     r"|context (?:size|length|window) (?:has been |was |is )?exceeded"
     r"|context length (?:is|of) only"
     r"|longer than the (?:maximum model length|model'?s? context length)"
-    r"|n_keep .* >= n_ctx|(?:prompt|input) (?:is )?too long",
+    r"|n_keep .* >= n_ctx"
+    r"|(?<!\b(?:in|of) )(?<!\b(?:in|of) the )(?:prompt|input) (?:is )?too long",
     re.IGNORECASE,
 )
 _TOO_LONG_CODES = frozenset({CONTEXT_LENGTH, "exceed_context_size_error"})
+_MAY_PASS = re.compile(r"\bper[ -](?:sec|min|hour|day)|rate.?limit|quota|\bTPM\b", re.IGNORECASE)
 _RATE_LIMITED = 429
 
 
@@ -39,8 +41,18 @@ _REASONS = {reason.value: reason for reason in FinishReason}
 
 
 def is_too_long(status: int, code: str | None, message: str | None) -> bool:
-    """Tell by its code or its words whether an error says that history and answer do not fit, ever."""
-    return code in _TOO_LONG_CODES or (status != _RATE_LIMITED and bool(_TOO_LONG.search(message or "")))
+    """
+    Tell by its code or its words whether an error says that history and answer do not fit, ever.
+
+    What speaks of a rate or a quota is not of that kind, whatever its status: there are servers that say so
+    within a stream, or with a status of their own.
+    """
+    if code in _TOO_LONG_CODES:
+        return True
+    said = message or ""
+    if status == _RATE_LIMITED or _MAY_PASS.search(f"{code or ''} {said}"):
+        return False
+    return bool(_TOO_LONG.search(said))
 
 
 def to_role(word: str) -> tuple[Role, dict[str, str]]:

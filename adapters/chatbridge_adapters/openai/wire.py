@@ -67,6 +67,7 @@ ENDPOINTS = (COMPLETE, LIST_MODELS)
 
 _MONEY = re.compile("quota|billing|balance|credit|payment", re.IGNORECASE)
 _PAYMENT_REQUIRED = 402
+_RATE_LIMITED = (429, "429")
 _CLIENT_ERRORS = range(400, 500)
 
 
@@ -79,6 +80,8 @@ def read_error(status: int, body: Any) -> ApiError:  # noqa: ANN401 - JSON
     """
     fields = _fields(body)
     message, code = as_text(fields.get("message")), _code(fields)
+    if fields.get("code") in _RATE_LIMITED:
+        status = 429
     if is_too_long(status, code, message):
         return ApiError(message or None, CONTEXT_LENGTH, Hint.TOO_LONG)
     return ApiError(message or None, code, _hint(status, fields, code))
