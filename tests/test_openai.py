@@ -733,6 +733,40 @@ async def test_a_connection_that_breaks_off_after_the_reason_for_the_end_costs_n
     assert warnings == reply.warnings
 
 
+@pytest.mark.parametrize(
+    "late",
+    [
+        {"content": "0 EUR"},
+        {"reasoning_content": "0"},
+        {"tool_calls": [{"index": 0, "id": "a", "function": {"name": "pay", "arguments": '{"eur"'}}]},
+    ],
+)
+async def test_an_answer_that_goes_on_after_the_reason_for_its_end_is_lost_where_it_breaks_off(
+    backend: OpenAIBackend, emulator: OpenAIEmulator, late: Json
+) -> None:
+    """As of a server that tells a reason with each piece."""
+    pieces = [
+        {"choices": [{"index": 0, "delta": delta, "finish_reason": "stop"}]}
+        for delta in ({"content": "Pay Bob 5"}, late)
+    ]
+    answer(emulator, events(*pieces, "{bad", done=False))
+    with pytest.raises(StreamCut):
+        await streamed(backend)
+    answer(emulator, events(*pieces, done=False))
+    assert "Pay Bob 5" in (await streamed(backend)).reply.text
+
+
+async def test_a_reason_that_is_the_word_null_is_none(
+    backend: OpenAIBackend, emulator: OpenAIEmulator
+) -> None:
+    piece = {"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "null"}]}
+    answer(emulator, events(piece, done=False))
+    with pytest.raises(StreamCut):
+        await streamed(backend)
+    answer(emulator, events(piece))
+    assert None is (await streamed(backend)).reply.raw_finish_reason
+
+
 async def test_an_empty_body_hints_at_the_length_of_the_history(
     backend: OpenAIBackend, emulator: OpenAIEmulator
 ) -> None:

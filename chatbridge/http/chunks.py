@@ -235,6 +235,7 @@ class Increments:
 
 
 _SAID = frozenset({"role", "content", "tool_calls"})
+_NO_REASONS = (None, "", "null")
 
 
 @define(repr=False)
@@ -251,6 +252,7 @@ class CompletionFold:
     model: str | None = None
     _usage: Usage | None = None
     _reason: str | None = None
+    _went_on: bool = False
     _parts: PartsFold = field(init=False)
     _calls: dict[int, CallFold] = field(factory=dict[int, CallFold])
     _warnings: list[str] = field(factory=list[str])
@@ -265,8 +267,13 @@ class CompletionFold:
 
     @property
     def has_reason(self) -> bool:
-        """Whether it was told why the answer ended, so that there is no more of it."""
+        """Whether it was told why the answer ended; there are servers that tell so with each piece of it."""
         return self._reason is not None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it was told why the answer ended, and nothing of the answer came after that."""
+        return self.has_reason and not self._went_on
 
     def take(self, chunk: Chunk, *, whole: bool = False) -> list[StreamEvent]:
         """Take a chunk, or a *whole* answer, and tell what it adds."""
@@ -280,7 +287,9 @@ class CompletionFold:
         choice = chunk.choice
         if choice is None:
             return []
-        self._reason = choice.finish_reason or self._reason
+        ended = self.has_reason
+        if choice.finish_reason not in _NO_REASONS:
+            self._reason = choice.finish_reason
         self._of_choices.update(choice.raw)
         if logprobs := as_object(choice.raw.get("logprobs")):
             self._logprobs.add(logprobs)
@@ -289,7 +298,10 @@ class CompletionFold:
             self._take(message, whole=True)
         elif delta is not None:
             self._take(delta, whole=whole or message is not None)
-        return self._parts.events()
+        events = self._parts.events()
+        if ended and (events or any(said is not None and said.tool_calls for said in (message, delta))):
+            self._went_on = True
+        return events
 
     def finish(self) -> list[StreamEvent]:
         """End the answer."""

@@ -192,7 +192,7 @@ class OpenAIBackend:
         except StreamCut as error:
             if error.kind == "empty":
                 error.add_note(HINT)
-            if not fold.has_reason:
+            if not fold.has_ended:
                 raise
             late.append(CUT_LATE)
         if not begun:
