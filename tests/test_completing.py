@@ -15,6 +15,7 @@ from attrs import evolve
 from chatbridge import (
     Bridge,
     Chat,
+    Conversation,
     Feature,
     Message,
     NotFound,
@@ -229,6 +230,23 @@ async def test_nothing_is_written_down_of_a_message_to_a_conversation_that_is_no
     assert (1, [], ()) == (backend.writes, told, await nowhere.turns())
     assert [] == [kept async for kept in store.conversations()]
     assert () == await store.turns()
+
+
+async def test_what_another_makes_while_a_conversation_is_not_found_stays(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bridge = over(fake(), store)
+    remote, forget = bridge.deliveries.ledger.remote("late"), store.forget
+
+    async def made_meanwhile(conversation_id: str, **how: Any) -> None:
+        await store.keep(remote, Conversation("late"), created=True)
+        await forget(conversation_id, **how)
+
+    monkeypatch.setattr(store, "forget", made_meanwhile)
+    with pytest.raises(NotFound):
+        await bridge.open("late").send("Hello")
+
+    assert "late" == (await bridge.open("late").refresh()).id
 
 
 async def test_what_the_store_has_of_a_conversation_that_was_never_made_stays(store: Store) -> None:

@@ -112,6 +112,13 @@ class ForgetsTheRow(Plain):
         return await super()._turns(remote, turn_id, unsettled=unsettled)
 
 
+class ForgetsWhatIsNew(Plain):
+    """Forgets a conversation whatever its revision is."""
+
+    async def _forget(self, conversation_id: str, revision: int | None = None) -> None:  # noqa: ARG002 - so
+        await super()._forget(conversation_id)
+
+
 class ReadsBeyond(Plain):
     """Gives one message too many."""
 
@@ -267,6 +274,7 @@ class StaysOpen(Plain):
         (HoldsForEver, "check_one_holds_a_conversation"),
         (SearchesLetters, "check_messages_are_found_by_their_words"),
         (ForgetsTheRow, "check_what_is_forgotten_is_gone"),
+        (ForgetsWhatIsNew, "check_what_is_forgotten_is_gone"),
         (HoldsWhatIsWritten, "check_only_what_is_about_holding_changes_it"),
         (HasOneLoop, "check_several_event_loops_share_it"),
         (WantsText, "check_a_strange_id_is_taken_or_refused"),

@@ -131,7 +131,7 @@ class Ledger:
         """Forget the conversation where nothing but that it is held was ever known of it."""
         kept = await self.store.find(self.remote(conversation_id))
         if kept is not None and not (kept.created or kept.used or kept.length):
-            await self.store.forget(kept.id)
+            await self.store.forget(kept.id, revision=kept.revision)
 
     async def renew(self) -> None:
         """Say that all that is held is still held; what cannot be told now is told the next time."""

@@ -360,9 +360,9 @@ class MemoryStore(Store):
         self._count += sign * len(entries)
         self._size += sign * sum(size_of(entry.message) for entry in entries)
 
-    async def _forget(self, conversation_id: str) -> None:
+    async def _forget(self, conversation_id: str, revision: int | None = None) -> None:
         shelf = self._shelf(conversation_id)
-        if shelf is not None:
+        if shelf is not None and revision in {None, shelf.revision}:
             self._drop(shelf)
 
     def _drop(self, shelf: _Shelf) -> None:

@@ -315,11 +315,12 @@ class PostgresStore(Store):
                 [entry.details for entry in some],
             )
 
-    async def _forget(self, conversation_id: str) -> None:
+    async def _forget(self, conversation_id: str, revision: int | None = None) -> None:
         async def forget(connection: Connection, _: object) -> None:
             await connection.execute(_DURABLY)
-            find = self._sql("SELECT id FROM @.conversations WHERE id = $1 FOR UPDATE")
-            if await connection.fetchval(find, conversation_id) is None:
+            find = self._sql("SELECT revision FROM @.conversations WHERE id = $1 FOR UPDATE")
+            there = await connection.fetchval(find, conversation_id)
+            if there is None or revision not in {None, there}:
                 return
             await self._remove(connection, conversation_id, 0)
             await connection.execute(self._sql("DELETE FROM @.conversations WHERE id = $1"), conversation_id)

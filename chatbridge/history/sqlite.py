@@ -188,8 +188,8 @@ class SQLiteStore(Store):
             ]
         )
 
-    async def _forget(self, conversation_id: str) -> None:
-        await self._run(lambda connection: _remove(connection, conversation_id))
+    async def _forget(self, conversation_id: str, revision: int | None = None) -> None:
+        await self._run(lambda connection: _remove(connection, conversation_id, revision))
 
     async def _commit(self, change: Change) -> bool:
         return await self._run(lambda connection: _write(connection, change))
@@ -411,7 +411,11 @@ def _cut(connection: sqlite3.Connection, conversation_id: str, start: int) -> No
     )
 
 
-def _remove(connection: sqlite3.Connection, conversation_id: str) -> None:
+def _remove(connection: sqlite3.Connection, conversation_id: str, revision: int | None) -> None:
     with _transaction(connection):
+        find = "SELECT revision FROM conversations WHERE id = ?"
+        there = connection.execute(find, (conversation_id,)).fetchone()
+        if there is None or revision not in {None, there[0]}:
+            return
         _cut(connection, conversation_id, 0)
         connection.execute("DELETE FROM conversations WHERE id = ?", (conversation_id,))

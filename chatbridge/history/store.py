@@ -48,7 +48,7 @@ class Store(ABC):
         async _read(conversation_id, start, stop) -> Sequence[Entry]
         async _turns(remote, turn_id=None, *, unsettled=False) -> Sequence[TurnRow]
         async _commit(change) -> bool
-        async _forget(conversation_id)
+        async _forget(conversation_id, revision=None)
 
     Where it has an index of words it has `_search` too, and `now` where its clock is not the machine's. They
     raise StoreError and nothing else. `_commit` is the only one that writes messages and turns; what it has
@@ -115,8 +115,12 @@ class Store(ABC):
         """Write *change*; False, and nothing written, where its conversation has another revision."""
 
     @abstractmethod
-    async def _forget(self, conversation_id: str) -> None:
-        """Remove a conversation, its turns, and the messages that are in no other."""
+    async def _forget(self, conversation_id: str, revision: int | None = None) -> None:
+        """
+        Remove a conversation, its turns, and the messages that are in no other.
+
+        Nothing is removed where a *revision* is given and the conversation has another.
+        """
 
     async def _search(self, words: Sequence[str]) -> AsyncGenerator[Hit, None]:
         """
@@ -273,9 +277,13 @@ class Store(ABC):
             if await self._commit(Change(kept, entries=entries, start=start)):
                 return evolve(kept, revision=kept.revision + 1)
 
-    async def forget(self, conversation_id: str) -> None:
-        """Remove a conversation, its turns, and the messages that are in no other; its backend keeps it."""
-        await self._whole(self._forget(conversation_id))
+    async def forget(self, conversation_id: str, *, revision: int | None = None) -> None:
+        """
+        Remove a conversation, its turns, and the messages that are in no other; its backend keeps it.
+
+        With a *revision*, only if nothing was written to it since it was that.
+        """
+        await self._whole(self._forget(conversation_id, revision))
 
     async def hold(self, remote: Remote, holder: str) -> Hold:
         """
