@@ -710,6 +710,15 @@ async def test_a_stream_that_begins_with_a_failure_hands_out_nothing(
     assert "context_length_exceeded" == caught.value.code
 
 
+@pytest.mark.parametrize("failure", [{"error": {"message": "GPU died"}, "id": "x"}, {"error": "GPU died"}])
+async def test_a_failure_is_one_whatever_the_name_of_its_event(
+    backend: OpenAIBackend, emulator: OpenAIEmulator, failure: Json
+) -> None:
+    answer(emulator, events({"content": "Hel"}, failure).replace(b"data:", b"event: chunk\ndata:"))
+    with pytest.raises(ProviderFailed, match="GPU died"):
+        await streamed(backend)
+
+
 @pytest.mark.parametrize("error", [{}, "", False, 0, None])
 async def test_an_empty_error_is_none(
     backend: OpenAIBackend, emulator: OpenAIEmulator, error: object

@@ -394,6 +394,14 @@ def test_an_event_of_another_name_is_progress() -> None:
     assert "Hi" == reply.text
 
 
+def test_an_error_of_a_tool_in_an_event_of_another_name_is_progress() -> None:
+    told, reply = read(
+        b'event: tool\ndata: {"tool": "look", "error": "gone"}\n\n' + events({"content": "Hi"})
+    )
+    assert Progress("tool", {"tool": "look", "error": "gone", "type": "tool"}) == told[0]
+    assert "Hi" == reply.text
+
+
 def test_an_event_with_choices_is_part_of_the_answer_whatever_its_name() -> None:
     body = events({"content": "Hi"}, end(), done=False).replace(b"data:", b"event: chunk\ndata:")
     told, reply = read(body)

@@ -159,7 +159,7 @@ def read_event(frame: Frame) -> object:
         return {"error": read_loosely(data) or True}
     if frame.name != "message":  # So an event without a name is called.
         fields = read_fields(frame)
-        if "choices" in fields:
+        if "choices" in fields or _is_error(fields):
             return fields
         return {"beside": {**fields, "type": fields.get("type") or frame.name}}
     value: object = loads(data) if data else {}
@@ -167,6 +167,12 @@ def read_event(frame: Frame) -> object:
     if (chunk := _text_chunk(fields)) is not None:
         return chunk
     return {"error": value} if tells_failure(fields) and "choices" not in fields else value
+
+
+def _is_error(fields: Mapping[str, Any]) -> bool:
+    """Tell whether a named event is an error of the answer's; one of a tool's stands beside what it is of."""
+    error = fields.get("error")
+    return bool(error) and (len(fields) == 1 or "message" in as_object(error))
 
 
 def _text_chunk(fields: Mapping[str, Any]) -> Chunk | None:
