@@ -97,8 +97,13 @@ def _fields(error: object) -> Raw:
         return {"message": as_text(error)}
     fields = as_object(cast(object, error))
     told = (fields.get(name) for name in ("error", "detail"))
-    inner = next((each for each in told if each is not None and not isinstance(each, bool)), None)
-    return fields if inner is None else _fields(inner)
+    inner = next((each for each in told if each and not isinstance(each, bool)), None)
+    if inner is None:
+        return fields
+    if isinstance(inner, dict | list):
+        return _fields(cast(object, inner))
+    words = dict.fromkeys((as_text(inner), as_text(fields.get("message"))))
+    return {**fields, "message": ": ".join(filter(None, words))}
 
 
 def _problem(item: object) -> str:
