@@ -123,9 +123,10 @@ async def test_a_finish_reason_that_is_not_known_is_never_stop(
     ]
 
 
+@pytest.mark.parametrize("beside", [{}, {"annotations": [], "audio": {}, "refusal": None}])
 @pytest.mark.parametrize("content", [None, "", [], [{"type": "text", "text": ""}]])
-def test_an_empty_answer_is_one(content: object) -> None:
-    reply = whole(said(content=content))
+def test_an_empty_answer_is_one(content: object, beside: Json) -> None:
+    reply = whole(said(content=content, **beside))
     assert ((), "", FinishReason.STOP) == (reply.message.parts, reply.text, reply.finish_reason)
     assert (EMPTY,) == reply.warnings
 
@@ -351,6 +352,24 @@ def test_a_call_is_told_once_something_else_comes() -> None:
 # Streams
 
 
+def test_a_call_without_an_id_is_told_once() -> None:
+    """So that its result can be found for what a stream told first."""
+    for numbers in ({}, {"index": 0}):
+        pieces = [call(name="add", **numbers), call(arguments='{"x": 1}', **numbers), {"content": "Hm."}]
+        told, reply = read(events(*pieces, end()))
+        first = told[0]
+        assert isinstance(first, PartAdded)
+        assert isinstance(first.part, ToolCall)
+        assert [first, TextDelta("Hm.", 1)] == told
+        assert (True, [("add", {"x": 1})]) == (bool(first.part.id), named(reply))
+        assert first.part == reply.message.parts[0]
+
+
+def test_an_id_that_comes_late_is_that_of_its_call() -> None:
+    pieces = [call(index=0, name="add"), call(index=0, id="a", arguments='{"x": 1}')]
+    assert (ADD,) == read(events(*pieces, end()))[1].message.parts
+
+
 def test_reasoning_ends_where_the_answer_begins() -> None:
     thoughts: list[Json] = [{"reasoning": "A"}, {"reasoning": "B"}]
     told, reply = read(events(*thoughts, {"content": "Hi"}, {"reasoning_content": "C"}, end()))
@@ -483,6 +502,10 @@ def test_a_streamed_answer_is_the_whole_one(thought: str, text: str, refused: bo
         ({"error": {"message": "No", "type": "t", "code": 400}}, "No", "t"),
         ({"error": {"message": "No", "type": "t", "code": "400"}}, "No", "t"),
         ({"error": "Unauthorized"}, "Unauthorized", None),
+        ({"status": 400, "error": "Bad Request", "message": "No"}, "Bad Request: No", None),
+        ({"error": "No", "message": "No", "code": "c"}, "No", "c"),
+        ({"error": "", "message": "No"}, "No", None),
+        ({"error": {}, "detail": "No"}, "No", None),
         ({"object": "error", "message": "No", "type": "t", "code": 400}, "No", "t"),
         ({"detail": "No"}, "No", None),
         ({"detail": {"error": "No"}}, "No", None),

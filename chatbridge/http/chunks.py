@@ -404,8 +404,8 @@ def _begins(call: CallFold, call_id: str, name: str, arguments: str) -> bool:
     if call.answered:
         return bool(call_id or name)
     if call_id:
-        return bool(call.id) and call_id != call.id
-    if call.id or not name:
+        return call.named and call_id != call.id
+    if call.named or not name:
         return False
     return (bool(call.name) and name != call.name) or (bool(arguments) and _is_whole(call.arguments))
 

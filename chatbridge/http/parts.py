@@ -34,6 +34,7 @@ class CallFold:
 
     Attributes:
         index: The part's, in the answer.
+        named: Whether its id was told, and is not one that stands in for it.
         answered: Whether a result of it has come.
         custom: Whether its tool takes a text, so that it is kept as it came.
         beside: What else is said of it, which its API may want back.
@@ -43,6 +44,7 @@ class CallFold:
     index: int
     id: str = ""
     name: str = ""
+    named: bool = False
     answered: bool = False
     custom: bool = False
     beside: dict[str, Any] = field(factory=dict[str, Any])
@@ -52,6 +54,7 @@ class CallFold:
     def add(self, call_id: str, name: str, piece: str) -> None:
         """Take what a piece tells; what it leaves out stays as it is."""
         self.id, self.name = call_id or self.id, name or self.name
+        self.named = self.named or bool(call_id)
         self._pieces.append(piece)
         self.changed = True
 

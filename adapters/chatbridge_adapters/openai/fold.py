@@ -6,8 +6,8 @@ from secrets import token_hex
 
 from attrs import define, evolve
 
-from chatbridge.domain import FinishReason, Reply, StreamEvent
-from chatbridge.http import CompletionFold, Said, as_list, as_object, words
+from chatbridge.domain import FinishReason, Reply
+from chatbridge.http import CallFold, CompletionFold, Said, as_list, as_object, words
 from chatbridge_adapters.openai.messages import THINKING, sign
 from chatbridge_adapters.openai.wire import NAME
 
@@ -31,19 +31,12 @@ class AnswerFold(CompletionFold):
     origin: str = NAME
     _refused: bool = False
 
-    def finish(self) -> list[StreamEvent]:
-        """End the answer."""
-        for call in self._parts.calls:
-            if not call.id:
-                call.add(f"call_{token_hex(8)}", "", "")
-        return super().finish()
-
     def reply(self) -> Reply:
         """Give the answer, once it has ended."""
         reply = super().reply()
         if not self._of_choices:
             return evolve(reply, warnings=(NO_CHOICE, *reply.warnings))
-        silent = not reply.message.parts and not reply.message.extra
+        silent = not reply.message.parts and not any(reply.message.extra.values())
         if silent and reply.finish_reason in {None, FinishReason.STOP}:
             return evolve(reply, warnings=(EMPTY, *reply.warnings))
         if self._refused and reply.finish_reason in {None, FinishReason.STOP}:
@@ -53,6 +46,9 @@ class AnswerFold(CompletionFold):
                 reply, finish_reason=FinishReason.TOOL_CALLS
             )  # As after a call that was asked for by name.
         return reply
+
+    def _begin(self, call_id: str) -> CallFold:
+        return super()._begin(call_id or f"call_{token_hex(8)}")
 
     def _take(self, said: Said, *, whole: bool) -> None:
         if "reasoning" in said.raw or "reasoning_content" in said.raw:
