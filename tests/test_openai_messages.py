@@ -199,6 +199,41 @@ def test_results_stand_behind_their_calls_wherever_the_user_speaks() -> None:
     assert "Wait\n\nNow" == sent(*history, late)[-1]["content"]
 
 
+def test_a_late_result_goes_back_to_its_call() -> None:
+    """As of an agent on another server, which spoke between the results: the tool did run."""
+    ran = [ToolCall("a", "a", {}), ToolCall("b", "b", {}), ToolResult("a", "1"), "Hm.", ToolResult("b", "2")]
+    messages, warnings = ordered(Message.user("Go"), Message.assistant([*ran, "Done."]), Message.user("Fine"))
+    assert ["user", "assistant", "a", "b", "assistant", "user"] == roles(messages)
+    assert ["1", "2", "Hm.\n\nDone."] == [each["content"] for each in messages[2:5]]
+    assert [] == warnings
+
+
+def test_a_late_result_is_that_of_the_nearest_call_before_it() -> None:
+    late = [calling("a"), Message.user("Hm."), calling("a"), Message.user("Go on"), Message.assistant("Wait")]
+    messages = sent(*late, Message("tool", [ToolResult("a", "1")]), Message.user("Fine"))
+    assert ["not run", "1"] == [each["content"] for each in messages if each["role"] == "tool"]
+
+
+def test_a_call_that_was_told_twice_has_one_result() -> None:
+    """As in an answer that came again."""
+    messages, warnings = ordered(calling("a"), calling("a"), Message("tool", [ToolResult("a", "1")]))
+    assert ["1", "1"] == [each["content"] for each in messages[1:]]
+    assert [] == warnings
+    other = Message.assistant([ToolCall("a", "cut", {})])
+    assert ["1", "not run"] == [
+        each["content"] for each in sent(calling("a"), other, Message("tool", [ToolResult("a", "1")]))[1:]
+    ]
+
+
+def test_a_result_in_an_older_message_is_not_that_in_the_last_one() -> None:
+    lost = Message("tool", [ToolResult("a", "1")])
+    messages, warnings = ordered(lost, Message.user("Go"), calling("a"), lost)
+    assert ["user", "assistant", "a"] == roles(messages)
+    assert [
+        "left out of the history: a result of the call 'a', which was not made right before it"
+    ] == warnings
+
+
 def test_of_two_results_of_a_call_the_later_counts() -> None:
     """As after a message that was sent again."""
     one, two = (Message("tool", [ToolResult("a", content)]) for content in "12")

@@ -18,7 +18,7 @@ from chatbridge.domain import Attachment, Message, Opaque, Part, Reasoning, Role
 from chatbridge.errors import BadOption, UsageError
 from chatbridge.http import CALLS, as_object
 from chatbridge_adapters.openai.attached import attached
-from chatbridge_adapters.openai.turns import Call, Json, Said, in_order
+from chatbridge_adapters.openai.turns import Call, Json, Result, Said, in_order
 from chatbridge_adapters.openai.wire import NAME
 
 THINKING = "thinking"
@@ -49,8 +49,8 @@ class History:
     reasoning: bool = False
     strict: bool = False
     warnings: list[str] = field(factory=list[str])
-    _history: list[Said | ToolResult] = field(factory=list[Said | ToolResult])
-    _last: Sequence[Part] = ()
+    _history: list[Said | Result] = field(factory=list[Said | Result])
+    _count: int = 0
 
     def add(self, message: Message) -> None:
         """
@@ -60,14 +60,14 @@ class History:
             UsageError: It has a part that the API does not take from who speaks.
         """
         role, parts = message.role, message.parts
-        self._last = parts
+        self._count += 1
         if len(parts) == 1 and isinstance(part := parts[0], Text) and role is not Role.TOOL:
             self._history.append(Said(role.value, part.text))  # As nearly every message is.
             return
         if role is Role.ASSISTANT:
             self._add_answer(message)
             return
-        results = [part for part in parts if isinstance(part, ToolResult)]
+        results = [self._result(part) for part in parts if isinstance(part, ToolResult)]
         self._history += results
         rest = [part for part in parts if not isinstance(part, ToolResult)]
         if role is Role.TOOL:
@@ -83,10 +83,10 @@ class History:
         Raises:
             UsageError: The last one has the result of a call that was not made right before it.
         """
-        ordered = in_order(self._history, self._warn)
+        ordered = in_order(self._history, self._count, self._warn)
         for result in ordered.orphans:
             why = f"a result of the call {result.call_id!r}, which was not made right before it"
-            if any(result is part for part in self._last):
+            if result.message == self._count:
                 raise UsageError(f"{NAME} cannot be sent {why}", provider=NAME)
             self._warn(f"left out of the history: {why}")
         return ordered.messages
@@ -102,10 +102,13 @@ class History:
             if isinstance(part, ToolResult):
                 self._answer(said, beside)
                 said = []
-                self._history.append(part)
+                self._history.append(self._result(part))
             else:
                 said.append(part)
         self._answer(said, beside)
+
+    def _result(self, part: ToolResult) -> Result:
+        return Result(part.call_id, part.content, self._count)
 
     def _say(self, role: Role, parts: Sequence[Part]) -> None:
         content: list[Json] = []

@@ -15,8 +15,6 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 
-from chatbridge.domain import ToolResult
-
 Json = dict[str, Any]
 Content = str | list[Json] | None
 
@@ -39,6 +37,20 @@ class Call:
     name: object
     data: Mapping[str, Any]
     read: bool = True
+
+
+@frozen
+class Result:
+    """
+    What a tool gave.
+
+    Attributes:
+        message: The number of the message that it is in.
+    """
+
+    call_id: str
+    content: str
+    message: int
 
 
 @frozen
@@ -70,32 +82,33 @@ class Ordered:
     A history in an order that the API takes.
 
     Attributes:
-        orphans: The results that were left out, as their call is not right before them.
+        orphans: The results that were left out, as no call that they answer is before them.
     """
 
     messages: list[Json]
-    orphans: list[ToolResult]
+    orphans: list[Result]
 
 
-def in_order(history: Iterable[Said | ToolResult], warn: Callable[[str], None]) -> Ordered:
+def in_order(history: Iterable[Said | Result], newest: int, warn: Callable[[str], None]) -> Ordered:
     """
     Put results behind their calls, and make what a side says in a row one message.
 
-    Of two results of a call the later counts. For a call that has none the model is told that it was not run;
-    where it could not be read it is left out, as servers refuse it. Of both *warn* is told, with the first
-    answer after it only, as the history stays as it is.
+    Of two results of a call the later counts. Where the assistant spoke between a call and its only result,
+    the result goes back to the call, unless it is in the *newest* message. For a call that has none the model
+    is told that it was not run; where it could not be read it is left out, as servers refuse it. Of both
+    *warn* is told, with the first answer after it only, as the history stays as it is.
     """
     turns: list[Said | Json] = []
-    orphans: list[ToolResult] = []
+    orphans: list[Result] = []
     gaps: list[str] = []
     last = _NOTHING
-    for by_model, run in groupby(history, lambda each: isinstance(each, Said) and each.role == _ASSISTANT):
+    for by_model, run in groupby(_without_delays(history, newest), _is_by_model):
         together = list(run)
         said = [each for each in together if isinstance(each, Said)]
         if by_model:
             last, gaps = _joined(said), []
             continue
-        results = [each for each in together if isinstance(each, ToolResult)]
+        results = [each for each in together if isinstance(each, Result)]
         turns += [*_answered(last, results, orphans, gaps), *said]
         last = _NOTHING
     turns += _answered(last, (), orphans, gaps)
@@ -104,8 +117,30 @@ def in_order(history: Iterable[Said | ToolResult], warn: Callable[[str], None]) 
     return Ordered(_written(turns), orphans)
 
 
+def _is_by_model(each: Said | Result) -> bool:
+    return isinstance(each, Said) and each.role == _ASSISTANT
+
+
+def _without_delays(history: Iterable[Said | Result], newest: int) -> list[Said | Result]:
+    """Put each late result to what comes right after its call, if that had none yet."""
+    runs: list[list[Said | Result]] = []
+    waiting: dict[str, int] = {}
+    for by_model, run in groupby(history, _is_by_model):
+        here = len(runs)
+        runs.append([])
+        for each in run:
+            behind = here
+            if isinstance(each, Result):
+                answered = waiting.pop(each.call_id, here)
+                behind = here if each.message == newest else answered
+            elif by_model:
+                waiting |= {str(call.id): here + 1 for call in each.calls}
+            runs[behind].append(each)
+    return [each for run in runs for each in run]
+
+
 def _answered(
-    said: Said, results: Iterable[ToolResult], orphans: list[ToolResult], gaps: list[str]
+    said: Said, results: Iterable[Result], orphans: list[Result], gaps: list[str]
 ) -> list[Said | Json]:
     """Give what the assistant says, with a result for each of its calls behind it; note the *gaps*."""
     given: dict[int, str] = {}
@@ -118,13 +153,18 @@ def _answered(
     calls: list[Call] = []
     behind: list[Said | Json] = []
     for place, call in enumerate(said.calls):
-        if place not in given and not call.read:
+        # In an answer that came again a call is the same, too.
+        same = (other for other in given if said.calls[other].data == call.data)
+        content = given[place] if place in given else next((given[other] for other in same), None)
+        if content is None and not call.read:
             gaps.append(f"left out of the history: a call of the tool {call.name!r}, which nothing answered")
             continue
-        if place not in given:
+        if content is None:
             gaps.append(f"a call of the tool {call.name!r} was never answered; the model is told so")
         calls.append(call)
-        behind.append({"role": "tool", "tool_call_id": call.id, "content": given.get(place, _NOT_RUN)})
+        behind.append(
+            {"role": "tool", "tool_call_id": call.id, "content": _NOT_RUN if content is None else content}
+        )
     left = evolve(said, calls=calls)
     return behind if left.is_empty else [left, *behind]
 
