@@ -765,6 +765,18 @@ async def test_an_answer_that_goes_on_after_the_reason_for_its_end_is_lost_where
     assert "Pay Bob 5" in (await streamed(backend)).reply.text
 
 
+async def test_what_a_server_says_of_a_call_names_its_host(
+    backend: OpenAIBackend, emulator: OpenAIEmulator
+) -> None:
+    beside = {"extra_content": {"google": {"thought_signature": "SIG"}}}
+    call: Json = {"id": "a", "type": "function", "function": {"name": "add", "arguments": "{}"}, **beside}
+    answer(emulator, said(tool_calls=[call]))
+    reply = await backend.complete(HELLO, NOTHING)
+    assert {"tool_calls": {"a": beside}, "tool_calls_host": "127.0.0.1"} == reply.message.extra
+    await backend.complete([*HELLO, reply.message, Message("tool", [ToolResult("a", "1")])], NOTHING)
+    assert beside["extra_content"] == sent(emulator)["messages"][1]["tool_calls"][0]["extra_content"]
+
+
 async def test_a_reason_that_is_the_word_null_is_none(
     backend: OpenAIBackend, emulator: OpenAIEmulator
 ) -> None:

@@ -27,7 +27,13 @@ from chatbridge import (
 from chatbridge.http import Chunk, structure
 from chatbridge.testing.emulator import is_array, is_object
 from chatbridge_adapters.openai.fold import AnswerFold
-from chatbridge_adapters.openai.messages import History, to_response_format, to_tool_choice, to_tools
+from chatbridge_adapters.openai.messages import (
+    HOST_OF_CALLS,
+    History,
+    to_response_format,
+    to_tool_choice,
+    to_tools,
+)
 from chatbridge_adapters.openai.requests import Asked
 from openai_kit import Json, said
 
@@ -248,7 +254,12 @@ def test_what_a_server_says_of_a_call_goes_back_to_it_but_not_to_openai() -> Non
     (call,) = sent(answer)[0]["tool_calls"]
     assert ("a", beside["extra_content"]) == (call["id"], call["extra_content"])
     assert {"id", "type", "function"} == ordered(answer, strict=True)[0][0]["tool_calls"][0].keys()
-    odd = Message(Role.ASSISTANT, [ToolCall("a", "add", {})], extra={"tool_calls": [1]})
+    of_gemini = Message(Role.ASSISTANT, answer.parts, extra={**answer.extra, HOST_OF_CALLS: "gemini.test"})
+    for host, goes in (("gemini.test", True), ("other.test", False)):
+        history = History(host=host)
+        history.add(of_gemini)
+        assert goes is ("extra_content" in history.messages()[0]["tool_calls"][0])
+    odd = Message(Role.ASSISTANT, [ToolCall("a", "add", {})], extra={"tool_calls": [1], HOST_OF_CALLS: [1]})
     assert {"id", "type", "function"} == sent(odd)[0]["tool_calls"][0].keys()
 
 

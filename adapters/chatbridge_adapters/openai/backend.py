@@ -134,6 +134,7 @@ class OpenAIBackend:
             raise MissingSecret(backend=NAME, option="key", looked_in=("OPENAI_API_KEY",))
         self.options = options
         self.limit_field = options.limit_field or ("max_completion_tokens" if at_openai else "max_tokens")
+        self._host = host
         self._at_openai = at_openai
         headers: dict[str, str | Secret | None] = {
             "Authorization": None if options.key is None else bearer(options.key),
@@ -177,9 +178,9 @@ class OpenAIBackend:
     async def _answer(
         self, messages: Sequence[Message], options: SendOptions, *, streamed: bool
     ) -> AsyncGenerator[StreamEvent, None]:
-        history = History(reasoning=self.options.reasoning, strict=self._at_openai)
+        history = History(self.options.reasoning, self._host, strict=self._at_openai)
         request = self._request(history, messages, options, streamed=streamed)
-        fold, begun, late = AnswerFold(), False, list[str]()
+        fold, begun, late = AnswerFold(host=self._host), False, list[str]()
         chunks = self._api.stream(wire.COMPLETE, request)
         try:
             async with chunks, aclosing(_read(chunks, fold)) as added:

@@ -7,8 +7,8 @@ from secrets import token_hex
 from attrs import define, evolve
 
 from chatbridge.domain import FinishReason, Reply
-from chatbridge.http import CallFold, CompletionFold, Said, as_list, as_object, words
-from chatbridge_adapters.openai.messages import THINKING, sign
+from chatbridge.http import CALLS, CallFold, CompletionFold, Said, as_list, as_object, words
+from chatbridge_adapters.openai.messages import HOST_OF_CALLS, THINKING, sign
 from chatbridge_adapters.openai.wire import NAME
 
 NO_CHOICE = "the answer holds no choice, so there is no text"
@@ -26,14 +26,21 @@ class AnswerFold(CompletionFold):
 
     A refusal is text like any other; the finish reason tells what it is, and the message's `extra` has it. A
     call of a tool that came without an id is given one of its own, so that its result can name it.
+
+    Attributes:
+        host: The server's.
     """
 
     origin: str = NAME
+    host: str | None = None
     _refused: bool = False
 
     def reply(self) -> Reply:
         """Give the answer, once it has ended."""
         reply = super().reply()
+        if self.host is not None and CALLS in reply.message.extra:
+            extra = {**reply.message.extra, HOST_OF_CALLS: self.host}
+            reply = evolve(reply, messages=(evolve(reply.message, extra=extra),))
         if not self._of_choices:
             return evolve(reply, warnings=(NO_CHOICE, *reply.warnings))
         silent = not reply.message.parts and not any(reply.message.extra.values())

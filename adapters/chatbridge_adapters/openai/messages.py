@@ -24,6 +24,9 @@ from chatbridge_adapters.openai.wire import NAME
 THINKING = "thinking"
 """The kind of a part of a content that holds reasoning, and the field of the part that has it."""
 
+HOST_OF_CALLS = "tool_calls_host"
+"""Where the `extra` of an answer has the host that alone is given back what it said of calls beyond ours."""
+
 _SIGNED = f"{NAME}:"
 _FORMS = ("text", "json_object", "json_schema")
 _TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
@@ -42,11 +45,13 @@ class History:
 
     Attributes:
         reasoning: Whether reasoning is given back.
+        host: The server's; what another one said of calls of tools beyond ours stays behind.
         strict: Whether what only other servers say of calls of tools stays behind, as OpenAI refuses it.
         warnings: What was left out or added.
     """
 
     reasoning: bool = False
+    host: str | None = None
     strict: bool = False
     warnings: list[str] = field(factory=list[str])
     _history: list[Said | Result] = field(factory=list[Said | Result])
@@ -96,7 +101,8 @@ class History:
             self.warnings.append(warning)
 
     def _add_answer(self, message: Message) -> None:
-        beside = as_object(message.extra.get(CALLS))
+        ours = not self.strict and message.extra.get(HOST_OF_CALLS) in (None, self.host)
+        beside = as_object(message.extra.get(CALLS) if ours else None)
         said: list[Part] = []
         for part in message.parts:  # Agents on a server call tools and tell their results within one message.
             if isinstance(part, ToolResult):
@@ -137,7 +143,7 @@ class History:
                 case Text(text):
                     content.append({"type": "text", "text": text})
                 case ToolCall(call_id):
-                    calls.append(_call(part, {} if self.strict else as_object(beside.get(call_id))))
+                    calls.append(_call(part, as_object(beside.get(call_id))))
                 case Reasoning(text, signature):
                     name = self._field_of(signature)
                     if name == THINKING:
