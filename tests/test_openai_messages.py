@@ -207,8 +207,8 @@ def test_results_stand_behind_their_calls_wherever_the_user_speaks() -> None:
 
 def test_a_late_result_goes_back_to_its_call() -> None:
     """As of an agent on another server, which spoke between the results: the tool did run."""
-    ran = [ToolCall("a", "a", {}), ToolCall("b", "b", {}), ToolResult("a", "1"), "Hm.", ToolResult("b", "2")]
-    messages, warnings = ordered(Message.user("Go"), Message.assistant([*ran, "Done."]), Message.user("Fine"))
+    ran = [*calling("a", "b").parts, ToolResult("a", "1"), Text("Hm."), ToolResult("b", "2"), Text("Done.")]
+    messages, warnings = ordered(Message.user("Go"), Message.assistant(ran), Message.user("Fine"))
     assert ["user", "assistant", "a", "b", "assistant", "user"] == roles(messages)
     assert ["1", "2", "Hm.\n\nDone."] == [each["content"] for each in messages[2:5]]
     assert [] == warnings

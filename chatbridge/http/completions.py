@@ -17,7 +17,7 @@ __all__ = ["beside_usage", "is_too_long", "to_finish_reason", "to_role", "to_usa
 _TOO_LONG = re.compile(
     r"max(?:imum)? (?:context|prompt) length"
     r"|exceeds? (?:the )?(?:available |model'?s? )?context (?:size|length|window|limit)"
-    r"|(?:prompt|input)\b[^.]*exceeds? the maximum number of tokens"
+    r"|(?:prompt|input)\b[^.]{0,80}exceeds? the maximum number of tokens"
     r"|context (?:size|length|window) (?:has been |was |is )?exceeded"
     r"|context length (?:is|of) only"
     r"|longer than the (?:maximum model length|model'?s? context length)"
