@@ -603,7 +603,7 @@ async def test_no_message_is_under_way_meanwhile() -> None:
     await sending
     async with chat.stream("And on") as stream:
         await anext(stream)
-        with pytest.raises(UsageError, match="still reading a stream"):
+        with pytest.raises(UsageError, match="would wait for itself"):
             await chat.pull()
 
 
