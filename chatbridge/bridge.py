@@ -172,7 +172,7 @@ class Bridge:
         ledger = Ledger(self.store, self.profile.name, account, kept_here=is_kept_here(self.profile))
         shorten = read_overflow(self.options.overflow if overflow is None else overflow)
         self.api = backend
-        self.backend = backend = full_backend(backend, ledger, self.clock.wall, shorten)
+        self.backend = backend = full_backend(backend, ledger, self.clock, shorten)
         self.order = Order(self.clock)
         self.bounds = Bounds(
             self.clock,

@@ -9,8 +9,9 @@ conversation: what was not answered is not in it.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter, OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from inspect import isawaitable
@@ -32,6 +33,7 @@ from chatbridge.backend import (
     select_messages,
 )
 from chatbridge.bounds import is_cancelled
+from chatbridge.clock import Clock, current_deadline
 from chatbridge.domain import (
     Conversation,
     Finished,
@@ -99,7 +101,7 @@ def with_conversations(profile: Profile) -> Profile:
 def full_backend(
     backend: ChatBackend | CompletionBackend,
     ledger: Ledger,
-    wall: Callable[[], float],
+    clock: Clock,
     overflow: Overflow | None = None,
 ) -> ChatBackend:
     """
@@ -121,7 +123,7 @@ def full_backend(
             provider=name,
         )
     if kept_here:
-        return Completing(cast(CompletionBackend, backend), ledger, wall, overflow)
+        return Completing(cast(CompletionBackend, backend), ledger, clock, overflow)
     return cast(ChatBackend, backend)
 
 
@@ -132,7 +134,7 @@ class Completing:
     Args:
         api: The backend that completes what it is given.
         ledger: What keeps the conversations.
-        wall: Tells the time, in seconds since 1970.
+        clock: Tells the time, and measures it.
         overflow: Shortens a conversation that the API refuses for its length; without it, that is an error.
     """
 
@@ -143,13 +145,13 @@ class Completing:
         self,
         api: CompletionBackend,
         ledger: Ledger,
-        wall: Callable[[], float],
+        clock: Clock,
         overflow: Overflow | None = None,
     ) -> None:
         self._api = api
         self._profile = with_conversations(api.profile)
         self._ledger = ledger
-        self._wall = wall
+        self._clock = clock
         self._overflow = overflow
         self._recent = Recent(ledger.store)
         # How many of the first messages of a conversation were too many.
@@ -176,7 +178,7 @@ class Completing:
         check_text("the system prompt", system)
         for message in history:
             self._check_parts(message)
-        now = datetime.fromtimestamp(self._wall(), UTC)
+        now = datetime.fromtimestamp(self._clock.wall(), UTC)
         made = Conversation(token_hex(16), title, system, created_at=now, updated_at=now)
         await self._ledger.store.keep(self._ledger.remote(made.id), made, history, created=True)
         return made
@@ -290,7 +292,11 @@ class Completing:
             raise error
         try:
             given = self._overflow(list(prompt.sent))
-            left = await given if isawaitable(given) else given
+            left = given
+            if isawaitable(given):
+                until = current_deadline()
+                async with self._clock.timeout_at(math.inf if until is None else until):
+                    left = await given
         except (ChatbridgeError, TimeoutError, asyncio.CancelledError) as failed:
             if isinstance(failed, asyncio.CancelledError) and is_cancelled():
                 raise

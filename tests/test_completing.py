@@ -61,6 +61,7 @@ from chatbridge.overflow import (
 )
 from chatbridge.registry import declared_profile
 from chatbridge.testing.checking import Checks
+from chatbridge.testing.clock import ManualClock
 from chatbridge.testing.fake import FakeBackend, FakeCompletions, FakeOptions, Fault
 from chatbridge.testing.memory import COMPLETIONS
 from chatbridge.turns import Turn, TurnState
@@ -1067,6 +1068,27 @@ async def test_who_is_cancelled_while_a_function_is_asked_is_cancelled(*, stream
     with pytest.raises(asyncio.CancelledError):
         await task
     assert [TurnState.REFUSED] == [turn.state for turn in await chat.turns()]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_function_has_until_the_deadline_of_the_message_whoever_sends_it(*, stream: bool) -> None:
+    async def waits(_: Sequence[Message]) -> Sequence[Message]:
+        begun.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    begun = asyncio.Event()
+    backend = fake(window=1)
+    bridge = over(backend, overflow=waits)
+    bridge.bounds.trusted = True
+    chat = await bridge.create()
+    task = asyncio.create_task(streamed(chat, "one two") if stream else chat.send("one two"))
+    await begun.wait()
+    cast(ManualClock, backend.clock).advance(bridge.options.timeout)
+
+    with pytest.raises(RequestRefused) as caught:
+        await asyncio.wait_for(task, 10)
+    assert ["it was to be made shorter, and overflow failed: TimeoutError"] == caught.value.__notes__
 
 
 @pytest.mark.parametrize("stream", [False, True])
