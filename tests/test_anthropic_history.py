@@ -121,6 +121,24 @@ def test_a_result_without_its_call_is_left_out_or_refused_where_it_is_to_be_answ
     assert ("assistant", [t("a"), t("b")]) == sent[1]
 
 
+def test_a_result_that_comes_late_goes_to_its_call() -> None:
+    two = ToolCall("2", "f", {})
+    agent = answer(CALL, two, ToolResult("1", "one"), "Well.", ToolResult("2", "two"), "Done.")
+    sent, warnings = turns("Hi", agent, "Ho")
+    assert [
+        ("assistant", [use("1"), use("2")]),
+        ("user", [gave("1", "one"), gave("2", "two")]),
+        ("assistant", [t("Well."), t("Done.")]),
+        ("user", [t("Ho")]),
+    ] == sent[1:]
+    assert [] == warnings
+    late = results(ToolResult("1", "one"))
+    sent, warnings = turns("Hi", answer(CALL), "Wait.", answer("So?"), late, answer("Done."), "Ho")
+    assert ("user", [gave("1", "one"), t("Wait.")]) == sent[2]
+    assert ("assistant", [t("So?"), t("Done.")]) == sent[3]
+    assert [] == warnings
+
+
 def test_of_two_results_of_a_call_the_first_is_sent() -> None:
     sent, warnings = turns("Hi", answer(CALL), results(ToolResult("1", "a"), ToolResult("1", "b")), "Ho")
     assert [gave("1", "a"), t("Ho")] == sent[2][1]

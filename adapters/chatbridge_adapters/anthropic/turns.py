@@ -57,7 +57,7 @@ def in_order(turns: Iterable[Turn], warn: Callable[[str], None]) -> Ordered:
         (side, without_last_thoughts(blocks) if side == "assistant" else blocks)
         for side, blocks in _joined(whole)
     ]
-    for side, blocks in _joined(ended):
+    for side, blocks in _joined(_without_delays(_joined(ended))):
         if side == "assistant":
             pairs.call(blocks)
         else:
@@ -93,6 +93,22 @@ def _joined(turns: Iterable[Turn]) -> list[Turn]:
     for side, together in groupby(said, key=lambda each: each[0]):
         joined.append((side, [block for _, block in together]))
     return joined
+
+
+def _without_delays(turns: Sequence[Turn]) -> list[Turn]:
+    """Put each late result right behind its call, if that had none yet; those of the last turn stay."""
+    kept: list[list[Block]] = [[] for _ in turns]
+    waiting: dict[str, int] = {}
+    for here, (side, blocks) in enumerate(turns):
+        for block in blocks:
+            behind = here
+            if side == "assistant" and block.get("type") == "tool_use":
+                waiting[str(block["id"])] = here + 1
+            elif _is_result(block):
+                answered = waiting.pop(str(block.get("tool_use_id")), here)
+                behind = here if here == len(turns) - 1 else answered
+            kept[behind].append(block)
+    return [(side, blocks) for (side, _), blocks in zip(turns, kept, strict=True)]
 
 
 def _without_half_runs(turns: Sequence[Turn], warn: Callable[[str], None]) -> tuple[list[Turn], bool]:
