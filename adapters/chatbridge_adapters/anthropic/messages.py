@@ -178,6 +178,8 @@ class History:
 def _beside(part: Part, message: Message, number: int) -> Block:
     """Find what the API told of a part beyond ours, and wants back: it stands in `extra` of its message."""
     told = as_object(as_object(message.extra.get("content")).get(str(number)))
+    if not told:
+        return {}
     if told.get(OF, known_by(part)) != known_by(part):
         return {}  # The parts were changed since.
     citations, caller = as_list(told.get("citations")), as_object(told.get("caller"))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import groupby
 from typing import Any
 
 from attrs import define, field, frozen
@@ -25,6 +24,7 @@ BEGUN = "the history begins with the assistant, so a message of the user's that 
 
 _NOT_RUN = "not run"
 _RESULT = "_tool_result"
+_PLAIN = ("text", "image", "document")  # What nothing before or after it depends on.
 _THOUGHTS = ("thinking", "redacted_thinking")
 _SERVER_CALLS = frozenset({"server_tool_use", "mcp_tool_use"})
 _ODD = re.compile("[^a-zA-Z0-9_-]")
@@ -51,11 +51,25 @@ def in_order(turns: Iterable[Turn], warn: Callable[[str], None]) -> Ordered:
 
     That is with the first answer after it only, as the history stays as it is.
     """
-    whole, waits = _without_half_runs(_joined(turns), warn)
+    ordered = _joined(turns)
+    orphans: list[tuple[Block, str]] = []
+    waits = False
+    if not all(block.get("type") in _PLAIN for _, blocks in ordered for block in blocks):
+        whole, waits = _without_half_runs(ordered, warn)
+        ordered, orphans = _paired(whole, warn)
+    if ordered and ordered[0][0] == "assistant":
+        if all(side == "user" for side, _ in ordered[1:]):
+            warn(BEGUN)
+        ordered.insert(0, ("user", [{"type": "text", "text": "."}]))
+    return Ordered(ordered, orphans, waits)
+
+
+def _paired(turns: Iterable[Turn], warn: Callable[[str], None]) -> tuple[list[Turn], list[tuple[Block, str]]]:
+    """Give each call a result, and say which results have no call."""
     pairs = _Pairs()
     ended = [
         (side, without_last_thoughts(blocks) if side == "assistant" else blocks)
-        for side, blocks in _joined(whole)
+        for side, blocks in _joined(turns)
     ]
     for side, blocks in _joined(_without_delays(_joined(ended))):
         if side == "assistant":
@@ -65,12 +79,7 @@ def in_order(turns: Iterable[Turn], warn: Callable[[str], None]) -> Ordered:
     pairs.answer([])
     for name in pairs.unanswered:
         warn(f"a call of the tool {name!r} was never answered; the model is told so")
-    ordered = _joined(pairs.turns)
-    if ordered and ordered[0][0] == "assistant":
-        if all(side == "user" for side, _ in ordered[1:]):
-            warn(BEGUN)
-        ordered.insert(0, ("user", [{"type": "text", "text": "."}]))
-    return Ordered(ordered, pairs.orphans, waits)
+    return _joined(pairs.turns), pairs.orphans
 
 
 def without_last_thoughts(blocks: Sequence[Block]) -> Sequence[Block]:
@@ -88,11 +97,13 @@ def is_thought(block: Block) -> bool:
 
 def _joined(turns: Iterable[Turn]) -> list[Turn]:
     """Make the turns that a side has in a row one; leave out those in which nothing is said."""
-    said = ((side, block) for side, blocks in turns for block in blocks)
-    joined: list[Turn] = []
-    for side, together in groupby(said, key=lambda each: each[0]):
-        joined.append((side, [block for _, block in together]))
-    return joined
+    joined: list[tuple[str, list[Block]]] = []
+    for side, blocks in turns:
+        if joined and joined[-1][0] == side:
+            joined[-1][1].extend(blocks)
+        elif blocks:
+            joined.append((side, list(blocks)))
+    return [*joined]
 
 
 def _without_delays(turns: Sequence[Turn]) -> list[Turn]:

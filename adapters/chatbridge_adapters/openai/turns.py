@@ -10,10 +10,10 @@ a row is one message.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
-from attrs import evolve, field, frozen
+from attrs import define, evolve, field, frozen
 
 Json = dict[str, Any]
 Content = str | list[Json] | None
@@ -53,7 +53,7 @@ class Result:
     message: int
 
 
-@frozen
+@define
 class Said:
     """
     What one side says.
@@ -89,7 +89,7 @@ class Ordered:
     orphans: list[Result]
 
 
-def in_order(history: Iterable[Said | Result], newest: int, warn: Callable[[str], None]) -> Ordered:
+def in_order(history: Sequence[Said | Result], newest: int, warn: Callable[[str], None]) -> Ordered:
     """
     Put results behind their calls, and make what a side says in a row one message.
 
@@ -98,6 +98,11 @@ def in_order(history: Iterable[Said | Result], newest: int, warn: Callable[[str]
     is told that it was not run; where it could not be read it is left out, as servers refuse it. Of both
     *warn* is told, with the first answer after it only, as the history stays as it is.
     """
+    said = [each for each in history if isinstance(each, Said)]
+    if len(said) == len(history) and not any(each.calls for each in said):  # As nearly every history is.
+        whole = [each for each in said if not each.is_empty]
+        in_turn = all(one.role != other.role for one, other in pairwise(whole))
+        return Ordered([_message(each) for each in whole] if in_turn else _written(whole), [])
     turns: list[Said | Json] = []
     orphans: list[Result] = []
     gaps: list[str] = []
