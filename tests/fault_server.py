@@ -15,6 +15,7 @@ from attrs import Factory, define, frozen
 
 from chatbridge.http import Api, ApiError, Limits, Transport, bearer
 from chatbridge.options import CommonOptions
+from chatbridge.retry import Retrier, TokenBucket
 from chatbridge.secret import Secret
 from chatbridge.testing.clock import ManualClock
 
@@ -282,6 +283,8 @@ async def client_of(
     chosen: dict[str, Any] = {"timeout": 10_000.0, **options}
     async with FaultServer(scripts) as server:
         transport = Transport(server.url, CommonOptions(**chosen), clock=clock, limits=limits)
+        # A port may come again, and what an earlier test left of its budget of retries with it.
+        transport.retrier = Retrier(clock, transport.options.attempts, TokenBucket())
         if not isinstance(resolver, str):
             transport.base_url = server.url.replace("127.0.0.1", "acme.test")
             for fresh in (True, False):
