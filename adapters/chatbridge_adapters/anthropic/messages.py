@@ -124,9 +124,15 @@ class History:
         Raises:
             UsageError: It is the *last*, which is to be answered, and cannot be sent as it is.
         """
+        role, parts = message.role, message.parts
+        plain = len(parts) == 1 and role is not Role.SYSTEM and not message.extra
+        if plain and isinstance(part := parts[0], Text) and part.text.strip():  # As nearly every one is.
+            self._last = [{"type": "text", "text": part.text}]
+            self._turns.append((_side(role), self._last))
+            return
         self._last = []
         self._latest = container_of(message.extra) or self._latest
-        for number, part in enumerate(message.parts):
+        for number, part in enumerate(parts):
             if isinstance(part, Text) and not part.text.strip():
                 continue  # The API refuses blank texts.
             try:
@@ -175,6 +181,10 @@ class History:
             self._turns.append((side, self._last[-1:]))
 
 
+def _side(role: Role) -> str:
+    return "assistant" if role is Role.ASSISTANT else "user"
+
+
 def _beside(part: Part, message: Message, number: int) -> Block:
     """Find what the API told of a part beyond ours, and wants back: it stands in `extra` of its message."""
     told = as_object(as_object(message.extra.get("content")).get(str(number)))
@@ -195,8 +205,7 @@ def _blocks(part: Part, role: Role, host: str) -> Iterator[tuple[str, Block]]:
     Raises:
         UsageError: The API cannot take it there.
     """
-    answered = role is Role.ASSISTANT
-    side = "assistant" if answered else "user"
+    answered, side = role is Role.ASSISTANT, _side(role)
     match part:
         case Text(text):
             yield side, {"type": "text", "text": text}

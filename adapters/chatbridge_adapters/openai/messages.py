@@ -67,7 +67,7 @@ class History:
         role, parts = message.role, message.parts
         self._count += 1
         if len(parts) == 1 and isinstance(part := parts[0], Text) and role is not Role.TOOL:
-            self._history.append(Said(role.value, part.text))  # As nearly every message is.
+            self._history.append(Said(role, part.text))  # As nearly every message is.
             return
         if role is Role.ASSISTANT:
             self._add_answer(message)

@@ -10,10 +10,11 @@ a row is one message.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import groupby, pairwise
+from itertools import groupby
+from types import MappingProxyType
 from typing import Any
 
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, frozen
 
 Json = dict[str, Any]
 Content = str | list[Json] | None
@@ -65,7 +66,7 @@ class Said:
     role: str
     content: Content
     calls: Sequence[Call] = ()
-    thoughts: Mapping[str, str] = field(factory=dict[str, str])
+    thoughts: Mapping[str, str] = MappingProxyType({})
 
     @property
     def is_empty(self) -> bool:
@@ -98,11 +99,8 @@ def in_order(history: Sequence[Said | Result], newest: int, warn: Callable[[str]
     is told that it was not run; where it could not be read it is left out, as servers refuse it. Of both
     *warn* is told, with the first answer after it only, as the history stays as it is.
     """
-    said = [each for each in history if isinstance(each, Said)]
-    if len(said) == len(history) and not any(each.calls for each in said):  # As nearly every history is.
-        whole = [each for each in said if not each.is_empty]
-        in_turn = all(one.role != other.role for one, other in pairwise(whole))
-        return Ordered([_message(each) for each in whole] if in_turn else _written(whole), [])
+    if (messages := _as_they_are(history)) is not None:
+        return Ordered(messages, [])
     turns: list[Said | Json] = []
     orphans: list[Result] = []
     gaps: list[str] = []
@@ -120,6 +118,18 @@ def in_order(history: Sequence[Said | Result], newest: int, warn: Callable[[str]
     for gap in gaps:
         warn(gap)
     return Ordered(_written(turns), orphans)
+
+
+def _as_they_are(history: Iterable[Said | Result]) -> list[Json] | None:
+    """Give the messages of a history in turn and without tools, as nearly every one is; None for another."""
+    messages: list[Json] = []
+    last = ""
+    for each in history:
+        if not isinstance(each, Said) or each.role == last or each.calls or each.content is None:
+            return None
+        last = each.role
+        messages.append(_message(each))
+    return messages
 
 
 def _is_by_model(each: Said | Result) -> bool:
@@ -185,10 +195,14 @@ def _written(turns: Iterable[Said | Json]) -> list[Json]:
 
 
 def _message(said: Said) -> Json:
-    message: Json = {"role": said.role, "content": said.content, **said.thoughts}
+    message: Json = {"role": said.role, "content": said.content}
+    if said.thoughts:
+        message |= said.thoughts
     if said.calls:
-        return {**message, "tool_calls": [call.data for call in said.calls]}
-    return message if said.content is not None else {**message, "content": ""}
+        message["tool_calls"] = [call.data for call in said.calls]
+    elif said.content is None:
+        message["content"] = ""
+    return message
 
 
 def _joined(run: Sequence[Said]) -> Said:
