@@ -185,13 +185,21 @@ class Store(ABC):
 
         Those that are added meanwhile do not come.
         """
-        async for entry in self.entries(conversation_id, limit=limit, newest_first=newest_first):
-            yield entry.message
+        async for page in self._pages(conversation_id, 0, limit, newest_first=newest_first):
+            for entry in page:
+                yield entry.message
 
     async def entries(
         self, conversation_id: str, *, start: int = 0, limit: int | None = None, newest_first: bool = False
     ) -> AsyncGenerator[Entry, None]:
         """Read the same with their identities, but for the first *start*."""
+        async for page in self._pages(conversation_id, start, limit, newest_first=newest_first):
+            for entry in page:
+                yield entry
+
+    async def _pages(
+        self, conversation_id: str, start: int, limit: int | None, *, newest_first: bool
+    ) -> AsyncGenerator[Iterable[Entry], None]:
         kept = await self._find(conversation_id)
         length = 0 if kept is None else kept.length
         wanted = max(length - start, 0)
@@ -200,8 +208,7 @@ class Store(ABC):
             upto = min(done + self.PAGE, wanted)
             begin, end = (length - upto, length - done) if newest_first else (start + done, start + upto)
             page = await self._read(conversation_id, begin, end)
-            for entry in reversed(page) if newest_first else page:
-                yield entry
+            yield reversed(page) if newest_first else page
 
     async def search(self, text: str) -> AsyncGenerator[Hit, None]:
         """
