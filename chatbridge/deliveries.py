@@ -262,7 +262,7 @@ class Deliveries:
         resend: bool = False,
     ) -> Reply:
         """Send *message* as a turn, and find out what became of it if that is in doubt."""
-        with self.writing.call():
+        with self.writing.calls:
             return await self._send(conversation_id, message, options, until, resend=resend)
 
     async def _send(
@@ -481,7 +481,7 @@ class Deliveries:
         if wait is not None and (not math.isfinite(wait) or wait < 0):
             raise UsageError(f"to wait for {wait} seconds makes no sense", provider=self._profile.name)
         give_up = self._clock.now() + (self._settle_timeout if wait is None else wait)
-        with self.writing.call():
+        with self.writing.calls:
             async with self.alone(conversation_id, give_up):
                 if self._certain:
                     cleared = await self._clear(conversation_id)

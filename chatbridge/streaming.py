@@ -78,7 +78,7 @@ class ReplyStream:
     async def __aenter__(self) -> Self:
         if self._entered:
             raise UsageError("a stream is entered once: each is one message")
-        with self._bridge.deliveries.writing.call():
+        with self._bridge.deliveries.writing.calls:
             return await self._enter()
 
     async def _enter(self) -> Self:
@@ -116,29 +116,30 @@ class ReplyStream:
 
     async def __anext__(self) -> StreamEvent:
         self._check_entered()
-        with self._bridge.deliveries.writing.call():
-            return await self._read()
+        with self._bridge.deliveries.writing.calls:
+            event, self._first = self._first, None
+            if event is None:
+                if self._source is None:
+                    raise StopAsyncIteration
+                event = await self._next()
+            if isinstance(event, Finished):
+                event = await self._end(event)
+            self._seen.append(event)
+            if self._progress is not None and self._turn is not None:
+                self._progress.add(event)
+            return event
 
-    async def _read(self) -> StreamEvent:
-        event, self._first = self._first, None
-        if event is None:
-            if self._source is None:
-                raise StopAsyncIteration
-            event = await self._next()
-        if isinstance(event, Finished):
-            self._reply = self._finished(event.reply)
-            turn = self._last_word()
-            try:
-                if turn is not None:
-                    until = self._bridge.clock.now() + self._budget
-                    self._reply = await self._bridge.deliveries.delivered(turn, self._reply, until)
-            finally:
-                await self._close()
-            event = Finished(self._reply)
-        self._seen.append(event)
-        if self._progress is not None and self._turn is not None:
-            self._progress.add(event)
-        return event
+    async def _end(self, event: Finished) -> Finished:
+        """Write the answer down."""
+        self._reply = self._finished(event.reply)
+        turn = self._last_word()
+        try:
+            if turn is not None:
+                until = self._bridge.clock.now() + self._budget
+                self._reply = await self._bridge.deliveries.delivered(turn, self._reply, until)
+        finally:
+            await self._close()
+        return Finished(self._reply)
 
     def _last_word(self) -> Turn | None:
         """Give the turn, if there is to be a last word on it, which nothing is to follow."""

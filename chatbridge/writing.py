@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -14,6 +14,28 @@ from chatbridge.order import Lane, Order
 __all__ = ["Writing"]
 
 T = TypeVar("T")
+
+
+class Calls:
+    """The calls under way, each a `with` block, in which something may be found out that is to be written."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._none_left: asyncio.Event | None = None
+
+    def __enter__(self) -> None:
+        self._count += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._count -= 1
+        if not self._count and self._none_left is not None:
+            self._none_left.set()
+
+    async def over(self) -> None:
+        """Wait until there is none."""
+        while self._count:
+            self._none_left = asyncio.Event()
+            await self._none_left.wait()
 
 
 class Writing:
@@ -27,6 +49,9 @@ class Writing:
         clock: Measures time.
         order: Whose turn it is in each conversation.
         durable: Whether the store outlasts the process.
+
+    Attributes:
+        calls: Those that `end` waits for.
     """
 
     # Seconds beyond a deadline in which a store may answer still.
@@ -41,8 +66,7 @@ class Writing:
         self._order = order
         self._durable = durable
         self._last: dict[str, asyncio.Task[Any]] = {}
-        self._calls = 0
-        self._quiet: asyncio.Event | None = None
+        self.calls = Calls()
 
     def is_busy(self, conversation_id: str) -> bool:
         """Tell whether something of the conversation is being written."""
@@ -124,24 +148,11 @@ class Writing:
         """Let the next message to the conversation go, once all of the one before is written."""
         self._order.give_back(lane, after=self._under_way(lane.conversation_id))
 
-    @contextmanager
-    def call(self) -> Generator[None]:
-        """Let `end` wait for the block, in which something may be found out that is to be written."""
-        self._calls += 1
-        try:
-            yield
-        finally:
-            self._calls -= 1
-            if not self._calls and self._quiet is not None:
-                self._quiet.set()
-
     async def end(self) -> None:
         """Wait until everything is written, but no longer than `CLOSING`."""
         with suppress(TimeoutError):
             async with self._clock.timeout_at(self._clock.now() + self.CLOSING):
-                while self._calls:
-                    self._quiet = asyncio.Event()
-                    await self._quiet.wait()
+                await self.calls.over()
                 while tasks := [task for task in map(self._under_way, self._last) if task is not None]:
                     await asyncio.wait(tasks)
 
