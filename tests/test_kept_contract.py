@@ -20,7 +20,6 @@ from chatbridge.testing.contract import (
     Ask,
     ChatBackendContract,
     EmulatorContract,
-    NotApplicable,
 )
 from chatbridge.testing.fake import FakeBackend
 from chatbridge.testing.memory import COMPLETIONS
@@ -91,12 +90,6 @@ async def test_an_adapter_keeps_every_rule_in_any_store(backend: str, make: Call
     async with make() as store:
 
         class Contract(_Kept, contract):  # type: ignore[valid-type,misc]
-            async def check_import(self) -> None:
-                raise NotApplicable("no store is imported")
-
-            async def check_long_text(self) -> None:
-                raise NotApplicable("what a store makes of it the fake has shown")
-
             def open_backend(self) -> AbstractAsyncContextManager[Bridge]:
                 type(self).options = {**contract.options, "store": store, "account": token_hex(4)}
                 served: AbstractAsyncContextManager[Bridge] = self.served()
