@@ -10,13 +10,13 @@ import asyncio
 import math
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from datetime import UTC, datetime
 from functools import partial
 from typing import Final, cast
 from weakref import WeakSet
 
 from attrs import evolve
 
+from chatbridge.admission import Admission
 from chatbridge.backend import ChatBackend, Profile
 from chatbridge.book import OVER, Book, OnTurn
 from chatbridge.bounds import Bounds
@@ -27,10 +27,8 @@ from chatbridge.domain import Message, Reply, SendOptions, StreamEvent
 from chatbridge.errors import (
     AnswerLost,
     ChatbridgeError,
-    NotFound,
     Outcome,
     StoreError,
-    UnsettledTurn,
     UnsupportedFeature,
     UsageError,
 )
@@ -89,6 +87,16 @@ class Deliveries:
         ledger.late = self._write_late
         self._holding = Holding(order, self._book, bounds, clock)
         self._search = Search(backend, profile, bounds, clock, self._book)
+        self._admission = Admission(
+            backend,
+            profile,
+            self._book,
+            self._holding,
+            self._search,
+            bounds,
+            clock,
+            settle_timeout=settle_timeout,
+        )
         self._coming = WeakSet[Progress]()
         # Whether a message that was not answered is certainly not in its conversation.
         self._certain = is_kept_here(profile)
@@ -149,7 +157,7 @@ class Deliveries:
             NotFound: Only the store could have the conversation, and it has not.
             StoreError: The turn cannot be recorded, or not in time.
         """
-        begin = partial(self._begin_alone, conversation_id, message, until, resend=resend)
+        begin = partial(self._admission.admit, conversation_id, message, until, resend=resend)
         try:
             return await self.writing.wait(conversation_id, begin, until, stop=True, undo=self._take_back)
         except ChatbridgeError:
@@ -166,91 +174,6 @@ class Deliveries:
 
     async def _take_back(self, turn: Turn) -> None:
         await self._book.change(turn, TurnState.NOT_SENT, last=True)
-
-    async def _begin_alone(
-        self, conversation_id: str, message: Message, until: float, *, resend: bool
-    ) -> Turn:
-        await self._holding.hold(conversation_id, until)
-        try:
-            await self._check_there(conversation_id)
-            return await self._begin(conversation_id, message, until, resend=resend)
-        except BaseException:
-            await self._holding.release(conversation_id)
-            raise
-
-    async def _check_there(self, conversation_id: str) -> None:
-        """Raise NotFound where the store alone can have the conversation, and has not; who asks holds it."""
-        if self._certain:
-            try:
-                await self._backend.get_conversation(conversation_id)
-            except NotFound:
-                with suppress(StoreError):
-                    await self.ledger.drop_if_empty(conversation_id)
-                raise
-
-    async def _begin(self, conversation_id: str, message: Message, until: float, *, resend: bool) -> Turn:
-        await self._clear(conversation_id)
-        doubtful = [turn for turn in await self.ledger.unsettled(conversation_id) if turn.blocks]
-        if resend:
-            same = next((turn for turn in doubtful if message.same_content(turn.message)), None)
-            if same is not None and same.id != message.id:
-                message = evolve(message, id=same.id)
-        elif doubtful:
-            raise self._blocked(doubtful[0])
-        before = self._standing(await self.ledger.find(conversation_id, cast(str, message.id)))
-        again = before is not None and before.state not in OVER
-        if again and not resend:
-            raise self._sent_before(cast(Turn, before))
-        await self._prepare(conversation_id, until)
-        now = datetime.fromtimestamp(self._clock.wall(), UTC)
-        trail = self._book.trails.get(conversation_id)
-        baseline = None if trail is None else trail.baseline(message)
-        turn = Turn(cast(str, message.id), conversation_id, message, now, baseline=baseline)
-        if before is not None and again:
-            turn = evolve(
-                turn,
-                started_at=before.started_at,
-                baseline=before.baseline,
-                sends=before.sends + 1,
-                earlier=before,
-            )
-        try:
-            await self._book.record(turn, before)
-            for other in doubtful:
-                if other.id != turn.id:
-                    await self._book.waive(other)
-            self._bounds.check_open()
-        except BaseException:
-            await self._book.change(turn, TurnState.NOT_SENT)
-            raise
-        return turn
-
-    def _standing(self, turn: Turn | None) -> Turn | None:
-        """Give what stands of *turn*: where its conversation is kept here, no answer that broke off does."""
-        while self._certain and turn is not None and turn.state is TurnState.ACCEPTED:
-            turn = turn.earlier
-        return turn
-
-    async def _clear(self, conversation_id: str) -> tuple[Turn, ...]:
-        """Note what is known by itself of the messages in doubt; who does it is alone there."""
-        doubtful = await self.ledger.unsettled(conversation_id) if self._certain else ()
-        return tuple(
-            [
-                await self._book.change(turn, TurnState.NOT_SENT)
-                for turn in doubtful
-                if turn.state is not TurnState.ACCEPTED
-            ]
-        )
-
-    async def _prepare(self, conversation_id: str, until: float) -> None:
-        """Make sure that a message to the conversation can be told from older ones, where it can be."""
-        if conversation_id in self._book.trails:
-            self._book.trails.use(conversation_id)
-        elif self._search.possible and self._settle_timeout:
-            now = self._clock.now()
-            # The message needs time as well.
-            await self._search.learn(conversation_id, min(now + self._settle_timeout, (now + until) / 2))
-            self._bounds.check_open()
 
     async def send(
         self,
@@ -484,9 +407,9 @@ class Deliveries:
         with self.writing.calls:
             async with self.alone(conversation_id, give_up):
                 if self._certain:
-                    cleared = await self._clear(conversation_id)
+                    cleared = await self._admission.clear(conversation_id)
                     if not cleared:
-                        await self._check_there(conversation_id)
+                        await self._admission.check_there(conversation_id)
                     return tuple(turn for turn in cleared if not turn.waived)
                 turns = await self.ledger.unsettled(conversation_id)
                 looks = await self._watch(turns, give_up)
@@ -519,24 +442,6 @@ class Deliveries:
         if not known.blocks:
             return known
         return await self._book.waive(known)
-
-    def _sent_before(self, turn: Turn) -> UsageError:
-        return UsageError(
-            f"the message {turn.id} was sent before and is {turn.state.value}: "
-            "send a new one, or say resend=True to send it again",
-            provider=self._profile.name,
-            turn=turn,
-        )
-
-    def _blocked(self, turn: Turn) -> UnsettledTurn:
-        cure = "chat.settle() finds out, " if self._search.possible else f"{self._profile.name} cannot tell; "
-        return UnsettledTurn(
-            f"whether the message {turn.id} arrived is not known, and it blocks the next one: "
-            f"{cure}chat.waive(turn) lets the doubt stand, resend=True does and sends this one",
-            provider=self._profile.name,
-            conversation_id=turn.conversation_id,
-            turn=turn,
-        )
 
     def warn_of(self, error: ChatbridgeError) -> None:
         """Log that the message of *error* is in doubt, if it is."""
