@@ -37,7 +37,7 @@ def run(pytester: pytest.Pytester) -> Run:
 
 def test_importing_it_loads_itself_and_nothing_that_takes_time() -> None:
     code = """
-import sys, pytest
+import sys, pytest, urllib.parse
 before = set(sys.modules)
 import chatbridge.testing.pytest_plugin
 print(*set(sys.modules) - before)
