@@ -405,10 +405,8 @@ def _cut(connection: sqlite3.Connection, conversation_id: str, start: int) -> No
     place = (conversation_id, start)
     messages = connection.execute(f"SELECT message {which}", place).fetchall()
     connection.execute(f"DELETE {which}", place)
-    connection.executemany(
-        "DELETE FROM messages WHERE number = ?1 AND NOT EXISTS (SELECT 1 FROM entries WHERE message = ?1)",
-        messages,
-    )
+    shared = "SELECT 1 FROM entries WHERE entries.message = messages.number"
+    connection.executemany(f"DELETE FROM messages WHERE number = ? AND NOT EXISTS ({shared})", messages)
 
 
 def _remove(connection: sqlite3.Connection, conversation_id: str, revision: int | None) -> None:
