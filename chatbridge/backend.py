@@ -28,6 +28,7 @@ from chatbridge.domain import (
     ToolResult,
 )
 from chatbridge.errors import BadOption, UnsupportedFeature, UsageError
+from chatbridge.messages import check_types
 from chatbridge.secret import Secret
 
 __all__ = [
@@ -382,11 +383,13 @@ def text_to_send(message: Message, profile: Profile) -> str:
 
 def check_parts(message: Message, profile: Profile) -> None:
     """
-    Refuse a message with parts for which the backend has no feature.
+    Refuse a message with parts for which the backend has no feature, or with what is none.
 
     Raises:
         UnsupportedFeature: Naming the first of them.
+        UsageError: Something is no part, or of another type than it says.
     """
+    check_types(message)
     for part in message.parts:
         feature = _FEATURE_OF.get(type(part))
         if feature is not None and not profile.can(feature):

@@ -39,6 +39,7 @@ from chatbridge.guard import check_reachable
 from chatbridge.history.ledger import Ledger
 from chatbridge.history.memory import MemoryStore
 from chatbridge.history.strings import open_store
+from chatbridge.messages import check_types
 from chatbridge.options import CommonOptions, check_hook
 from chatbridge.order import Order
 from chatbridge.overflow import Overflow, read_overflow
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 
     from chatbridge.history.store import Store
     from chatbridge.http import Transport
-    from chatbridge.observe import OnAttempt
+from chatbridge.observe import OnAttempt
 
 __all__ = ["Bridge", "connect"]
 
@@ -256,6 +257,7 @@ class Bridge:
         for message in history:
             if not isinstance(cast(object, message), Message):
                 raise UsageError(f"a history is made of messages, and has a {type(message).__name__}")
+            check_types(message)
         own = self.backend.profile
         for feature, value in {
             Feature.TITLE: title, Feature.SYSTEM: system, Feature.HISTORY_SEED: history

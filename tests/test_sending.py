@@ -12,16 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatbridge import (
+    Attachment,
     BadOption,
     Bridge,
     ChatbridgeError,
     ConfigError,
     Feature,
     Message,
+    Opaque,
+    Reasoning,
     Reply,
     RequestRefused,
     SendOptions,
     Text,
+    ToolResult,
     Unavailable,
     UnsupportedFeature,
     UsageError,
@@ -316,3 +320,30 @@ def test_what_is_no_config_string_is_refused() -> None:
 def test_with_strict_an_include_that_can_never_be_is_refused_at_once() -> None:
     with pytest.raises(BadOption, match="kaziro: option 'include' = 'references' cannot be honoured"):
         connect("kaziro:?include=references&strict=true", key="k")
+
+
+@pytest.mark.parametrize(
+    ("part", "problem"),
+    [
+        (5, r"a message is made of texts and parts \(Text, .*Opaque\), not of int"),
+        (None, "not of None"),
+        (Text(cast(str, 5)), "Text.text takes a text, not int"),
+        (Attachment("image/png", cast(bytes, "x")), "Attachment.data takes bytes, not str"),
+        (ToolResult("1", cast(str, {"a": 1})), "ToolResult.content takes a text, not dict: json.dumps makes"),
+        (ToolResult("1", cast(str, None)), "ToolResult.content takes a text, not None"),
+        (ToolResult(cast(str, None), "x"), "ToolResult.call_id takes a text, not None$"),
+        (Reasoning("x", cast(str, 1)), "Reasoning.signature takes a text, not int"),
+        (Opaque("a", cast(str, None), {}), "Opaque.kind takes a text, not None"),
+    ],
+)
+@pytest.mark.parametrize("backend", ["fake:", "fake:?keeps=nothing"])
+async def test_parts_of_a_wrong_type_are_refused_before_anything_is_done(
+    backend: str, part: Any, problem: str
+) -> None:
+    async with connect(backend) as bridge:
+        chat = await bridge.create()
+        with pytest.raises(UsageError, match=problem):
+            await chat.send(Message.user([part]))
+        with pytest.raises(UsageError, match=problem):
+            await bridge.create(history=[Message.user([part])])
+        assert await chat.turns() == ()
