@@ -443,7 +443,9 @@ async def test_a_call_at_which_a_later_run_broke_off_is_none_that_can_be_run(her
     reply = await here.answered(paused, begin() + half)
     unread = Opaque("anthropic", "tool_use", {**call, "partial_json": pieces})
     assert (Text("So "), unread) == reply.message.parts == fold(here.events)
-    assert "a call of the tool 'delete' cannot be read" in reply.warnings
+    kept = "so it is kept as an Opaque part and not as a ToolCall"
+    why = f"the answer was cut off within it, {kept}"
+    assert f"a call of the tool 'delete' cannot be read: {why}" in reply.warnings
     await here.whole("Hello", reply.message, "Go on")
 
 

@@ -313,6 +313,10 @@ async def test_a_call_whose_arguments_are_cut_off_is_kept_whole(here: Talk) -> N
     reply = await here.answered(begin() + block(0, call, *deltas) + end("max_tokens"))
     data = {"type": "tool_use", "id": "1", "name": "f", "partial_json": '{"a": [1'}
     assert (Opaque("anthropic", "tool_use", data),) == reply.message.parts
+    kept = "so it is kept as an Opaque part and not as a ToolCall"
+    assert (
+        f"a call of the tool 'f' cannot be read: the answer was cut off within it, {kept}",
+    ) == reply.warnings
     deltas = [{"type": "input_json_delta", "partial_json": "[1]"}]
     reply = await here.answered(begin() + block(0, call, *deltas) + end())
     assert (Opaque("anthropic", "tool_use", {**data, "partial_json": "[1]"}),) == reply.message.parts
@@ -339,7 +343,13 @@ async def test_arguments_that_are_written_as_text_are_read(here: Talk) -> None:
 async def test_a_call_that_cannot_be_read_is_a_warning(here: Talk, arguments: str) -> None:
     call = block(0, use({}), {"type": "input_json_delta", "partial_json": arguments})
     reply = await here.answered(begin() + call + end("tool_use"))
-    assert ("a call of the tool 'f' cannot be read",) == reply.warnings
+    why = "its arguments are no JSON object, so it is kept as an Opaque part and not as a ToolCall"
+    assert (f"a call of the tool 'f' cannot be read: {why}",) == reply.warnings
+
+
+async def test_a_call_without_an_id_is_a_warning(here: Talk) -> None:
+    reply = await here.answered(message({"type": "tool_use", "name": "f", "input": {}}), how="whole")
+    assert ("a call of the tool 'f' cannot be read: it has no id, or no name",) == reply.warnings
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,10 @@ from chatbridge_adapters.openai.fold import EMPTY, NO_CHOICE, AnswerFold
 from chatbridge_adapters.openai.wire import read_error
 from openai_kit import HELLO, NOTHING, Json, answer, end, events, opener, said, streamed
 
+_KEPT = "so it is kept as an Opaque part and not as a ToolCall"
+NO_OBJECT = f"a call of the tool 'add' cannot be read: its arguments are no JSON object, {_KEPT}"
+CUT_OFF = f"a call of the tool 'add' cannot be read: the answer was cut off within it, {_KEPT}"
+
 
 @pytest.fixture
 def emulator() -> OpenAIEmulator:
@@ -237,8 +241,25 @@ def test_zeros_replace_no_usage() -> None:
 def test_a_call_that_cannot_be_read_is_kept_as_it_came(arguments: str) -> None:
     function = {"name": "add", "arguments": arguments}
     shown = {"id": "a", "type": "function", "function": function}
+    first, *rest = call(index=0, id="a", name="add", arguments=arguments[:2])["tool_calls"]
+    pieces = [{"tool_calls": [first, *rest]}, call(index=0, arguments=arguments[2:])]
+    told, streamed = read(events(*pieces, end("tool_calls")))
     reply = whole(said(content=None, tool_calls=[shown]))
-    assert (Opaque("openai", "tool_call", shown),) == reply.message.parts
+    assert (
+        (Opaque("openai", "tool_call", shown),) == reply.message.parts == streamed.message.parts == fold(told)
+    )
+    assert (NO_OBJECT,) == reply.warnings == streamed.warnings
+
+
+@pytest.mark.parametrize(("reason", "warning"), [("length", CUT_OFF), ("tool_calls", NO_OBJECT)])
+def test_a_call_at_which_an_answer_was_cut_off_is_told(reason: str, warning: str) -> None:
+    """Only the last one can be it: what comes before was whole."""
+    pieces = [
+        call(index=0, id="a", name="first", arguments="[1]"),
+        call(index=1, id="b", name="add", arguments='{"a'),
+    ]
+    reply = read(events(*pieces, end(reason)))[1]
+    assert (NO_OBJECT.replace("add", "first"), warning) == reply.warnings
 
 
 @pytest.mark.parametrize(("arguments", "expected"), [("", {}), (" ", {}), (None, {}), ({"a": 1}, {"a": 1})])
@@ -251,6 +272,7 @@ def test_a_tool_that_takes_a_text_is_kept_whole() -> None:
     custom = {"id": "a", "type": "custom", "custom": {"name": "sql", "input": "SELECT 1"}}
     reply = whole(said(tool_calls=[custom, {"id": "b", "function": {"name": "add"}}]))
     assert (Opaque("openai", "tool_call", custom), ToolCall("b", "add", {})) == reply.message.parts
+    assert () == reply.warnings
 
 
 def test_a_call_without_an_id_gets_one_that_no_other_has() -> None:

@@ -304,6 +304,8 @@ async def test_arguments_that_are_no_object_leave_the_call_whole(read: Reader, a
     reply = await read(call("a", "x", arguments), DONE)
     kept = {"tool_id": "a", "tool_name": "x", "args": str(arguments)}
     assert (Opaque("tachyon", "tool_call", kept),) == reply.message.parts
+    (warning,) = reply.warnings
+    assert warning.startswith("a call of the tool 'x' cannot be read: its arguments are no JSON object")
 
 
 async def test_fields_of_a_tool_may_be_missing(read: Reader) -> None:

@@ -27,7 +27,7 @@ from chatbridge.http.fold import TextFold
 from chatbridge.http.framing import DataLines, Frame, JsonLines, PrefixedLines, ServerSentEvents
 from chatbridge.http.loose import as_list, as_object, as_text, read_fields, read_loosely
 from chatbridge.http.paging import by_offset
-from chatbridge.http.parts import CallFold, PartsFold, to_tool_call
+from chatbridge.http.parts import CallFold, PartsFold, to_tool_call, unread_warning
 from chatbridge.http.stream import EventStream
 from chatbridge.http.transport import Limits, Transport
 from chatbridge.http.wire import Id, Raw, beyond, keep_raw, parse_time, structure
@@ -84,6 +84,7 @@ __all__ = [
     "to_role",
     "to_tool_call",
     "to_usage",
+    "unread_warning",
     "warn_aside",
     "words",
 ]

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from attrs import Attribute, define, field
 
-from chatbridge.domain import Message, Opaque, Progress, Reply, Role, StreamEvent, Usage
+from chatbridge.domain import FinishReason, Message, Opaque, Progress, Reply, Role, StreamEvent, Usage
 from chatbridge.http.completions import beside_usage, to_finish_reason, to_usage
 from chatbridge.http.content import BrokenContent, Mender, loads
 from chatbridge.http.framing import Frame
@@ -311,7 +311,7 @@ class CompletionFold:
 
     def finish(self) -> list[StreamEvent]:
         """End the answer."""
-        self._parts.finish()
+        self._parts.finish(cut=to_finish_reason(self._reason) is FinishReason.LENGTH)
         return self._parts.events()
 
     def reply(self) -> Reply:

@@ -11,7 +11,7 @@ from chatbridge.domain import Opaque, Part, PartAdded, Reset, StreamEvent, ToolC
 from chatbridge.http.content import BrokenContent, Mender, loads
 from chatbridge.http.fold import ReasoningFold, TextFold
 
-__all__ = ["CallFold", "PartsFold", "to_tool_call"]
+__all__ = ["CallFold", "PartsFold", "to_tool_call", "unread_warning"]
 
 
 def to_tool_call(
@@ -25,6 +25,15 @@ def to_tool_call(
     if not isinstance(value, dict):
         return unread
     return ToolCall(mended(call_id), mended(name), mended(cast(dict[str, Any], value)))
+
+
+def unread_warning(name: object, *, cut: bool = False) -> str:
+    """Warn of a call of the tool *name* that cannot be read; *cut* says that the answer ended within it."""
+    why = "the answer was cut off within it" if cut else "its arguments are no JSON object"
+    return (
+        f"a call of the tool {name!r} cannot be read: {why}, so it is kept as an Opaque part and not as a "
+        "ToolCall"
+    )
 
 
 @define(eq=False)
@@ -86,6 +95,7 @@ class PartsFold:
     _calls: list[CallFold] = field(factory=list[CallFold])
     _untold: list[CallFold] = field(factory=list[CallFold])
     _reasons: list[str] = field(factory=list[str])
+    _cut: bool = False
     _events: list[StreamEvent] = field(factory=list[StreamEvent])
 
     @property
@@ -101,10 +111,16 @@ class PartsFold:
 
     @property
     def warnings(self) -> list[str]:
-        """What had to be mended or taken back, each once."""
+        """What had to be mended or taken back, and which calls cannot be read, each once."""
         of_texts = [each for part in self._parts if isinstance(part, TextFold) for each in part.warnings]
         halves = [Mender.WARNING] if self.mended.replaced else []
-        return list(dict.fromkeys([*self._reasons, *of_texts, *halves]))
+        last = len(self._parts) - 1
+        unread = [
+            unread_warning(self.mended(call.name), cut=self._cut and call.index == last)
+            for call in self._calls
+            if isinstance(self._parts[call.index], Opaque) and not call.custom
+        ]
+        return list(dict.fromkeys([*self._reasons, *of_texts, *halves, *unread]))
 
     def events(self) -> list[StreamEvent]:
         """Give what there is to tell since the last time."""
@@ -164,8 +180,9 @@ class PartsFold:
             elif part is not None:
                 self._events.append(PartAdded(part, index))
 
-    def finish(self) -> None:
-        """End the answer."""
+    def finish(self, *, cut: bool = False) -> None:
+        """End the answer; *cut* says that it ended at its length, so that its last call may not be whole."""
+        self._cut = cut
         self._end_text()
         for call in self._calls:
             self._tell(call)

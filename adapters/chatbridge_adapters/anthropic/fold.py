@@ -14,6 +14,7 @@ from typing import Any, cast
 from attrs import define, field
 
 from chatbridge.domain import (
+    FinishReason,
     Message,
     Opaque,
     Part,
@@ -30,7 +31,7 @@ from chatbridge.domain import (
     ToolCall,
     Usage,
 )
-from chatbridge.http import BrokenContent, Mender, Raw, TextFold, as_object, beyond, loads
+from chatbridge.http import BrokenContent, Mender, Raw, TextFold, as_object, beyond, loads, unread_warning
 from chatbridge_adapters.anthropic.messages import OF, SIGNED_BY, UNREAD, container_of, known_by, sign, signer
 from chatbridge_adapters.anthropic.turns import without_last_thoughts
 from chatbridge_adapters.anthropic.wire import HOST, NAME, Event, beside_usage, to_finish_reason, to_usage
@@ -59,6 +60,7 @@ class _BlockFold:
     Attributes:
         block: What is known of it, in the API's form.
         unknown: Pieces of kinds that are new.
+        whole: Whether it is no call that the end of a run cut off.
     """
 
     block: dict[str, Any]
@@ -66,6 +68,7 @@ class _BlockFold:
     mended: Mender
     host: str
     unknown: list[Raw] = field(init=False, factory=list[Raw])
+    whole: bool = field(init=False, default=True)
     _text: TextFold = field(init=False)
     _json: list[str] = field(init=False, factory=list[str])
 
@@ -109,16 +112,17 @@ class _BlockFold:
         if self.key is not None:
             yield from self._shown(self._text.finish())
             self.block[self.key] = self._text.shown
-        self._end_json(whole=whole)
+        self.whole = whole
+        self._end_json()
         self.block, self.unknown = self.mended(self.block), self.mended(self.unknown)
         part = to_part(self.block, self.host)
         if part is not None and not isinstance(part, Text):
             yield PartAdded(part, self.index)
 
-    def _end_json(self, *, whole: bool) -> None:
+    def _end_json(self) -> None:
         given: object = self.block.get("input")
         text = self.mended("".join(self._json)) or (given if isinstance(given, str) else "")
-        if self.block.get("type") == "tool_use" and not whole:
+        if self.block.get("type") == "tool_use" and not self.whole:
             self._keep_unread(text)
             return
         if not text.strip():
@@ -254,10 +258,10 @@ class AnswerFold:
         parts = [(to_part(each.block, self.host), each) for each in self._blocks]
         kept = [(part, each) for part, each in parts if part is not None]
         halves = [Mender.WARNING] if self._mended.replaced else []
+        reason = to_finish_reason(known["stop_reason"])
+        cut = self._blocks[-1] if reason is FinishReason.LENGTH and self._blocks else None
         unread = [
-            f"a call of the tool {each.block.get('name')!r} cannot be read"
-            for part, each in kept
-            if _is_call(part)
+            _unread(each.block, cut=each is cut or not each.whole) for part, each in kept if _is_call(part)
         ]
         unended = [UNENDED] if known["stop_reason"] is None else []
         of_texts = (each for block in self._blocks for each in block.warnings)
@@ -268,7 +272,7 @@ class AnswerFold:
         continued = [{"id": run.id, "usage": beside_usage(run.usage)} for run in later]
         return Reply(
             (Message(Role.ASSISTANT, [part for part, _ in kept], id=first.id, extra=beside),),
-            finish_reason=to_finish_reason(known["stop_reason"]),
+            finish_reason=reason,
             raw_finish_reason=known["stop_reason"],
             usage=_sum([to_usage(run.usage) for run in self._runs]),
             model=known["model"],
@@ -316,6 +320,14 @@ class AnswerFold:
 def _is_call(part: Part) -> bool:
     """Tell whether *part* is a call that is not of its form."""
     return isinstance(part, Opaque) and part.kind == "tool_use"
+
+
+def _unread(block: Raw, *, cut: bool) -> str:
+    """Warn of a call that is not of its form; *cut* says that the answer ended within it."""
+    name = block.get("name")
+    if isinstance(block.get("input"), Mapping):
+        return f"a call of the tool {name!r} cannot be read: it has no id, or no name"
+    return unread_warning(name, cut=cut)
 
 
 def _beside_parts(parts: list[tuple[Part, _BlockFold]]) -> dict[str, Any]:
