@@ -376,6 +376,7 @@ async def test_a_pause_before_anything_is_said_is_the_end(here: Talk, how: str) 
     bodies = {"whole": message(reason="pause_turn"), "streamed": begin() + end("pause_turn")}
     reply = await here.answered(bodies[how], how=how)
     assert ((), "pause_turn", 1) == (reply.message.parts, reply.raw_finish_reason, len(here.sent))
+    assert ("the server paused the answer before anything was said, so it could not go on",) == reply.warnings
 
 
 @BOTH
@@ -385,6 +386,8 @@ async def test_an_answer_is_continued_as_often_as_is_allowed(how: str, allowed: 
         reply: Reply = await getattr(here, how)("Maples?", extra={"tools": [SEARCH]})
     assert (FinishReason.OTHER, "pause_turn") == (reply.finish_reason, reply.raw_finish_reason)
     assert allowed + 1 == len(here.sent)
+    (warning,) = reply.warnings
+    assert f"it goes on by itself {allowed} times at most, as the option continuations says" in warning
 
 
 @BOTH

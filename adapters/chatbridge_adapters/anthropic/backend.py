@@ -5,8 +5,8 @@ A turn in which tools run on the server may be paused; the documentation ("Stop 
 give the answer back as it came, and the model goes on. The user has nothing to say then, and there is no
 message by which a program could mean it, so it is done here, within `complete` and `stream`, up to
 `continuations` times, and what comes is one answer. One that is paused once more ends with the reason
-`other`, and `pause_turn` in the API's own word; so does one whose later runs fail, with a warning, as what
-came until then is paid for.
+`other`, and `pause_turn` in the API's own word, and with a warning; so does one whose later runs fail, as
+what came until then is paid for.
 """
 
 from __future__ import annotations
@@ -168,6 +168,11 @@ class AnthropicBackend:
             if not fold.is_paused:
                 break
             request = goes_on(body, fold.paused, fold.container)
+        else:
+            warnings.append(
+                f"the server paused the answer, which is not whole: it goes on by itself {own.continuations} "
+                "times at most, as the option continuations says"
+            )
         yield Finished(_finished(fold.reply(), options))
 
 

@@ -38,6 +38,7 @@ from chatbridge_adapters.anthropic.wire import HOST, NAME, Event, beside_usage, 
 
 PAUSED = "pause_turn"
 LOST = "the server sent pieces that belong to no part of the answer"
+SILENT = "the server paused the answer before anything was said, so it could not go on"
 UNENDED = "the server did not say why the answer ended"
 
 _KNOWN: Mapping[type[Part], tuple[str, ...]] = {
@@ -264,8 +265,9 @@ class AnswerFold:
             _unread(each.block, cut=each is cut or not each.whole) for part, each in kept if _is_call(part)
         ]
         unended = [UNENDED] if known["stop_reason"] is None else []
+        silent = [SILENT] if known["stop_reason"] == PAUSED and not self.paused else []
         of_texts = (each for block in self._blocks for each in block.warnings)
-        warnings = [*self.warnings, *of_texts, *halves, *unread, *unended]
+        warnings = [*self.warnings, *of_texts, *halves, *unread, *unended, *silent]
         first, *later = self._runs
         cost = beside_usage(first.usage)
         beside = _beside_parts(kept) | ({} if self.container is None else {"container": message["container"]})
