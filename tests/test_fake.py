@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -24,6 +25,7 @@ from chatbridge import (
     ReasoningDelta,
     RequestRefused,
     Role,
+    SendOptions,
     Support,
     Text,
     ToolCall,
@@ -181,7 +183,7 @@ async def test_it_reasons_where_it_is_asked_to(bridge: Bridge) -> None:
 
 async def test_it_calls_the_tool_that_is_named(bridge: Bridge) -> None:
     chat = await bridge.create()
-    tools = ({"description": "nameless"}, {"name": "look"}, JUMP)
+    tools = ({"name": "look"}, JUMP)
     async with chat.stream("please jump", tools=tools) as stream:
         events = [event async for event in stream]
 
@@ -191,6 +193,86 @@ async def test_it_calls_the_tool_that_is_named(bridge: Bridge) -> None:
     assert [PartAdded(call, 0), Finished(stream.reply)] == events[1:]
     assert FinishReason.TOOL_CALLS is stream.reply.finish_reason
     assert "Turn 2" in (await chat.send("sit", tools=tools)).text
+
+
+LOOK = {"name": "look", "parameters": {"type": "object", "properties": {"at": {"type": "string"}}}}
+
+
+@pytest.mark.parametrize("url", ["fake:", "fake:?keeps=nothing", "fake:?profile=openai"])
+@pytest.mark.parametrize(
+    ("said", "choice", "called"),
+    [
+        ("please jump", "auto", ["jump"]),
+        ("please jump", "none", []),
+        ("please jump", "look", ["look"]),
+        ("please jump", "required", ["jump"]),
+        ("Hi", "auto", []),
+        ("Hi", "required", ["look"]),
+        ("Hi", "any", ["look"]),
+        ("Hi", "jump", ["jump"]),
+    ],
+)
+async def test_it_calls_the_tool_that_is_chosen(url: str, said: str, choice: str, called: list[str]) -> None:
+    async with connect(url) as bridge:
+        reply = await (await bridge.create()).send(said, tools=[LOOK, JUMP], tool_choice=choice)
+    assert called == [part.name for part in reply.message.parts if isinstance(part, ToolCall)]
+    assert called or "Turn 1" in reply.text
+
+
+async def test_a_call_that_is_demanded_may_follow_what_a_tool_gave() -> None:
+    async with connect("fake:?keeps=nothing") as bridge:
+        chat, options = await bridge.create(), SendOptions(tools=[LOOK], tool_choice="required")
+        (call,) = (await chat.send("Hi", options)).message.parts
+        assert isinstance(call, ToolCall)
+        (again,) = (await chat.send(Message(Role.TOOL, [ToolResult(call.id, "fog")]), options)).message.parts
+    assert isinstance(again, ToolCall)
+    assert {"at": "fog"} == again.arguments
+
+
+TREE = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "evergreen": {"type": "boolean"}},
+    "required": ["name", "evergreen"],
+}
+WRAPPED = {"type": "json_schema", "json_schema": {"name": "tree", "schema": TREE}}
+
+
+@pytest.mark.parametrize("url", ["fake:", "fake:?keeps=nothing", "fake:?profile=anthropic"])
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        (TREE, {"name": "Turn 1: you said 'Hi'.", "evergreen": True}),
+        (WRAPPED, {"name": "Turn 1: you said 'Hi'.", "evergreen": True}),
+        ({"type": "json_schema", "schema": TREE}, {"name": "Turn 1: you said 'Hi'.", "evergreen": True}),
+        ({"type": "array", "items": {"type": "integer"}}, [1]),
+        ({"type": "json_object"}, {"answer": "Turn 1: you said 'Hi'."}),
+    ],
+)
+async def test_it_answers_in_the_form_that_is_asked_for(
+    url: str, form: dict[str, Any], expected: object
+) -> None:
+    async with connect(url) as bridge:
+        chat = await bridge.create()
+        async with chat.stream("Hi", response_format=form) as stream:
+            text = "".join([piece async for piece in stream.text()])
+    assert (text, expected) == (stream.reply.text, json.loads(text))
+
+
+@pytest.mark.parametrize("form", [{"type": "text"}, {}])
+async def test_an_answer_in_no_form_is_a_text(bridge: Bridge, form: dict[str, Any]) -> None:
+    reply = await (await bridge.create()).send("Hi", response_format=form)
+    assert "Turn 1: you said 'Hi'." == reply.text
+
+
+async def test_answers_that_are_given_to_it_stay_as_they_are() -> None:
+    async with FakeBackend(reply="Hello").bridge() as bridge:
+        chat = await bridge.create()
+        for options in (
+            SendOptions(response_format=TREE),
+            SendOptions(tools=[JUMP], tool_choice="required"),
+        ):
+            assert "Hello" == (await chat.send("Hi", options)).text
+        assert "Hello" == (await chat.send("please jump", tools=[JUMP], tool_choice="none")).text
 
 
 @pytest.mark.parametrize("keeps", ["conversations", "nothing"])
@@ -368,7 +450,7 @@ async def test_it_keeps_its_system_prompt(bridge: Bridge) -> None:
 def test_it_says_which_options_change_nothing() -> None:
     (note,) = [note for note in profile().notes if "change nothing" in note]
 
-    for name in ("temperature", "top_p", "seed", "tool_choice", "response_format"):
+    for name in ("temperature", "top_p", "seed"):
         assert name in note
 
 

@@ -18,6 +18,7 @@ from chatbridge.backend import (
     Stores,
     Support,
     check_extra,
+    check_tools,
     select_messages,
 )
 from chatbridge.completing import is_kept_here
@@ -44,6 +45,7 @@ from chatbridge.domain import (
 )
 from chatbridge.errors import NotFound, RequestRefused, UsageError
 from chatbridge.testing.answers import Answers, Pieces, as_text, by_rule, heard_in
+from chatbridge.testing.asked import in_form, shortened, tool_named, tool_wanted
 from chatbridge.testing.instances import arguments
 from chatbridge.testing.responder import pieces
 from chatbridge.text import quoted
@@ -58,8 +60,9 @@ EVERYTHING = Profile(
     stores=Stores.WITH,
     settle_by={SettleBy.READ_BACK},
     notes=(
-        "temperature, top_p, seed, tool_choice and response_format change nothing: it answers by rule.",
+        "temperature, top_p and seed change nothing: it answers by rule.",
         "It reasons where `extra` says reasoning=true, and calls a tool that the message names.",
+        "By rule it heeds tool_choice and response_format; where answers are given to it, tool_choice=none.",
         "Conversations are gone with the bridge.",
     ),
 )
@@ -77,7 +80,7 @@ COMPLETIONS = evolve(
     context=ContextOwner.CLIENT,
     stores=Stores.NEVER,
     settle_by=(),
-    notes=EVERYTHING.notes[:2],
+    notes=EVERYTHING.notes[:3],
 )  # fmt: skip
 """The profile of a backend that keeps nothing, and has every other feature."""
 
@@ -237,6 +240,7 @@ class MemoryBackend:
             self._need(Feature.ATTACHMENTS)
         extras = ("reasoning",) if self._profile.can(Feature.REASONING) else ()
         check_extra(options.extra, extras, self._profile)
+        check_tools(options.tools, self._profile)
         self._check_sendable(message, options)
 
     @property
@@ -308,21 +312,23 @@ class MemoryBackend:
         """
         self._check_results(seen)
         message, can = seen[-1], self._profile.can
-        said = message.text
-        tool = next((each for each in self._offered(options) if each["name"] in said.split()), None)
+        by_own_rule = self._answers is by_rule
+        tool = (tool_wanted if by_own_rule else tool_named)(message, options) if can(Feature.TOOLS) else None
         text, chosen = ("", ()) if tool is not None else as_text(self._answers(seen))
         self._now()  # When it was asked.
         attached = sum(not isinstance(part, Text | ToolResult) for part in message.parts)
         if attached and tool is None:
             text, chosen = f"{text} Attached: {attached}.", ()
-        text, reason = _shortened(text, options)
+        if by_own_rule and tool is None:
+            text = in_form(text, options.response_format)
+        text, reason = shortened(text, options)
         parts: list[Part] = []
         if options.extra.get("reasoning"):
-            parts.append(Reasoning(f"I was asked {said!r}."))
+            parts.append(Reasoning(f"I was asked {message.text!r}."))
         if tool is None:
             parts.append(Text(text))
         else:
-            given = arguments(tool.get("parameters"), said)
+            given = arguments(tool.get("parameters"), heard_in(message))
             parts.append(ToolCall(self._id("call"), tool["name"], given))
         cites = "references" in options.include and can(Feature.REFERENCES)
         answer = Message(
@@ -340,11 +346,6 @@ class MemoryBackend:
             model=options.model or self._model,
         )
         return reply, chosen if text == "".join(chosen) else ()
-
-    def _offered(self, options: SendOptions) -> Iterator[Mapping[str, Any]]:
-        """Give the tools on offer that have a name."""
-        if self._profile.can(Feature.TOOLS):
-            yield from (tool for tool in options.tools if isinstance(tool.get("name"), str))
 
     def _check_results(self, messages: Sequence[Message]) -> None:
         """Refuse results of tools that no message before has called."""
@@ -396,12 +397,3 @@ def _changed(kept: _Kept) -> tuple[datetime | None, str]:
 async def _each(conversations: Sequence[Conversation]) -> AsyncIterator[Conversation]:
     for conversation in conversations:
         yield conversation
-
-
-def _shortened(text: str, options: SendOptions) -> tuple[str, FinishReason]:
-    for stop in options.stop:
-        text = text.partition(stop)[0] if stop else text
-    words = pieces(text)
-    if options.max_output_tokens is not None and len(words) > options.max_output_tokens:
-        return "".join(words[: options.max_output_tokens]), FinishReason.LENGTH
-    return text, FinishReason.STOP
