@@ -314,12 +314,61 @@ async def test_what_a_tool_gave_is_found_after_a_failure() -> None:
         assert "No more." == (await chat.send("And?")).text
 
 
-@pytest.mark.parametrize("keeps", ["conversations", "nothing"])
-async def test_a_result_that_nothing_called_for_is_refused(keeps: str) -> None:
-    async with FakeBackend(keeps=keeps).bridge() as bridge:
+async def test_a_result_that_nothing_called_for_is_refused() -> None:
+    async with FakeBackend().bridge() as bridge:
         chat = await bridge.create()
         with pytest.raises(RequestRefused, match="a result of the call 'c1', and no such call"):
-            await chat.send(Message(Role.TOOL, [ToolResult("c1", "2 metres")]))
+            await chat.send(Message(Role.TOOL, [RESULT]))
+
+
+async def test_where_nothing_is_kept_a_result_answers_a_call_made_right_before_it() -> None:
+    problem = r"^fake cannot be sent a result of the call '.*', which was not made right before it"
+    fake = FakeBackend(keeps="nothing")
+    async with fake.bridge() as bridge:
+        chat = await bridge.create()
+        with pytest.raises(UsageError, match=problem):
+            await chat.send(Message(Role.TOOL, [RESULT]))
+        (call,) = (await chat.send("please jump", tools=[JUMP])).message.parts
+        assert isinstance(call, ToolCall)
+        reply = await chat.send("Or not")
+        assert ("a call of the tool 'jump' was never answered; the model is told so",) == reply.warnings
+        with pytest.raises(UsageError, match=problem):
+            await chat.send(Message(Role.TOOL, [ToolResult(call.id, "2 metres")]))
+        assert () == (await chat.send("Hi")).warnings
+    assert ("please jump", "Or not", "Hi") == fake.sent
+
+
+async def test_where_nothing_is_kept_a_seeded_result_without_its_call_is_left_out() -> None:
+    seed = [
+        Message.user("Hi"),
+        Message.assistant("Yes?"),
+        Message(Role.TOOL, [RESULT]),
+        Message.assistant("So"),
+    ]
+    async with FakeBackend(keeps="nothing").bridge() as bridge:
+        reply = await (await bridge.create(history=seed)).send("And?")
+    left_out = f"a result of the call {RESULT.call_id!r}, which was not made right before it"
+    assert (f"left out of the history: {left_out}",) == reply.warnings
+
+
+@pytest.mark.parametrize("url", ["fake:", "fake:?keeps=nothing", "fake:?profile=anthropic"])
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"tools": [{"nome": "x"}]}, "takes mappings with name, description and parameters"),
+        ({"tools": [{"type": "function", "function": JUMP}]}, "give what is under 'function'"),
+        (
+            {"tools": [JUMP], "tool_choice": "jmp"},
+            "is none of auto, none, required, any, and no tool on offer",
+        ),
+    ],
+)
+async def test_tools_that_cannot_be_called_are_refused(
+    url: str, options: dict[str, Any], problem: str
+) -> None:
+    async with connect(url) as bridge:
+        with pytest.raises(BadOption, match=problem):
+            await (await bridge.create()).send("Hi", **options)
 
 
 @pytest.mark.parametrize("message", [Message(Role.TOOL, [RESULT]), Message.user([RESULT])])

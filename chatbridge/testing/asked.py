@@ -6,13 +6,35 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from chatbridge.backend import Profile
 from chatbridge.domain import FinishReason, Message, SendOptions
+from chatbridge.errors import BadOption
 from chatbridge.testing.instances import instance
 from chatbridge.testing.responder import pieces
 
-__all__ = ["in_form", "shortened", "tool_named", "tool_wanted"]
+__all__ = ["check_tool_choice", "in_form", "shortened", "tool_named", "tool_wanted"]
 
 Tool = Mapping[str, Any]
+_CHOICES = ("auto", "none", "required", "any")
+
+
+def check_tool_choice(options: SendOptions, profile: Profile) -> None:
+    """
+    Refuse to choose a tool that is not on offer.
+
+    Raises:
+        BadOption: It is that, and no other choice either.
+    """
+    known = [*_CHOICES, *(str(tool["name"]) for tool in options.tools)]
+    if options.tool_choice is not None and options.tool_choice not in known:
+        problem = f"is none of {', '.join(_CHOICES)}, and no tool on offer"
+        raise BadOption(
+            backend=profile.name,
+            option="tool_choice",
+            shown=options.tool_choice,
+            problem=problem,
+            known=known,
+        )
 
 
 def tool_named(message: Message, options: SendOptions) -> Tool | None:

@@ -45,6 +45,7 @@ from chatbridge.testing.fake_options import NAME, FakeOptions, answers_of, fault
 from chatbridge.testing.faults import Fault
 from chatbridge.testing.line import MESSAGES, FakeCall, Line
 from chatbridge.testing.memory import COMPLETIONS, EVERYTHING, MemoryBackend, events_of, words_in
+from chatbridge.testing.pairs import unpaired
 from chatbridge.text import quoted
 
 __all__ = ["ADAPTER", "NAME", "FakeBackend", "FakeCall", "FakeCompletions", "FakeOptions", "Fault"]
@@ -337,11 +338,13 @@ class FakeBackend(MemoryBackend):
     async def _complete(self, call: FakeCall, messages: Sequence[Message], options: SendOptions) -> _Asked:
         """Have the last of *messages* answered, if they are not too many."""
         self._check_message(messages[-1], options)
+        warnings = unpaired(messages, self.profile.name)
         self._heard = "\n".join((repr(options), *map(heard_in, messages)))
 
         async def answer() -> tuple[Reply, Pieces]:
             self._check_length(messages)
-            return self._reply(messages, options)
+            reply, chosen = self._reply(messages, options)
+            return evolve(reply, warnings=warnings), chosen
 
         return await self._line.carry(call, Kind.COMPLETE, answer, pause=self.options.delay)
 

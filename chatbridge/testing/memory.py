@@ -45,7 +45,7 @@ from chatbridge.domain import (
 )
 from chatbridge.errors import NotFound, RequestRefused, UsageError
 from chatbridge.testing.answers import Answers, Pieces, as_text, by_rule, heard_in
-from chatbridge.testing.asked import in_form, shortened, tool_named, tool_wanted
+from chatbridge.testing.asked import check_tool_choice, in_form, shortened, tool_named, tool_wanted
 from chatbridge.testing.instances import arguments
 from chatbridge.testing.responder import pieces
 from chatbridge.text import quoted
@@ -241,6 +241,7 @@ class MemoryBackend:
         extras = ("reasoning",) if self._profile.can(Feature.REASONING) else ()
         check_extra(options.extra, extras, self._profile)
         check_tools(options.tools, self._profile)
+        check_tool_choice(options, self._profile)
         self._check_sendable(message, options)
 
     @property
@@ -295,22 +296,21 @@ class MemoryBackend:
         kept.conversation = evolve(kept.conversation, updated_at=self._now())
 
     def _answer(self, conversation_id: str, message: Message, options: SendOptions) -> tuple[Reply, Pieces]:
-        """Make the answer to *message*, and say in which pieces its text was given."""
+        """
+        Make the answer to *message*, and say in which pieces its text was given.
+
+        Raises:
+            RequestRefused: There is a result of a tool that nothing has called.
+        """
         earlier: Sequence[Message] = ()
         if self._profile.stores is not Stores.NEVER:  # Else a message goes into no conversation.
             earlier = self._find(conversation_id).messages
-        return self._reply(
-            (*earlier, message) if self._profile.context is ContextOwner.SERVER else (message,), options
-        )
+        seen = (*earlier, message) if self._profile.context is ContextOwner.SERVER else (message,)
+        self._check_results(seen)
+        return self._reply(seen, options)
 
     def _reply(self, seen: Sequence[Message], options: SendOptions) -> tuple[Reply, Pieces]:
-        """
-        Make the answer to the last of the messages *seen*, and say in which pieces its text was given.
-
-        Raises:
-            RequestRefused: There is a result of a tool that none of them has called.
-        """
-        self._check_results(seen)
+        """Make the answer to the last of the messages *seen*, and say in which pieces its text was given."""
         message, can = seen[-1], self._profile.can
         by_own_rule = self._answers is by_rule
         tool = (tool_wanted if by_own_rule else tool_named)(message, options) if can(Feature.TOOLS) else None
