@@ -193,7 +193,7 @@ class ReplyStream:
     async def _next(self) -> StreamEvent:
         """Wait for the next event; where none comes, close the stream and say why."""
         failed: ChatbridgeError
-        if self._reader is not None or self._source is None:
+        if self._reader is not None or self._source is None or self._reply is not None:
             raise self._explained(UsageError("a stream is read by one task at a time"))
         try:
             if self._bridge.bounds.closed:

@@ -362,6 +362,26 @@ async def test_m7_a_stream_goes_on_while_its_store_does_not_answer(
     assert not any("z" in partial for partial in store.partial)
 
 
+async def test_a_stream_whose_end_is_being_written_is_read_by_no_other_task(
+    chat: Chat, store: Stalling, double: Double
+) -> None:
+    double.script = [TextDelta("Ho"), Finished(Reply([Message.assistant("Ho")]))]
+    async with chat.stream("Hi") as stream:
+        await anext(stream)
+        store.answers.clear()
+        last = asyncio.create_task(anext(stream))
+        await turns_of_the_loop()
+
+        with pytest.raises(UsageError, match="read by one task at a time"):
+            await anext(stream)
+
+        store.answers.set()
+        assert isinstance(await last, Finished)
+        assert [] == [event async for event in stream]
+    assert "Ho" == stream.reply.text
+    assert [TurnState.DELIVERED] == await store.states(chat)
+
+
 async def test_m5_what_came_before_a_stream_stalls_is_kept_within_a_second(
     chat: Chat, store: Stalling, clock: ManualClock, double: Double
 ) -> None:
