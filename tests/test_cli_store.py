@@ -312,6 +312,39 @@ def test_of_an_api_that_keeps_nothing_every_command_has_what_the_store_keeps(
         assert [] == home.json("conversations")
 
 
+@pytest.mark.parametrize("words", [["send", "Hi"], ["chat"]])
+@pytest.mark.parametrize(
+    ("fault", "left", "told"),
+    [
+        (Fault(status=401), 0, "was removed again, as nothing was said in it"),
+        (Fault(drop="before"), 0, "was removed again"),
+        (Fault(drop="after"), 0, "was removed again"),
+        (Fault(status=200, body=b'{"choices": 1}'), 1, "was created"),
+    ],
+)
+def test_a_conversation_of_an_api_that_keeps_nothing_goes_with_its_first_message(
+    tmp_path: Path, words: list[str], fault: Fault, left: int, told: str
+) -> None:
+    with at_home(tmp_path, OpenAIEmulator(), "&attempts=1") as home:
+        home.emulator.fail(fault)
+        failed = home.run(words[0], home.url, *words[1:], stdin="Hi\n")
+        assert 1 == failed.exit_code
+        assert told in failed.stderr
+        assert left == len(home.json("conversations"))
+
+
+def test_that_it_could_not_be_removed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*_: object, **__: object) -> None:
+        raise StoreError("the file cannot be written", kind="failed")
+
+    monkeypatch.setattr(history.SQLiteStore, "forget", refuse)
+    with at_home(tmp_path, OpenAIEmulator()) as home:
+        home.emulator.fail(Fault(status=401))
+        failed = check(1, home.run("send", home.url, "Hi"))
+        assert "was created" in failed.stderr
+        assert "cannot be written" not in failed.stderr
+
+
 def test_of_a_fake_that_keeps_nothing_too(tmp_path: Path) -> None:
     url, store = "fake:?keeps=nothing", ("--store", f"sqlite:///{tmp_path / 'chats.db'}")
     sent = check(0, run("send", url, "Hello", *store)).stderr.split()[1]

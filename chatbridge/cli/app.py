@@ -187,7 +187,7 @@ async def _send(
             talk = await (create(bridge, output) if conversation is None else find_chat(bridge, conversation))
             try:
                 if conversation is None:
-                    with first_in(talk, output):
+                    async with first_in(talk, output):
                         reply = await talk.send(text)
                 else:
                     output.note(f"conversation: {talk.id}")

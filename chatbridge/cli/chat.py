@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from importlib import import_module
 from typing import Any, TypeVar
 
@@ -22,8 +22,9 @@ from chatbridge.chat import Chat
 from chatbridge.cli.arguments import choice
 from chatbridge.cli.output import Output, paragraph
 from chatbridge.cli.stores import account_of, find_chat, last_used
+from chatbridge.completing import is_kept_here
 from chatbridge.domain import Conversation, Message, Reply, Role
-from chatbridge.errors import ChatbridgeError, StoreError, UnsettledTurn, UsageError
+from chatbridge.errors import ChatbridgeError, Outcome, StoreError, UnsettledTurn, UsageError
 from chatbridge.text import quoted
 from chatbridge.turns import Turn, TurnState
 
@@ -82,18 +83,33 @@ def after(what: str) -> Generator[None]:
         raise
 
 
-@contextmanager
-def first_in(chat: Chat, output: Output) -> Generator[None]:
-    """Let an error tell that *chat* was created just before, and warn of it, but for what the error says."""
+@asynccontextmanager
+async def first_in(chat: Chat, output: Output) -> AsyncGenerator[None]:
+    """
+    Let an error tell that *chat* was created just before, and warn of it, but for what the error says.
+
+    One that the store alone has is removed again where its first message certainly did not arrive.
+    """
     told: str | None = None
     try:
-        with after(created(chat.id)):
-            yield
+        yield
     except ChatbridgeError as error:
         told = str(error)
+        in_vain = error.outcome in {Outcome.NOT_SENT, Outcome.REFUSED}
+        removed = in_vain and is_kept_here(chat.bridge.profile) and await _removed(chat)
+        gone = f"the conversation {chat.id} was removed again, as nothing was said in it"
+        error.add_note(gone if removed else created(chat.id))
         raise
     finally:
         warn(chat.conversation, output, but=told)
+
+
+async def _removed(chat: Chat) -> bool:
+    try:
+        await chat.delete()
+    except ChatbridgeError:  # What went wrong before is told.
+        return False
+    return True
 
 
 @contextmanager
@@ -340,7 +356,7 @@ class Talk:
         if self.chat is not None:
             return await self._answer(self.chat, text)
         self.chat = await self._waited(create(self.bridge, self.output))
-        with first_in(self.chat, self.output):
+        async with first_in(self.chat, self.output):
             return await self._answer(self.chat, text)
 
     async def _answer(self, chat: Chat, text: str) -> None:
