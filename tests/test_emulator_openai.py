@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -14,7 +15,7 @@ import pytest
 
 from chatbridge.testing.emulator import Fault, serve
 from chatbridge_adapters.openai.emulator import OpenAIEmulator
-from chatbridge_adapters.openai.servers import Mode
+from chatbridge_adapters.openai.servers import SERVERS, Mode, Quirk
 
 Json = dict[str, Any]
 SEND = "/v1/chat/completions"
@@ -518,3 +519,12 @@ async def test_a_server_may_be_broke_loading_or_refusing(start: Start) -> None:
 async def test_openai_shows_no_reasoning(start: Start) -> None:
     _, answer = await (await start(thinks=True))()
     assert {"role", "content", "refusal"} == set(answer["choices"][0]["message"])
+
+
+def test_the_documentation_names_every_mode_and_quirk() -> None:
+    told = OpenAIEmulator.__doc__ or ""
+    mode = re.search(r"mode: Which server to be like: (.+)\.", told)
+    assert mode is not None
+    assert list(SERVERS) == list(get_args(Mode)) == re.findall(r"\w+", mode[1].replace(" or ", ", "))
+    _, _, quirks = told.partition("in front of them:\n")
+    assert list(get_args(Quirk)) == re.findall(r"^ +(\w+): ", quirks, re.MULTILINE)

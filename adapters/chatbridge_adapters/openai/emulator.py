@@ -35,8 +35,8 @@ class OpenAIEmulator(Emulator):
     unless that is an object in JSON already.
 
     Attributes:
-        mode: Which server to be like.
-        also: What else to do differently.
+        mode: Which server to be like: openai, ollama, vllm, llamacpp or lmstudio.
+        also: What else to do differently, by the names below.
         models: The models that there are.
         new_models: Those of them that refuse `max_tokens`, as OpenAI's that think do.
         thinks: Whether answers come with reasoning, where the server shows any.
@@ -45,6 +45,24 @@ class OpenAIEmulator(Emulator):
         filtered: Answers end before this text, by the filter of contents.
         broke: Refuse answers, as there is no credit.
         loading: Refuse everything, as the model is not there yet.
+
+    What some servers do differently, or did, or what stands in front of them:
+        always_stream: Stream, whatever was asked for.
+        comments: Write comments between events.
+        content_parts: Give content as a list of parts.
+        detail_errors: Write errors as FastAPI does.
+        named_errors: Make errors in a stream events of that name.
+        no_done: Just end a stream.
+        no_ids: Call tools without ids.
+        no_indexes: Call tools without numbers.
+        no_usage: Tell no usage, whether asked for or not.
+        null_finish_reason: Give no reason for the end.
+        null_usage: Have a null for usage in each event, where usage was asked for.
+        roles: Tell the role in each event.
+        text_errors: Write errors that are no JSON.
+        timings: Tell timings beside usage.
+        usage_with_choice: Tell usage in the last event that has a choice, asked for or not.
+        whole_calls: Call each tool in a single event.
     """
 
     name: ClassVar[str] = "openai"

@@ -24,23 +24,24 @@ Json = dict[str, object]
 Mode = Literal["openai", "ollama", "vllm", "llamacpp", "lmstudio"]
 
 Quirk = Literal[
-    "always_stream",  # whatever was asked for
-    "comments",  # between events
-    "content_parts",  # content is a list of parts
-    "detail_errors",  # as FastAPI writes them
-    "named_errors",  # errors in a stream are events of that name
-    "no_done",  # a stream just ends
-    "no_ids",  # calls of tools have none
-    "no_indexes",  # nor numbers
-    "no_usage",  # whether asked for or not
+    "always_stream",
+    "comments",
+    "content_parts",
+    "detail_errors",
+    "named_errors",
+    "no_done",
+    "no_ids",
+    "no_indexes",
+    "no_usage",
     "null_finish_reason",
-    "null_usage",  # in each event, where usage was asked for
-    "roles",  # in each event
-    "text_errors",  # that are no JSON
-    "timings",  # beside usage
-    "usage_with_choice",  # in the last event that has one, asked for or not
-    "whole_calls",  # each in a single event
+    "null_usage",
+    "roles",
+    "text_errors",
+    "timings",
+    "usage_with_choice",
+    "whole_calls",
 ]
+"""What a server does differently; `OpenAIEmulator` says what each is."""
 
 
 @frozen(kw_only=True)
