@@ -136,8 +136,8 @@ def _choices(annotation: object) -> tuple[str, ...]:
 
 def _stand_in(annotation: object) -> object:
     """Give a value of the type of an option, for where its own does not matter."""
-    if _is_frozenset(annotation):
-        return frozenset[str]()
+    if _is_list(annotation):
+        return frozenset[str]() if get_origin(annotation) is frozenset else ("any",)
     if get_origin(annotation) is Literal:
         return get_args(annotation)[0]
     if isinstance(annotation, type) and issubclass(annotation, Enum):
@@ -152,7 +152,7 @@ def _type_name(annotation: object) -> str:
     annotation = _unwrapped(annotation)
     if choices := _choices(annotation):
         return "one of " + ", ".join(choices)
-    if get_origin(annotation) is frozenset:
+    if _is_list(annotation):
         (member,) = get_args(annotation)
         return "a list, with commas, of " + (", ".join(_choices(member)) or "texts")
     names: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
@@ -200,18 +200,24 @@ def _to_str(value: object, _: object) -> str:
     raise ValueError(value)
 
 
-def _to_frozenset(value: object, annotation: object) -> frozenset[str]:
+def _to_list(value: object, annotation: object) -> frozenset[str] | tuple[str, ...]:
+    """Read several texts; where their order counts, there is at least one."""
     members = value.split(",") if isinstance(value, str) else cast(list[object], value)
     (member,) = get_args(annotation)
     choices = _choices(member)
-    chosen = {_to_str(item, None).strip() for item in members} - {""}
-    if choices and not chosen <= set(choices):
+    chosen = tuple(text for item in members if (text := _to_str(item, None).strip()))
+    if choices and not set(chosen) <= set(choices):
         raise ValueError(value)
-    return frozenset(chosen)
+    if get_origin(annotation) is frozenset:
+        return frozenset(chosen)
+    if not chosen:
+        raise ValueError(value)
+    return chosen
 
 
-def _is_frozenset(annotation: object) -> bool:
-    return get_origin(annotation) is frozenset
+def _is_list(annotation: object) -> bool:
+    """Tell whether an option holds several texts: in any order, or in theirs."""
+    return get_origin(annotation) is frozenset or annotation == Sequence[str]
 
 
 def _converter() -> Any:  # noqa: ANN401 - cattrs is imported where it is used, for the sake of import time
@@ -226,7 +232,7 @@ def _converter() -> Any:  # noqa: ANN401 - cattrs is imported where it is used, 
     }
     for kind, hook in hooks.items():
         converter.register_structure_hook(kind, hook)
-    converter.register_structure_hook_func(_is_frozenset, _to_frozenset)
+    converter.register_structure_hook_func(_is_list, _to_list)
     return converter
 
 
@@ -427,7 +433,7 @@ def structure_settings(cls: type[Any], written: Mapping[str, str], *, backend: s
 
 def _is_writable(annotation: object) -> bool:
     kind = _unwrapped(annotation)
-    return any(kind is each for each in _WRITABLE) or bool(_choices(kind)) or _is_frozenset(kind)
+    return any(kind is each for each in _WRITABLE) or bool(_choices(kind)) or _is_list(kind)
 
 
 _WRITABLE: Sequence[object] = (bool, int, float, str)

@@ -203,6 +203,19 @@ def test_an_emulator_behaves_as_it_is_set() -> None:
     assert "exceeds the available context size (10 tokens)" in result.stderr
 
 
+def test_an_emulator_has_the_models_that_are_set() -> None:
+    with process(
+        "emulate", "openai", "--set", "mode=ollama", "--set", "models=gemma3, llama3.2", "--json"
+    ) as running:
+        assert running.stdout is not None
+        ready = json.loads(running.stdout.readline())
+        assert ready["config"].endswith("?model=gemma3")
+        second = ready["config"].replace("gemma3", "llama3.2")
+        result = check(0, run("send", second, "hi", env=ready["env"]))
+        assert "not found" in check(1, run("send", second + "x", "hi", env=ready["env"])).stderr
+    assert "Turn 1: you said 'hi'.\n" == result.stdout
+
+
 @pytest.mark.parametrize(
     ("setting", "complaint"),
     [
@@ -214,6 +227,7 @@ def test_an_emulator_behaves_as_it_is_set() -> None:
             "also=no_done,no_dome",
             "openai: option 'also' = 'no_done,no_dome' is not a list, with commas, of always_stream, ",
         ),
+        ("models=,", "openai: option 'models' = ',' is not a list, with commas, of texts"),
         ("context=many", "openai: option 'context' = 'many' is not a whole number"),
         ("contexts=1", "openai: option 'contexts' is unknown"),
         ("key=sesame", "openai: option 'key' is unknown"),

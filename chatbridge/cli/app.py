@@ -301,6 +301,7 @@ def conformance(
         "chatbridge emulate kaziro --json",
         "chatbridge emulate mtmai --key joe:sesame",
         "chatbridge emulate openai --set mode=llamacpp --set context=2000",
+        "chatbridge emulate openai --set mode=ollama --set models=llama3.2",
     )
 )
 @click.argument("name")
@@ -342,7 +343,8 @@ def emulate(
 
     It runs until Ctrl-C or SIGTERM, and answers as the API's documents say, from memory.
     `chatbridge backends` shows who has one. What its key may be, `chatbridge describe NAME` says: one that
-    is NAME:PASSWORD serves auth=basic too, where the API has that. A list is set with commas.
+    is NAME:PASSWORD serves auth=basic too, where the API has that. A list is set with
+    commas, as in models=llama3.2,gemma3.
     """
     asyncio.run(serve_emulator(name, host, port, output, key=key, settings=settings, as_json=as_json))
 
