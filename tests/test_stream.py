@@ -16,7 +16,7 @@ from chatbridge import errors
 from chatbridge.errors import ChatbridgeError, Outcome, Phase
 from chatbridge.http import Endpoint, Frame, JsonLines, Kind, Limits, ServerSentEvents, loads
 from chatbridge.http.framing import Framer
-from fault_server import Client, Script, Step, answer, chunked, client_of, settle
+from fault_server import KEY, Client, Script, Step, answer, chunked, client_of, settle
 
 READ, READ_HEAD, RESET, FIN, STALL, HANG = Step
 
@@ -190,6 +190,21 @@ async def test_events_cut_before_the_first_are_called_cut(body: bytes) -> None:
         _, error = await read(client, EVENTS)
     assert isinstance(error, errors.StreamCut)
     assert "cut" == error.kind
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\n\n"])
+@pytest.mark.parametrize("endpoint", [LINES, EVENTS])
+async def test_a_text_in_place_of_a_stream_is_shown_without_secrets(
+    endpoint: Endpoint[Line], end: bytes
+) -> None:
+    body = f"Service down\nfor {KEY}: {'x' * 1000}".encode() + end
+    async with client_of((READ, answer(body))) as client:
+        _, error = await read(client, endpoint)
+    assert isinstance(error, errors.StreamCut)
+    assert ("json", Outcome.ACCEPTED, 200) == (error.kind, error.outcome, error.status)
+    assert "neither a stream of events nor a JSON object: Service down\\nfor ***: xxx" in str(error)
+    assert KEY not in str(error)
+    assert 500 == len(error.excerpt or "")
 
 
 PRETTY = b'{\n  "text":\n\n    "a"\n}'

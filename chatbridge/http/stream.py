@@ -7,6 +7,7 @@ the server; what the reader does between two events costs it nothing.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections import deque
 from collections.abc import Mapping
@@ -34,6 +35,8 @@ EventT = TypeVar("EventT")
 
 _BLANK = b"\xef\xbb\xbf \t\r\n"  # What may come before a document.
 _DOCUMENT = (b"{", b"[", b"<")
+# How a document begins, or an event in any framing, even one that is cut off.
+_BEGINNING = re.compile(rb"""[{\["<]|(?:data|event|id|retry|[a-z0-9]{1,3})?:""")
 
 
 class EventStream(Generic[EventT]):
@@ -240,6 +243,8 @@ class EventStream(Generic[EventT]):
             document = b"".join(self._before_first)
             if not document.strip():
                 return None
+            if _is_foreign(document):
+                raise self._foreign(document)
             if not isinstance(self._framer, _NoFrames) and document.lstrip(_BLANK)[:1] not in _DOCUMENT:
                 raise BrokenContent("cut", "it ended before its first event")
             self.whole = True
@@ -290,9 +295,22 @@ class EventStream(Generic[EventT]):
         try:
             return self._framer.close()
         except BrokenContent:
-            if self._before_first is None or not is_web_page(b"".join(self._before_first)):
+            if self._before_first is None:
+                raise
+            document = b"".join(self._before_first)
+            if not (is_web_page(document) or _is_foreign(document)):
                 raise
         return []
+
+    def _foreign(self, document: bytes) -> Failure:
+        said = self._api.redactor.clean(document.decode("utf-8", "replace").strip())
+        reason = "the answer is neither a stream of events nor a JSON object"
+        return Failure(Phase.FIRST_EVENT, reason, kind="json", excerpt=said)
+
+
+def _is_foreign(document: bytes) -> bool:
+    """Tell whether what came begins as nothing does that an API sends, such as a text for people."""
+    return _BEGINNING.match(document.lstrip(_BLANK)) is None
 
 
 class _NoFrames:
