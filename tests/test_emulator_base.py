@@ -277,14 +277,14 @@ async def test_a_drop_aborts_the_connection_without_an_answer(
     assert [None] == [call.status for call in echo.calls]
 
 
-@pytest.mark.parametrize("path", ["stream", "say"])
-async def test_a_cut_answer_is_aborted_after_so_many_lines(
-    echo: Echo, http: aiohttp.ClientSession, path: str
+@pytest.mark.parametrize(("path", "after"), [("stream", 1), ("say", 1), ("say", 3)])
+async def test_a_cut_answer_is_aborted_after_so_many_lines_or_in_its_middle(
+    echo: Echo, http: aiohttp.ClientSession, path: str, after: int
 ) -> None:
-    echo.fail(Fault(cut_after=1))
+    echo.fail(Fault(cut_after=after))
     async with http.post(path, data="a b c") as response:
         assert 200 == response.status
-        expected = b'"a"\n' if path == "stream" else b'{"said":"a b c"}'
+        expected = b'"a"\n' if path == "stream" else b'{"said":'
         assert expected == await response.content.readexactly(len(expected))
         with pytest.raises(aiohttp.ClientPayloadError):
             await response.read()
@@ -306,6 +306,18 @@ async def test_a_cut_stream_may_end_as_if_all_were_said(echo: Echo, http: aiohtt
         assert b'"a"\n"b"\n' == await response.read()
 
 
+@pytest.mark.parametrize(("after", "said"), [(0, b""), (1, b'{"said":'), (3, b'{"said":')])
+async def test_where_nothing_is_streamed_the_middle_may_be_the_end(
+    echo: Echo, http: aiohttp.ClientSession, after: int, said: bytes
+) -> None:
+    echo.fail(Fault(cut_after=after, cut="end"))
+    async with http.post("say", data="a b c") as response:
+        assert said == await response.read()
+    echo.fail(Fault(cut_after=after, cut="resume"))
+    async with http.post("say", data="a b c") as response:
+        assert {"said": "a b c"} == await response.json()
+
+
 async def test_an_error_line_ends_a_stream(echo: Echo, http: aiohttp.ClientSession) -> None:
     echo.fail(Fault(cut_after=1, error="ink"))
     async with http.post("stream", data="a b c") as response:
@@ -313,10 +325,11 @@ async def test_an_error_line_ends_a_stream(echo: Echo, http: aiohttp.ClientSessi
     assert [("stream", "question", "ink")] == echo.kept
 
 
+@pytest.mark.parametrize("after", [0, 1, 3])
 async def test_where_nothing_is_streamed_an_error_line_becomes_a_500(
-    echo: Echo, http: aiohttp.ClientSession
+    echo: Echo, http: aiohttp.ClientSession, after: int
 ) -> None:
-    echo.fail(Fault(cut_after=1, error="ink"))
+    echo.fail(Fault(cut_after=after, error="ink"))
     async with http.post("say", data="a") as response:
         assert (500, {"error": "ink"}) == (response.status, await response.json())
 

@@ -278,7 +278,9 @@ async def test_a_stream_is_cut_after_ten_words(chat: Chat, fake: FakeBackend) ->
     [
         (Fault(cut_after=1), AnswerLost, "broke off"),
         (Fault(cut_after=1, cut="end"), AnswerLost, "broke off"),
+        (Fault(cut_after=99, cut="end"), AnswerLost, "broke off"),
         (Fault(cut_after=1, error="no credit"), ProviderFailed, "no credit"),
+        (Fault(cut_after=99, error="no credit"), ProviderFailed, "no credit"),
         (Fault(status=200, body=b"{"), AnswerLost, "200"),
         (Fault(status=401), AuthFailed, "401"),
         (Fault(status=500), DeliveryUnknown, "500"),

@@ -282,7 +282,10 @@ class Emulator(ABC):
     async def _stream(
         self, request: web.Request, response: web.StreamResponse, answer: Answer, fault: Fault
     ) -> web.StreamResponse:
-        shown, rest = answer.parts[: fault.cut_after or 0], answer.parts[fault.cut_after or 0 :]
+        parts, at = answer.parts, fault.cut_after or 0
+        if not answer.streamed:
+            parts, at = _halves(parts), min(at, 1)
+        shown, rest = parts[:at], parts[at:]
         with suppress(ConnectionError):
             await response.prepare(request)
             await _write(response, shown)
@@ -383,6 +386,11 @@ def _abort(request: web.Request) -> web.StreamResponse:
     if request.transport is not None:
         request.transport.abort()
     return web.Response()
+
+
+def _halves(parts: Sequence[bytes]) -> tuple[bytes, bytes]:
+    body = b"".join(parts)
+    return body[: len(body) // 2], body[len(body) // 2 :]
 
 
 async def _write(response: web.StreamResponse, parts: Sequence[bytes]) -> None:

@@ -31,10 +31,12 @@ class Fault:
         headers: Added to that answer.
         drop: Abort the connection instead of answering: before the request is processed, after it, or while
             the API is still at work, which then takes until *hold*.
-        cut_after: Stop the answer after this many lines (an answer that is no stream is one line).
+        cut_after: Stop the answer after this many lines, or the fake's pieces; a stream of no more is whole.
+            An answer that is no stream stops in its middle, with 0 before its beginning.
         cut: How it stops: the connection is aborted, ends as if all were said, or resumes after *hold*.
         error: The API's words: in the error body of *status*; with *cut_after*, in a line that ends the
-            stream (an answer that is no stream becomes a 500).
+            stream. An emulator's answer that is no stream becomes a 500, however many lines that is after,
+            which chatbridge repeats where nothing can be doubled.
         kept: What a send leaves in the history. By default nothing with *status* and a drop before, the
             question with an error line, else the whole turn. Other operations know only nothing and all, and
             an API that stores a turn as a whole has no question alone.
