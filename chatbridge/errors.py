@@ -294,7 +294,11 @@ class ConnectFailedTimeout(ConnectFailed, TimeoutError):
 
 
 class Overloaded(NotSent):
-    """Too many calls wait already, or the deadline passed before this one's turn came."""
+    """
+    Too many calls of this process wait already, or the deadline passed before this one's turn came.
+
+    A server that is overloaded is another thing: see `RateLimited`.
+    """
 
 
 class OverloadedTimeout(Overloaded, TimeoutError):
@@ -330,7 +334,7 @@ class RequestRefused(Refused):
 
 
 class RateLimited(Refused):
-    """Too many requests (429, 529); `retry_after` says when to come back, where the server does."""
+    """Too many requests, or an overload (429, 529); `retry_after` says when to come back, if that is told."""
 
     retryable = True
 

@@ -620,6 +620,25 @@ async def test_an_error_in_a_stream_is_the_servers(here: Talk) -> None:
     assert TextDelta("Turn", 0) in here.events
 
 
+@pytest.mark.parametrize(
+    ("before", "code", "retryable"),
+    [
+        (b"", "overloaded_error", True),
+        (begin(), "api_error", True),
+        (begin() + text(0, "So "), "overloaded_error", False),
+        (b"", "invalid_request_error", False),
+        (b"", "billing_error", False),
+    ],
+)
+async def test_a_failure_that_may_pass_can_be_asked_again_before_anything_came(
+    here: Talk, before: bytes, code: str, *, retryable: bool
+) -> None:
+    error = {"type": "error", "error": {"type": code, "message": "No."}}
+    with pytest.raises(ProviderFailed) as caught:
+        await here.answered(before + f"event: error\ndata: {json.dumps(error)}\n\n".encode())
+    assert (Outcome.ACCEPTED, retryable) == (caught.value.outcome, caught.value.retryable)
+
+
 @pytest.mark.parametrize("cut", ["abort", "end"])
 @pytest.mark.parametrize("after", [1, 5])
 async def test_a_stream_without_its_end_is_cut(here: Talk, cut: str, after: int) -> None:

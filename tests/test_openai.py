@@ -676,6 +676,27 @@ async def test_an_error_in_a_stream_is_the_servers(reach: Open, mode: Mode, *, n
     assert ("provider", Outcome.ACCEPTED) == (caught.value.kind, caught.value.outcome)
 
 
+@pytest.mark.parametrize(
+    ("before", "error", "retryable"),
+    [
+        ({}, {"code": "server_error"}, True),
+        ({}, {"code": 500, "type": "InternalServerError"}, True),
+        ({"content": ""}, {"type": "overloaded_error"}, True),
+        ({"content": "Hi"}, {"code": "server_error"}, False),
+        ({}, {"code": "insufficient_quota", "type": "server_error"}, False),
+        ({}, {"type": "server_error", "message": "The prompt is too long"}, False),
+        ({}, {}, False),
+    ],
+)
+async def test_a_failure_that_may_pass_can_be_asked_again_before_anything_came(
+    backend: OpenAIBackend, emulator: OpenAIEmulator, before: Json, error: Json, *, retryable: bool
+) -> None:
+    answer(emulator, events(before, {"error": {"message": "No.", **error}}))
+    with pytest.raises(ProviderFailed) as caught:
+        await streamed(backend)
+    assert (Outcome.ACCEPTED, retryable) == (caught.value.outcome, caught.value.retryable)
+
+
 async def test_an_error_beside_a_choice_is_one(backend: OpenAIBackend, emulator: OpenAIEmulator) -> None:
     failure = {"error": {"code": "server_error", "message": "Provider disconnected"}, **end("error")}
     answer(emulator, events({"content": "Hi"}, failure))

@@ -170,6 +170,8 @@ def to_error(kind: Kind, failure: Failure, **facts: Any) -> ChatbridgeError:  # 
         error.retryable = repeat_of(kind, failure) is not Repeat.NEVER
     elif failure.phase is Phase.CERTIFICATE or failure.hint is Hint.QUOTA:
         error.retryable = False
+    elif kind is Kind.COMPLETE and failure.hint is Hint.REFUSED:
+        error.retryable = True
     if error.outcome is not outcome:
         error.outcome = outcome
     return error

@@ -24,7 +24,7 @@ from chatbridge.http.headers import request_id
 from chatbridge.http.transport import Request, compressed
 from chatbridge.http.wire import structure
 from chatbridge.observe import AttemptWatch
-from chatbridge.retry import Failure
+from chatbridge.retry import Failure, Hint
 
 if TYPE_CHECKING:
     from chatbridge.http.api import Api
@@ -132,14 +132,25 @@ class EventStream(Generic[EventT]):
         self._close(failure)
         raise self._api.error(self._endpoint, failure, self._request, self._started)
 
-    def failed(self, message: str | None, code: str | None = None) -> ChatbridgeError:
-        """Make the error for a failure that the API reports inside the stream."""
+    def failed(
+        self, message: str | None, code: str | None = None, *, passing: bool = False
+    ) -> ChatbridgeError:
+        """
+        Make the error for a failure that the API reports inside the stream.
+
+        Args:
+            message: What it says.
+            code: Its code for that.
+            passing: Whether it may pass, as an overload does, and came before any of the answer: where the
+                API keeps nothing, the caller may then ask again.
+        """
         clean = self._api.redactor.clean
         return self._broken(
             Failure(
                 Phase.EVENTS,
                 "the API reported a failure inside its answer",
                 kind="provider",
+                hint=Hint.REFUSED if passing else None,
                 from_api=True,
                 code=code if code is None else clean(code, 100),
                 excerpt=message if message is None else clean(message),

@@ -154,7 +154,7 @@ class AnthropicBackend:
                     if run:
                         fold.go_on()
                     async for event in events:
-                        _check(event, events)
+                        _check(event, events, begun=fold.has_begun)
                         for told in fold.take_whole(event.raw) if events.whole else fold.take(event):
                             yield told
                     warnings += events.warnings
@@ -176,10 +176,11 @@ class AnthropicBackend:
         yield Finished(_finished(fold.reply(), options))
 
 
-def _check(event: wire.Event, events: EventStream[wire.Event]) -> None:
+def _check(event: wire.Event, events: EventStream[wire.Event], *, begun: bool) -> None:
     """Raise the server's error if *event* is one, or the whole of what came and no answer."""
     if event.is_error or (events.whole and event.content is None):
-        raise events.failed(*wire.read_failure(event.raw))
+        message, code = wire.read_failure(event.raw)
+        raise events.failed(message, code, passing=code in wire.PASSING and not begun)
 
 
 def _finished(reply: Reply, options: SendOptions) -> Reply:

@@ -144,6 +144,9 @@ def _count(value: object) -> int | None:
     return value if type(value) is int and value >= 0 else None
 
 
+PASSING = frozenset({"api_error", "overloaded_error", "rate_limit_error", "timeout_error"})
+"""The codes of failures that may pass: those of the statuses 429, 500, 504 and 529."""
+
 _NO_MONEY = re.compile(r"credit balance is too low|API usage limits", re.IGNORECASE)
 _LIMIT = re.compile(r"spend_limit|billing|on_hold")
 

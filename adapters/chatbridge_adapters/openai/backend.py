@@ -241,14 +241,17 @@ class OpenAIBackend:
 
 async def _read(chunks: EventStream[Chunk], fold: AnswerFold) -> AsyncGenerator[Sequence[StreamEvent], None]:
     """Give what each chunk adds to an answer, up to its end."""
+    begun = False
     async for chunk in chunks:
         if chunk.object == DONE:
             return
         good, events = wire.is_good(chunk, whole=chunks.whole), fold.take(chunk, whole=chunks.whole)
+        begun = begun or bool(events)
         if good or events:
             yield events
         if not good:
-            raise chunks.failed(*wire.read_failure(chunk, whole=chunks.whole))
+            message, code = wire.read_failure(chunk, whole=chunks.whole)
+            raise chunks.failed(message, code, passing=code in wire.PASSING and not begun)
     if not (chunks.whole or fold.has_reason):
         raise chunks.cut("it ended with neither an end mark nor a reason for its end")
 

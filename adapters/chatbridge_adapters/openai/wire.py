@@ -65,6 +65,17 @@ _JSON = cast(type[object], Any)  # `read_models` reads it.
 LIST_MODELS = Endpoint("listModels", "GET", "/models", Kind.READ, answer=_JSON)
 ENDPOINTS = (COMPLETE, LIST_MODELS)
 
+PASSING = frozenset({
+    "InternalServerError",
+    "api_error",
+    "overloaded_error",
+    "rate_limit_error",
+    "rate_limit_exceeded",
+    "server_error",
+    "unavailable_error",
+})  # fmt: skip
+"""The codes of failures that may pass, as several servers have them."""
+
 _MONEY = re.compile("quota|billing|balance|credit|payment", re.IGNORECASE)
 _PAYMENT_REQUIRED = 402
 _RATE_LIMITED = (429, "429")
