@@ -106,7 +106,8 @@ class ChatbridgeError(Exception):
         client_id: The idempotency key or the turn's id.
         conversation_id: The conversation concerned; the new one's, when a step after its creation failed.
         status: The HTTP status.
-        code: The API's own code.
+        code: The API's own code, but for two: with openai and anthropic it is `context_length_exceeded` where
+            a history is too long, and `insufficient_quota` where credit is spent, whatever the server says.
         url: Scheme, host, port and path.
         excerpt: What the server said, secrets removed, at most 500 characters.
         budget_exhausted: Whether a retry was due and the retry budget was spent.

@@ -520,7 +520,7 @@ async def test_a_list_that_leads_nowhere_ends_with_a_warning(here: Talk, last: l
     ("emulator", "options", "error", "status", "code", "words"),
     [
         ({}, {"model": "gpt-0"}, RequestRefused, 404, "not_found_error", "model: gpt-0"),
-        ({"broke": True}, {}, RequestRefused, 400, "billing_error", "credit balance is too low"),
+        ({"broke": True}, {}, RequestRefused, 400, "insufficient_quota", "credit balance is too low"),
         ({"context": 2}, {}, RequestRefused, 400, "context_length_exceeded", "prompt is too long: 3 tokens"),
         ({}, {"temperature": 2}, RequestRefused, 400, "invalid_request_error", "temperature: range: 0..1"),
     ],
@@ -549,7 +549,7 @@ async def test_what_the_server_refuses_is_told_apart(
     ("status", "error", "code", "tries"),
     [
         (401, AuthFailed, "authentication_error", 1),
-        (402, RequestRefused, "billing_error", 1),
+        (402, RequestRefused, "insufficient_quota", 1),
         (403, AuthFailed, "permission_error", 1),
         (409, Conflict, "conflict_error", 1),
         (413, RequestRefused, "context_length_exceeded", 1),
@@ -575,9 +575,9 @@ async def test_a_spend_limit_is_not_tried_again(here: Talk) -> None:
         b' "details": {"error_code": "enforced_spend_limit_reached"}}}'
     )
     here.emulator.fail(Fault(status=429, body=body, headers=JSON), times=3)
-    with pytest.raises(RateLimited, match=r"Limit\.") as caught:
+    with pytest.raises(RateLimited, match=r"enforced_spend_limit_reached: Limit\.") as caught:
         await here.whole("Hi")
-    assert ("enforced_spend_limit_reached", False, 1) == (
+    assert ("insufficient_quota", False, 1) == (
         caught.value.code,
         caught.value.retryable,
         len(caught.value.attempts),

@@ -558,7 +558,9 @@ def test_the_words_of_errors_tell_what_has_no_code_of_its_own() -> None:
         "input length and `max_tokens` exceed context limit: 178959 + 64000 > 200000, decrease input length"
     )
     assert "context_length_exceeded" == code(over)
-    assert "billing_error" == code("You have reached your specified API usage limits. You will regain access")
+    assert "insufficient_quota" == code(
+        "You have reached your specified API usage limits. You will regain access"
+    )
     assert "invalid_request_error" == code("max_tokens: Field required")
     assert "context_length_exceeded" == code("Request exceeds the maximum size", "request_too_large")
     busy = {"type": "rate_limit_error", "message": "prompt is too long for what is left of this minute"}

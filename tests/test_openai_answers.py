@@ -651,6 +651,20 @@ def test_what_an_error_says_beyond_its_status(status: int, error: Json, hint: Hi
     assert hint == read_error(status, {"error": error}).hint
 
 
+@pytest.mark.parametrize(
+    ("status", "error", "words"),
+    [
+        (429, {"code": "insufficient_quota", "message": "No."}, "No."),
+        (403, {"code": "billing_hard_limit_reached", "message": "No."}, "billing_hard_limit_reached: No."),
+        (402, {"message": "Insufficient Balance"}, "Insufficient Balance"),
+        (402, {}, None),
+    ],
+)
+def test_spent_credit_has_one_code_whatever_the_servers(status: int, error: Json, words: str | None) -> None:
+    told = read_error(status, {"error": error})
+    assert ("insufficient_quota", words) == (told.code, told.message)
+
+
 fields = st.sampled_from(["error", "detail", "message", "code", "type", "msg", "loc"])
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),

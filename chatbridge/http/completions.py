@@ -12,7 +12,10 @@ from chatbridge.http.loose import as_object
 from chatbridge.http.wire import Raw, beyond
 from chatbridge.overflow import CONTEXT_LENGTH
 
-__all__ = ["beside_usage", "is_too_long", "to_finish_reason", "to_role", "to_usage"]
+__all__ = ["QUOTA", "beside_usage", "is_too_long", "to_finish_reason", "to_role", "to_usage"]
+
+QUOTA = "insufficient_quota"
+"""The code of a refusal where credit, or what may be spent, is used up, whatever the API calls it."""
 
 _TOO_LONG = re.compile(
     r"max(?:imum)? (?:context|prompt) length"

@@ -17,13 +17,12 @@ from attrs import define, frozen
 
 from chatbridge.domain import FinishReason, Usage
 from chatbridge.http import ApiError, Endpoint, Hint, Kind, Raw, ServerSentEvents, as_object, beyond, keep_raw
-from chatbridge.http.completions import is_too_long
+from chatbridge.http.completions import QUOTA, is_too_long
 from chatbridge.overflow import CONTEXT_LENGTH
 
 NAME = "anthropic"
 HOST = "api.anthropic.com"
 VERSION = "2023-06-01"
-BILLING = "billing_error"
 _TOO_LARGE = "request_too_large"
 
 
@@ -148,7 +147,7 @@ PASSING = frozenset({"api_error", "overloaded_error", "rate_limit_error", "timeo
 """The codes of failures that may pass: those of the statuses 429, 500, 504 and 529."""
 
 _NO_MONEY = re.compile(r"credit balance is too low|API usage limits", re.IGNORECASE)
-_LIMIT = re.compile(r"spend_limit|billing|on_hold")
+_SPENT = re.compile(r"spend_limit|billing")
 
 
 def read_error(status: int, body: Any) -> ApiError:  # noqa: ANN401 - JSON
@@ -156,8 +155,9 @@ def read_error(status: int, body: Any) -> ApiError:  # noqa: ANN401 - JSON
     Read an error: its code is the `error_code` among its details, or else its `type`.
 
     A conversation that is too long, and credit that is spent, come as `invalid_request_error`, told apart by
-    their words alone; their codes are `context_length_exceeded` and `billing_error` here. The former stands
-    for a request of too many bytes, too: that is another limit of what a history may be.
+    their words alone; their codes are `context_length_exceeded` and `insufficient_quota` here. The former
+    stands for a request of too many bytes, too: that is another limit of what a history may be. The latter
+    stands for what the API calls billing and limits of spending; its own word is in the message then.
     """
     told = as_object(body).get("error")
     error = as_object(told)
@@ -169,8 +169,10 @@ def read_error(status: int, body: Any) -> ApiError:  # noqa: ANN401 - JSON
     if code == _TOO_LARGE or is_too_long(status, code, said):
         return ApiError(said, CONTEXT_LENGTH, Hint.TOO_LONG, from_api=True)
     if code == "invalid_request_error" and _NO_MONEY.search(said or ""):
-        code = BILLING
-    return ApiError(said, code, Hint.QUOTA if _LIMIT.search(code) else None, from_api=True)
+        return ApiError(said, QUOTA, Hint.QUOTA, from_api=True)
+    if _SPENT.search(code):
+        return ApiError(": ".join(filter(None, (code, said))), QUOTA, Hint.QUOTA, from_api=True)
+    return ApiError(said, code, Hint.QUOTA if "on_hold" in code else None, from_api=True)
 
 
 def read_failure(raw: Raw) -> tuple[str, str | None]:

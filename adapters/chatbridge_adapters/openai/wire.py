@@ -29,7 +29,7 @@ from chatbridge.http import (
     keep_raw,
     read_event,
 )
-from chatbridge.http.completions import is_too_long
+from chatbridge.http.completions import QUOTA, is_too_long
 from chatbridge.overflow import CONTEXT_LENGTH
 
 NAME = "openai"
@@ -95,7 +95,10 @@ def read_error(status: int, body: Any) -> ApiError:  # noqa: ANN401 - JSON
         status = 429
     if is_too_long(status, code, message):
         return ApiError(message or None, CONTEXT_LENGTH, Hint.TOO_LONG)
-    return ApiError(message or None, code, _hint(status, fields, code))
+    hint = _hint(status, fields, code)
+    if hint is Hint.QUOTA and code != QUOTA:
+        return ApiError(": ".join(filter(None, (code, message))) or None, QUOTA, hint)
+    return ApiError(message or None, code, hint)
 
 
 def _fields(error: object) -> Raw:
