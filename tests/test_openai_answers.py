@@ -456,6 +456,57 @@ def test_a_message_in_an_event_is_taken_for_what_it_adds_all_at_once() -> None:
     assert "Hi" == reply.text
 
 
+def both(delta: Json | None, **message: Any) -> Json:
+    """Write an event that has a message beside what it adds."""
+    return {"choices": [{"index": 0, "delta": delta, "message": {"role": "assistant", **message}}]}
+
+
+SO_FAR = [("He", "He"), ("llo", "Hello"), (" you", "Hello you"), ("", "Hello you.")]
+
+
+def test_the_text_so_far_beside_each_piece_is_not_told_again() -> None:
+    """As Perplexity streams; what the message alone has is kept."""
+    chunks = [both({"role": "assistant", "content": piece}, content=text) for piece, text in SO_FAR]
+    chunks[-1]["choices"][0]["message"]["annotations"] = [{"type": "url_citation"}]
+    told, reply = read(events(*chunks, end()))
+    assert [TextDelta("He"), TextDelta("llo"), TextDelta(" you")] == told
+    assert ("Hello you", {"annotations": [{"type": "url_citation"}]}) == (reply.text, reply.message.extra)
+
+
+def test_a_message_at_the_end_of_a_stream_is_not_told_again() -> None:
+    pieces: list[Json] = [{"reasoning_content": "Hm"}, {"content": "He"}, {"content": "llo"}]
+    lasts: tuple[Json | None, ...] = ({}, None)
+    for last in lasts:
+        whole_again = both(last, content="Hello", reasoning_content="Hm")
+        told, reply = read(events(*pieces, whole_again, end()))
+        assert (Reasoning("Hm", "openai:reasoning_content"), Text("Hello")) == fold(told)
+        assert (fold(told), {}) == (reply.message.parts, reply.message.extra)
+
+
+@pytest.mark.parametrize("delta", [None, {}, {"role": "assistant", "content": ""}])
+@pytest.mark.parametrize("texts", [[text for _, text in SO_FAR], ["He", "llo", " y", "ou", "."]])
+def test_messages_in_a_stream_without_pieces_are_the_text_so_far_or_what_they_add(
+    texts: list[str], delta: Json | None
+) -> None:
+    told, reply = read(events(*(both(delta, content=text, reasoning="Hm") for text in texts), end()))
+    assert (Reasoning("Hm", "openai:reasoning"), Text("Hello you.")) == fold(told) == reply.message.parts
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_calls_of_the_message_so_far_are_not_told_again(streamed: bool) -> None:
+    one, two = (call(index=i, id="ab"[i], name="add", arguments="") for i in range(2))
+    pieces = [one, call(index=0, arguments='{"x": 1'), call(index=0, arguments="}"), two]
+    texts = ["", '{"x": 1', '{"x": 1}']
+    messages = [call(id="a", name="add", arguments=text)["tool_calls"] for text in texts]
+    messages.append([*messages[-1], *call(id="b", name="add", arguments="")["tool_calls"]])
+    chunks = [
+        both(piece if streamed else None, tool_calls=calls)
+        for piece, calls in zip(pieces, messages, strict=True)
+    ]
+    told, reply = read(events(*chunks, end("tool_calls")))
+    assert (ToolCall("a", "add", {"x": 1}), ToolCall("b", "add", {})) == reply.message.parts == fold(told)
+
+
 def test_halves_of_characters_are_joined() -> None:
     halves = [json.dumps({"choices": [{"delta": {"content": half}}]}) for half in ("\ud83d", "\ude00")]
     assert "\U0001f600" == read(events(*halves, end()))[1].text

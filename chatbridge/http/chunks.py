@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from attrs import Attribute, define, field
+from attrs import Attribute, define, evolve, field
 
 from chatbridge.domain import FinishReason, Message, Opaque, Progress, Reply, Role, StreamEvent, Usage
 from chatbridge.http.completions import beside_usage, to_finish_reason, to_usage
@@ -267,6 +267,9 @@ class CompletionFold:
     _of_choices: dict[str, Any] = field(factory=dict[str, Any])
     _of_messages: Increments = field(factory=Increments)
     _logprobs: Increments = field(factory=Increments)
+    _in_pieces: bool = False
+    _so_far: dict[str, str] = field(factory=dict[str, str])
+    _repeated: dict[str, Any] = field(factory=dict[str, Any])
 
     def __attrs_post_init__(self) -> None:
         self._parts = PartsFold(self.origin, _unread_call)
@@ -299,13 +302,11 @@ class CompletionFold:
         self._of_choices.update(choice.raw)
         if logprobs := as_object(choice.raw.get("logprobs")):
             self._logprobs.add(logprobs)
-        message, delta = choice.message, choice.delta
-        if message is not None and (message.content or message.tool_calls or delta is None):
-            self._take(message, whole=True)
-        elif delta is not None:
-            self._take(delta, whole=whole or message is not None)
+        said = self._whole(choice) if whole else self._piece(choice)
+        if said is not None:
+            self._take(said, whole=whole or said is not choice.delta)
         events = self._parts.events()
-        if ended and (events or any(said is not None and said.tool_calls for said in (message, delta))):
+        if ended and (events or (said is not None and said.tool_calls)):
             self._went_on = True
         return events
 
@@ -318,7 +319,7 @@ class CompletionFold:
         """Give the answer, once it has ended."""
         mended = self._parts.mended
         beside = {call.id: call.beside for call in self._parts.calls if call.beside}
-        told = {**self._of_messages.joined(), **({CALLS: beside} if beside else {})}
+        told = {**self._repeated, **self._of_messages.joined(), **({CALLS: beside} if beside else {})}
         message = Message(Role.ASSISTANT, self._parts.parts, extra=mended(told))
         reason = mended(self._reason)
         extra = mended({
@@ -343,6 +344,38 @@ class CompletionFold:
         if usage is None or self._usage is None or usage.input_tokens or usage.output_tokens:
             self._usage = usage or self._usage
             self._told |= beside_usage(told)
+
+    def _whole(self, choice: Choice) -> Said | None:
+        """Choose what says a whole answer: its message, unless that says nothing."""
+        message, delta = choice.message, choice.delta
+        told = message is not None and (message.content or message.tool_calls)
+        return message if told or delta is None else delta
+
+    def _piece(self, choice: Choice) -> Said | None:
+        """Choose what an event adds: there are servers that tell the text so far beside each piece of it."""
+        message, delta = choice.message, choice.delta
+        if not self._in_pieces and delta is not None:
+            self._in_pieces = any(value for name, value in delta.raw.items() if name != "role")
+        if message is None:
+            return delta
+        if self._in_pieces:
+            self._repeated = self._beyond_pieces(message)
+            return delta
+        return self._since(message)
+
+    def _since(self, message: Said) -> Said:
+        """Give what *message* adds, in a stream without pieces: some servers tell the text so far in each."""
+        told = dict(message.raw)
+        for name, value in message.raw.items():
+            if isinstance(value, str):
+                so_far = self._so_far.get(name, "")
+                told[name] = value.removeprefix(so_far)
+                self._so_far[name] = so_far + told[name]
+        return evolve(message, content=told.get("content"), raw=told)
+
+    def _beyond_pieces(self, message: Said) -> dict[str, Any]:
+        """Pick what a *message* may tell that the pieces of it do not."""
+        return beyond(message.raw, *_SAID)
 
     def _take(self, said: Said, *, whole: bool) -> None:
         """Take a message that is *whole*, or what is added to one."""
@@ -383,7 +416,9 @@ class CompletionFold:
             as_text(value) for value in (piece.get("id"), function.get("name"), given)
         )
         call = self._calls.get(place)
-        if whole or call is None or _begins(call, call_id, name, arguments):
+        if whole and call is not None and call_id and (call_id, name) == (call.id, call.name):
+            arguments = arguments.removeprefix(call.arguments)
+        elif whole or call is None or _begins(call, call_id, name, arguments):
             call = self._calls[place] = self._begin(call_id)
         call.add(call_id, name, arguments)
         call.custom = call.custom or custom

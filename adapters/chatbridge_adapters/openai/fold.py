@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from secrets import token_hex
+from typing import Any
 
 from attrs import define, evolve
 
 from chatbridge.domain import FinishReason, Reply
-from chatbridge.http import CALLS, CallFold, CompletionFold, Said, as_list, as_object, words
+from chatbridge.http import CALLS, CallFold, CompletionFold, Said, as_list, as_object, beyond, words
 from chatbridge_adapters.openai.messages import HOST_OF_CALLS, THINKING, sign
 from chatbridge_adapters.openai.wire import NAME
 
@@ -56,6 +57,9 @@ class AnswerFold(CompletionFold):
 
     def _begin(self, call_id: str) -> CallFold:
         return super()._begin(call_id or f"call_{token_hex(8)}")
+
+    def _beyond_pieces(self, message: Said) -> dict[str, Any]:
+        return beyond(super()._beyond_pieces(message), *_THOUGHTS)
 
     def _take(self, said: Said, *, whole: bool) -> None:
         if "reasoning" in said.raw or "reasoning_content" in said.raw:
