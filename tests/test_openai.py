@@ -46,7 +46,7 @@ from chatbridge.registry import resolve
 from chatbridge.testing.checking import fold
 from chatbridge.testing.emulator import Fault
 from chatbridge_adapters.openai import ADAPTER, OpenAIBackend, OpenAIOptions
-from chatbridge_adapters.openai.backend import CUT_LATE, EXTRA_TO_SEND
+from chatbridge_adapters.openai.backend import CUT_LATE, EXTRA_TO_SEND, MAY_BE_CUT
 from chatbridge_adapters.openai.emulator import OpenAIEmulator
 from chatbridge_adapters.openai.fold import HINT
 from chatbridge_adapters.openai.servers import Mode, Quirk
@@ -774,7 +774,7 @@ async def test_a_connection_that_breaks_off_after_the_reason_for_the_end_costs_n
 async def test_an_answer_that_goes_on_after_the_reason_for_its_end_is_lost_where_it_breaks_off(
     backend: OpenAIBackend, emulator: OpenAIEmulator, late: Json
 ) -> None:
-    """As of a server that tells a reason with each piece."""
+    """As of a server that tells a reason with each piece; without an end mark, nobody can tell its last."""
     pieces = [
         {"choices": [{"index": 0, "delta": delta, "finish_reason": "stop"}]}
         for delta in ({"content": "Pay Bob 5"}, late)
@@ -782,8 +782,23 @@ async def test_an_answer_that_goes_on_after_the_reason_for_its_end_is_lost_where
     answer(emulator, events(*pieces, "{bad", done=False))
     with pytest.raises(StreamCut):
         await streamed(backend)
-    answer(emulator, events(*pieces, done=False))
-    assert "Pay Bob 5" in (await streamed(backend)).reply.text
+    for done, warnings in ((False, [MAY_BE_CUT]), (True, [])):
+        answer(emulator, events(*pieces, done=done))
+        reply = (await streamed(backend)).reply
+        assert ("Pay Bob 5", warnings) == (
+            reply.text[:9],
+            [each for each in reply.warnings if each == MAY_BE_CUT],
+        )
+
+
+@pytest.mark.parametrize("after", [[], [{"choices": [], "usage": {"prompt_tokens": 1}}], [{}]])
+async def test_an_end_that_is_told_with_the_last_piece_needs_no_mark(
+    backend: OpenAIBackend, emulator: OpenAIEmulator, after: list[Json]
+) -> None:
+    last = {"choices": [{"index": 0, "delta": {"content": "lo"}, "finish_reason": "stop"}]}
+    answer(emulator, events({"content": "Hel"}, last, *after, done=False))
+    reply = (await streamed(backend)).reply
+    assert ("Hello", ()) == (reply.text, reply.warnings)
 
 
 async def test_what_a_server_says_of_a_call_names_its_host(

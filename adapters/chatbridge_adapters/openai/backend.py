@@ -13,7 +13,7 @@ from chatbridge.backend import ContextOwner, Feature, Profile, Stores, Support, 
 from chatbridge.domain import Finished, Message, Reply, Role, SendOptions, Started, StreamEvent
 from chatbridge.errors import BadOption, MissingSecret, StreamCut
 from chatbridge.events import reply_of
-from chatbridge.http import DONE, Api, ApiError, Chunk, EventStream, Transport, bearer, warn_aside
+from chatbridge.http import DONE, Api, ApiError, Chunk, EventStream, Transport, Warn, bearer, warn_aside
 from chatbridge.options import CommonOptions, option
 from chatbridge.secret import Secret
 from chatbridge_adapters.openai import wire
@@ -112,6 +112,7 @@ _OPENAI = (
 )
 
 CUT_LATE = "the connection broke off, or nothing more came, after the end of the answer had been told"
+MAY_BE_CUT = "the answer went on after its end had been told, and no end mark came, so it may not be whole"
 
 
 def profile(_: OpenAIOptions | None = None) -> Profile:
@@ -183,7 +184,7 @@ class OpenAIBackend:
         fold, begun, late = AnswerFold(host=self._host), False, list[str]()
         chunks = self._api.stream(wire.COMPLETE, request)
         try:
-            async with chunks, aclosing(_read(chunks, fold)) as added:
+            async with chunks, aclosing(_read(chunks, fold, late.append)) as added:
                 async for events in added:
                     if not begun:
                         begun = True
@@ -239,7 +240,9 @@ class OpenAIBackend:
         return request if body is None else _with(request, body)
 
 
-async def _read(chunks: EventStream[Chunk], fold: AnswerFold) -> AsyncGenerator[Sequence[StreamEvent], None]:
+async def _read(
+    chunks: EventStream[Chunk], fold: AnswerFold, warn: Warn
+) -> AsyncGenerator[Sequence[StreamEvent], None]:
     """Give what each chunk adds to an answer, up to its end."""
     begun = False
     async for chunk in chunks:
@@ -252,8 +255,11 @@ async def _read(chunks: EventStream[Chunk], fold: AnswerFold) -> AsyncGenerator[
         if not good:
             message, code = wire.read_failure(chunk, whole=chunks.whole)
             raise chunks.failed(message, code, passing=code in wire.PASSING and not begun)
-    if not (chunks.whole or fold.has_reason):
+    if chunks.whole or fold.has_ended:
+        return
+    if not fold.has_reason:
         raise chunks.cut("it ended with neither an end mark nor a reason for its end")
+    warn(MAY_BE_CUT)
 
 
 def _with(request: dict[str, Any], body: object) -> dict[str, Any]:
