@@ -647,6 +647,31 @@ def test_an_error_is_read_in_each_form(body: object, message: str | None, code: 
         ("Gemini", 400, "The input token count (9) exceeds the maximum number of tokens allowed (8)."),
         ("xAI", 400, "This model's maximum prompt length is 8 but the request contains 9 tokens."),
         ("Bedrock", 400, "Input is too long for requested model."),
+        (
+            "Cohere",
+            400,
+            "too many tokens: size limit exceeded by 9 tokens. Try using shorter or fewer inputs.",
+        ),
+        (
+            "Cohere",
+            400,
+            "too many tokens: total number of tokens (prompt and prediction) cannot exceed 8 - received 9.",
+        ),
+        (
+            "TGI",
+            422,
+            (
+                "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 8. Given: 9 `inputs` "
+                "tokens and 1 `max_new_tokens`"
+            ),
+        ),
+        ("TGI", 422, "Input validation error: `inputs` must have less than 8 tokens. Given: 9"),
+        (
+            "Moonshot",
+            400,
+            "Invalid request: Your request exceeded model token limit: 8 (requested: 9)",
+        ),
+        ("Qwen", 400, "<400> InternalError.Algo.InvalidParameter: Range of input length should be [1, 8]"),
     ],
 )
 def test_what_does_not_fit_has_one_code_whatever_the_words(server: str, status: int, error: object) -> None:
@@ -668,6 +693,10 @@ def test_what_does_not_fit_has_one_code_whatever_the_words(server: str, status: 
         (413, "Input is too long for your quota"),
         (400, "max_tokens: 99999 exceeds the maximum number of tokens allowed for completion (4096)"),
         (400, "The user id in the input is too long"),
+        (400, "Range of max_tokens should be [1, 8192]"),
+        (422, "Input validation error: `max_new_tokens` must be <= 4096. Given: 8192"),
+        (400, "too many tokens: max tokens must be less than or equal to 4096 - received 8192."),
+        (400, "too many tokens: size limit exceeded by 9 tokens per minute"),
         (400, "Tool name in prompt is too long: at most 64 characters"),
     ],
 )

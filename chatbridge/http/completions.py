@@ -25,6 +25,11 @@ _TOO_LONG = re.compile(
     r"|context length (?:is|of) only"
     r"|longer than the (?:maximum model length|model'?s? context length)"
     r"|n_keep .* >= n_ctx"
+    r"|`inputs` tokens \+ `max_new_tokens` must be <="
+    r"|`inputs` must have less than \d+ tokens"
+    r"|too many tokens: (?:size limit exceeded|total number of tokens)"
+    r"|exceeded model token limit"
+    r"|range of input length should be"
     r"|(?<!\b(?:in|of) )(?<!\b(?:in|of) the )(?:prompt|input) (?:is )?too long",
     re.IGNORECASE,
 )
