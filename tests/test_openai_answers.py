@@ -26,6 +26,7 @@ from chatbridge import (
     Usage,
 )
 from chatbridge.http import DONE, Chunk, Hint, ServerSentEvents, read_event, structure
+from chatbridge.http.chunks import LEFT_OUT
 from chatbridge.testing.checking import fold
 from chatbridge_adapters.openai import OpenAIBackend
 from chatbridge_adapters.openai.emulator import OpenAIEmulator
@@ -166,6 +167,21 @@ def test_only_the_first_answer_counts() -> None:
     document = said(content="One")
     document["choices"].insert(0, {"index": 1, "message": {"role": "assistant", "content": "Two"}})
     assert "One" == whole(document).text
+
+
+def test_an_answer_may_have_another_number_than_0() -> None:
+    document = said(content="One")
+    document["choices"][0]["index"] = 1
+    chunks = [{"choices": [{"index": 1, "delta": {"content": piece}}]} for piece in ("On", "e")]
+    for reply in (whole(document), read(events(*chunks, done=True))[1]):
+        assert ("One", ()) == (reply.text, reply.warnings)
+
+
+def test_answers_whose_pieces_alternate_are_not_mixed() -> None:
+    texts = ((1, "On"), (0, "Tw"), (1, "e"), (0, "o"))
+    chunks = [{"choices": [{"index": index, "delta": {"content": piece}}]} for index, piece in texts]
+    _, reply = read(events(*chunks))
+    assert ("One", (LEFT_OUT,)) == (reply.text, reply.warnings)
 
 
 def test_parts_of_a_content_that_are_not_text_are_kept_whole() -> None:

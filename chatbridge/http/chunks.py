@@ -7,6 +7,7 @@ A whole answer has choices with messages, an event of a stream choices with what
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any, cast
 
 from attrs import Attribute, define, evolve, field
@@ -38,6 +39,8 @@ DONE = "[DONE]"
 
 CALLS = "tool_calls"
 """Where the `extra` of an answer has what calls of tools say beyond ours, by their ids."""
+
+LEFT_OUT = "the server sent more than one answer, and only the one that came first was read"
 
 
 def tells_failure(fields: Mapping[str, Any]) -> bool:
@@ -95,10 +98,13 @@ class Choice:
     raw: Raw = keep_raw()
 
     @property
-    def is_first(self) -> bool:
-        """Whether it is the one that was asked for: its number is 0, or it has none."""
+    def number(self) -> float:
+        """Which of the answers it is; without a number it is the first, 0."""
         index = self.raw.get("index")
-        return index == 0 or not isinstance(index, int | float)
+        return index if isinstance(index, int | float) else 0
+
+
+_number = attrgetter("number")
 
 
 @define
@@ -124,11 +130,8 @@ class Chunk:
 
     @property
     def choice(self) -> Choice | None:
-        """The first answer: the others were not asked for."""
-        for choice in self.choices or ():
-            if choice.is_first:
-                return choice
-        return None
+        """The answer with the lowest number: only one was asked for."""
+        return min(self.choices or (), key=_number, default=None)
 
     @property
     def failure(self) -> Raw | None:
@@ -267,6 +270,7 @@ class CompletionFold:
     _of_choices: dict[str, Any] = field(factory=dict[str, Any])
     _of_messages: Increments = field(factory=Increments)
     _logprobs: Increments = field(factory=Increments)
+    _number: float | None = None
     _in_pieces: bool = False
     _so_far: dict[str, str] = field(factory=dict[str, str])
     _repeated: dict[str, Any] = field(factory=dict[str, Any])
@@ -294,7 +298,7 @@ class CompletionFold:
             self._count(as_object(chunk.usage))
         self._of_chunks.update(chunk.raw)  # What is known of it is picked out once, at the end.
         choice = chunk.choice
-        if choice is None:
+        if choice is None or not self._is_ours(choice.number):
             return []
         ended = self.has_reason
         if choice.finish_reason not in _NO_REASONS:
@@ -344,6 +348,14 @@ class CompletionFold:
         if usage is None or self._usage is None or usage.input_tokens or usage.output_tokens:
             self._usage = usage or self._usage
             self._told |= beside_usage(told)
+
+    def _is_ours(self, number: float) -> bool:
+        """Tell whether the answer with this *number* is the one that is read: the one that came first."""
+        if self._number is None:
+            self._number = number
+        elif number != self._number and LEFT_OUT not in self._warnings:
+            self._warnings.append(LEFT_OUT)
+        return number == self._number
 
     def _whole(self, choice: Choice) -> Said | None:
         """Choose what says a whole answer: its message, unless that says nothing."""
