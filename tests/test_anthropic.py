@@ -234,7 +234,9 @@ async def test_tokens_that_were_cached_count_as_read(here: Talk) -> None:
 
 
 async def test_usage_that_is_asked_for_and_not_told_is_a_warning(here: Talk) -> None:
-    reply = await here.answered(message(usage=None), how="whole", include={"usage"})
+    reply = await here.answered(
+        message({"type": "text", "text": "Hi"}, usage=None), how="whole", include={"usage"}
+    )
     assert ("the server told no usage that can be read",) == reply.warnings
     assert () == (await here.whole("Hi", include={"usage"})).warnings
 

@@ -35,7 +35,7 @@ from chatbridge import (
 from chatbridge.http import Mender, ServerSentEvents, structure
 from chatbridge.testing.checking import fold
 from chatbridge_adapters.anthropic import wire
-from chatbridge_adapters.anthropic.backend import PROFILE
+from chatbridge_adapters.anthropic.backend import EMPTY, PROFILE
 from chatbridge_adapters.anthropic.emulator import AnthropicEmulator
 from chatbridge_adapters.anthropic.fold import LOST, UNENDED, AnswerFold
 from chatbridge_adapters.anthropic.messages import MOVED, digest, sign
@@ -307,6 +307,20 @@ async def test_what_a_message_tells_beyond_ours_is_in_extra(here: Talk, how: str
     assert Usage(1, 7 if how == "whole" else 4, reasoning_tokens=2) == reply.usage
 
 
+@BOTH
+@pytest.mark.parametrize("content", [[], [t("")]])
+@pytest.mark.parametrize(
+    ("reason", "warnings"),
+    [("end_turn", (EMPTY,)), ("max_tokens", ()), ("stop_sequence", ()), ("refusal", ())],
+)
+async def test_an_answer_that_is_empty_for_no_reason_says_so(
+    here: Talk, how: str, content: list[Json], reason: str, warnings: tuple[str, ...]
+) -> None:
+    streamed = begin() + b"".join(block(index, each) for index, each in enumerate(content)) + end(reason)
+    reply = await here.answered(message(*content, reason=reason) if how == "whole" else streamed, how=how)
+    assert ((), warnings) == (reply.message.parts, reply.warnings)
+
+
 async def test_a_call_whose_arguments_are_cut_off_is_kept_whole(here: Talk) -> None:
     call = use({})
     deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in ('{"a', '": [1')]
@@ -369,7 +383,7 @@ async def test_pieces_of_a_block_that_never_began_begin_it(here: Talk, piece: Js
 async def test_pieces_that_belong_to_nothing_are_a_warning(here: Talk) -> None:
     piece = {"type": "input_json_delta", "partial_json": "{}"}
     reply = await here.answered(begin() + 2 * event("content_block_delta", index=0, delta=piece) + end())
-    assert ((), (LOST,)) == (reply.message.parts, reply.warnings)
+    assert ((), (LOST, EMPTY)) == (reply.message.parts, reply.warnings)
 
 
 @BOTH

@@ -28,6 +28,7 @@ from chatbridge_adapters.anthropic.request import goes_on, to_request
 from chatbridge_adapters.anthropic.wire import NAME, Model
 
 PAGE = 1000
+EMPTY = "the answer is empty"
 
 
 @frozen(kw_only=True)
@@ -184,7 +185,10 @@ def _check(event: wire.Event, events: EventStream[wire.Event], *, begun: bool) -
 
 
 def _finished(reply: Reply, options: SendOptions) -> Reply:
-    """Add a warning if usage was asked for and not told."""
+    """Add a warning if nothing was said and no reason was told, and if usage was asked for and not told."""
+    warnings = [*reply.warnings]
+    if reply.raw_finish_reason == "end_turn" and not reply.message.parts:
+        warnings.append(EMPTY)
     if "usage" in options.include and reply.usage is None:
-        return evolve(reply, warnings=(*reply.warnings, "the server told no usage that can be read"))
-    return reply
+        warnings.append("the server told no usage that can be read")
+    return evolve(reply, warnings=warnings)
