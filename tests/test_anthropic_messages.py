@@ -337,6 +337,30 @@ async def test_a_call_whose_arguments_are_cut_off_is_kept_whole(here: Talk) -> N
 
 
 @BOTH
+@pytest.mark.parametrize("closed", [True, False])
+@pytest.mark.parametrize("reason", ["max_tokens", "model_context_window_exceeded", "refusal"])
+async def test_a_call_that_is_cut_off_before_its_arguments_is_none_that_can_be_run(
+    here: Talk, how: str, reason: str, *, closed: bool
+) -> None:
+    """Only the last one can be it."""
+    calls = [use({}), {**use({}), "id": "2"}]
+    streamed = begin() + block(0, calls[0])
+    streamed += (
+        block(1, calls[1]) if closed else event("content_block_start", index=1, content_block=calls[1])
+    )
+    body = message(*calls, reason=reason) if how == "whole" else streamed + end(reason)
+    reply = await here.answered(body, how=how)
+    data = {"type": "tool_use", "id": "2", "name": "f", "partial_json": ""}
+    assert (ToolCall("1", "f", {}), Opaque("anthropic", "tool_use", data)) == reply.message.parts
+    assert ["the answer was cut off within it"] == [
+        each.partition(": ")[2].partition(",")[0] for each in reply.warnings
+    ]
+    if how == "streamed":
+        assert reply.message.parts == fold(here.events)
+    await here.whole("Hello", reply.message, Message("tool", [ToolResult("1", "done")]))
+
+
+@BOTH
 @pytest.mark.parametrize("given", [None, "", " "])
 async def test_a_call_without_arguments_has_none(here: Talk, how: str, given: str | None) -> None:
     call: Json = {"type": "tool_use", "id": "1", "name": "f", "input": given}

@@ -278,6 +278,31 @@ def test_a_call_at_which_an_answer_was_cut_off_is_told(reason: str, warning: str
     assert (NO_OBJECT.replace("add", "first"), warning) == reply.warnings
 
 
+@pytest.mark.parametrize("arguments", ["", " ", None])
+@pytest.mark.parametrize("reason", ["length", "content_filter", "refusal", "error"])
+def test_a_call_that_is_cut_off_before_its_arguments_is_none_that_can_be_run(
+    reason: str, arguments: str | None
+) -> None:
+    """Only the last one can be it; one that takes no arguments says `{}`."""
+    calls = [(name, name, given) for name, given in (("a", ""), ("add", arguments))]
+    pieces = [call(index=i, id=one, name=name, arguments=given) for i, (one, name, given) in enumerate(calls)]
+    document = said(tool_calls=[piece["tool_calls"][0] for piece in pieces])
+    document["choices"][0]["finish_reason"] = reason
+    function = {"name": "add", "arguments": arguments or ""}
+    kept = Opaque("openai", "tool_call", {"id": "add", "type": "function", "function": function})
+    told, streamed = read(events(*pieces, end(reason)))
+    for reply in (streamed, whole(document)):
+        assert (ToolCall("a", "a", {}), kept) == reply.message.parts == fold(told)
+        assert (CUT_OFF,) == reply.warnings
+    _, reply = read(events(call(index=0, id="a", name="add", arguments="{}"), end(reason)))
+    assert (ToolCall("a", "add", {}),) == reply.message.parts
+
+
+def test_a_call_without_arguments_that_is_followed_by_more_was_not_cut_off() -> None:
+    _, reply = read(events(call(index=0, id="a", name="add", arguments=""), {"content": "Hi"}, end("length")))
+    assert ((ToolCall("a", "add", {}), Text("Hi")), ()) == (reply.message.parts, reply.warnings)
+
+
 @pytest.mark.parametrize(("arguments", "expected"), [("", {}), (" ", {}), (None, {}), ({"a": 1}, {"a": 1})])
 def test_arguments_may_be_missing_or_an_object(arguments: object, expected: Json) -> None:
     reply = whole(said(tool_calls=[{"id": "a", "function": {"name": "add", "arguments": arguments}}]))

@@ -20,7 +20,7 @@ from chatbridge.http.chunks import (
     to_progress,
     words,
 )
-from chatbridge.http.completions import beside_usage, to_finish_reason, to_role, to_usage
+from chatbridge.http.completions import CUT_SHORT, beside_usage, to_finish_reason, to_role, to_usage
 from chatbridge.http.content import BrokenContent, Mender, loads, mend, mend_all
 from chatbridge.http.endpoint import Endpoint
 from chatbridge.http.fold import TextFold
@@ -35,6 +35,7 @@ from chatbridge.retry import Hint, Kind
 
 __all__ = [
     "CALLS",
+    "CUT_SHORT",
     "DONE",
     "Api",
     "ApiError",

@@ -12,8 +12,8 @@ from typing import Any, cast
 
 from attrs import Attribute, define, evolve, field
 
-from chatbridge.domain import FinishReason, Message, Opaque, Progress, Reply, Role, StreamEvent, Usage
-from chatbridge.http.completions import beside_usage, to_finish_reason, to_usage
+from chatbridge.domain import Message, Opaque, Progress, Reply, Role, StreamEvent, Usage
+from chatbridge.http.completions import CUT_SHORT, beside_usage, to_finish_reason, to_usage
 from chatbridge.http.content import BrokenContent, Mender, loads
 from chatbridge.http.framing import Frame
 from chatbridge.http.loose import as_list, as_object, as_text, read_fields, read_loosely
@@ -316,7 +316,7 @@ class CompletionFold:
 
     def finish(self) -> list[StreamEvent]:
         """End the answer."""
-        self._parts.finish(cut=to_finish_reason(self._reason) is FinishReason.LENGTH)
+        self._parts.finish(cut=to_finish_reason(self._reason) in CUT_SHORT)
         return self._parts.events()
 
     def reply(self) -> Reply:

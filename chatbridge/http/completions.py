@@ -12,7 +12,7 @@ from chatbridge.http.loose import as_object
 from chatbridge.http.wire import Raw, beyond
 from chatbridge.overflow import CONTEXT_LENGTH
 
-__all__ = ["QUOTA", "beside_usage", "is_too_long", "to_finish_reason", "to_role", "to_usage"]
+__all__ = ["CUT_SHORT", "QUOTA", "beside_usage", "is_too_long", "to_finish_reason", "to_role", "to_usage"]
 
 QUOTA = "insufficient_quota"
 """The code of a refusal where credit, or what may be spent, is used up, whatever the API calls it."""
@@ -36,6 +36,15 @@ _TOO_LONG = re.compile(
 _TOO_LONG_CODES = frozenset({CONTEXT_LENGTH, "exceed_context_size_error"})
 _MAY_PASS = re.compile(r"\bper[ -](?:sec|min|hour|day)|rate.?limit|quota|\bTPM\b", re.IGNORECASE)
 _RATE_LIMITED = 429
+
+
+CUT_SHORT = frozenset({
+    FinishReason.LENGTH,
+    FinishReason.CONTENT_FILTER,
+    FinishReason.REFUSAL,
+    FinishReason.ERROR,
+})  # fmt: skip
+"""Why an answer may end within a call of a tool."""
 
 
 def to_finish_reason(word: str | None) -> FinishReason | None:

@@ -114,9 +114,8 @@ class PartsFold:
         """What had to be mended or taken back, and which calls cannot be read, each once."""
         of_texts = [each for part in self._parts if isinstance(part, TextFold) for each in part.warnings]
         halves = [Mender.WARNING] if self.mended.replaced else []
-        last = len(self._parts) - 1
         unread = [
-            unread_warning(self.mended(call.name), cut=self._cut and call.index == last)
+            unread_warning(self.mended(call.name), cut=self._is_cut(call))
             for call in self._calls
             if isinstance(self._parts[call.index], Opaque) and not call.custom
         ]
@@ -181,7 +180,7 @@ class PartsFold:
                 self._events.append(PartAdded(part, index))
 
     def finish(self, *, cut: bool = False) -> None:
-        """End the answer; *cut* says that it ended at its length, so that its last call may not be whole."""
+        """End the answer; *cut* says that it was cut short, so that a call at its end may not be whole."""
         self._cut = cut
         self._end_text()
         for call in self._calls:
@@ -216,4 +215,8 @@ class PartsFold:
             call.changed = False
             unread = Opaque(self.origin, "tool_call", self.mended(self._unread_call(call)))
             read = to_tool_call(call.id, call.name, call.arguments, unread, self.mended)
-            self.put(unread if call.custom else read, call.index)
+            lost = self._is_cut(call) and not call.arguments.strip()
+            self.put(unread if call.custom or lost else read, call.index)
+
+    def _is_cut(self, call: CallFold) -> bool:
+        return self._cut and call.index == len(self._parts) - 1

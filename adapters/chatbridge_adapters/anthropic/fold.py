@@ -14,7 +14,6 @@ from typing import Any, cast
 from attrs import define, field
 
 from chatbridge.domain import (
-    FinishReason,
     Message,
     Opaque,
     Part,
@@ -31,7 +30,17 @@ from chatbridge.domain import (
     ToolCall,
     Usage,
 )
-from chatbridge.http import BrokenContent, Mender, Raw, TextFold, as_object, beyond, loads, unread_warning
+from chatbridge.http import (
+    CUT_SHORT,
+    BrokenContent,
+    Mender,
+    Raw,
+    TextFold,
+    as_object,
+    beyond,
+    loads,
+    unread_warning,
+)
 from chatbridge_adapters.anthropic.messages import OF, SIGNED_BY, UNREAD, container_of, known_by, sign, signer
 from chatbridge_adapters.anthropic.turns import without_last_thoughts
 from chatbridge_adapters.anthropic.wire import HOST, NAME, Event, beside_usage, to_finish_reason, to_usage
@@ -81,6 +90,12 @@ class _BlockFold:
         """Which of its fields is told piece by piece, as text."""
         kind = _text(self.block.get("type"))
         return kind if kind in {"text", "thinking"} and isinstance(self.block.get(kind, ""), str) else None
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether it is a call of which no argument has come."""
+        given = f"{self.block.get('input') or ''}{''.join(self._json)}"
+        return self.block.get("type") == "tool_use" and not given.strip()
 
     @property
     def warnings(self) -> list[str]:
@@ -192,6 +207,7 @@ class AnswerFold:
     _runs: list[_Run] = field(factory=lambda: [_Run()])
     _blocks: list[_BlockFold] = field(factory=list[_BlockFold])
     _open: dict[int | None, _BlockFold] = field(factory=dict[int | None, _BlockFold])
+    _held: _BlockFold | None = None
     _message: dict[str, Any] = field(factory=dict[str, Any])
     _mended: Mender = field(factory=Mender)
 
@@ -224,18 +240,18 @@ class AnswerFold:
         yield from self._start(raw)
         for index, block in enumerate(cast("list[Raw]", raw.get("content") or [])):
             yield from self._begin(index, block)
-            yield from self._open.pop(index).end()
+            yield from self._stop(index)
+        yield from self._end_blocks()
 
     def take(self, event: Event) -> Iterator[StreamEvent]:
         """Take an event of a streamed run, and tell what it adds."""
-        kind, block = event.type, self._open.get(event.index)
+        kind = event.type
         if kind == "content_block_delta" and event.delta is not None:
             yield from self._take_piece(event, event.delta)
         elif kind == "content_block_start" and event.content_block is not None:
             yield from self._begin(event.index, event.content_block)
-        elif kind == "content_block_stop" and block is not None:
-            del self._open[event.index]
-            yield from block.end()
+        elif kind == "content_block_stop" and event.index in self._open:
+            yield from self._stop(event.index)
         elif kind == "message_start" and event.message is not None:
             yield from self._start(event.message)
         elif kind == "message_delta" and event.delta is not None:
@@ -265,7 +281,7 @@ class AnswerFold:
         kept = [(part, each) for part, each in parts if part is not None]
         halves = [Mender.WARNING] if self._mended.replaced else []
         reason = to_finish_reason(known["stop_reason"])
-        cut = self._blocks[-1] if reason is FinishReason.LENGTH and self._blocks else None
+        cut = self._blocks[-1] if reason in CUT_SHORT and self._blocks else None
         unread = [
             _unread(each.block, cut=each is cut or not each.whole) for part, each in kept if _is_call(part)
         ]
@@ -311,12 +327,29 @@ class AnswerFold:
             self.warnings.append(LOST)
             yield Progress(event.type, self._mended(event.raw))
 
+    def _stop(self, index: int | None) -> Iterator[StreamEvent]:
+        """End a block, but for a call without arguments: what comes next tells whether it was cut off."""
+        block = self._open.pop(index)
+        if block is self._blocks[-1] and block.is_bare:
+            self._held = block
+        else:
+            yield from block.end()
+
+    def _end_held(self, *, whole: bool = True) -> Iterator[StreamEvent]:
+        held, self._held = self._held, None
+        if held is not None:
+            yield from held.end(whole=whole)
+
     def _end_blocks(self, *, whole: bool = True) -> Iterator[StreamEvent]:
+        cut = to_finish_reason(_text(self._message.get("stop_reason"))) in CUT_SHORT
         for each in self._open.values():
-            yield from each.end(whole=whole)
+            lost = cut and each is self._blocks[-1] and each.is_bare
+            yield from each.end(whole=whole and not lost)
         self._open = {}
+        yield from self._end_held(whole=whole and not cut)
 
     def _begin(self, index: int | None, block: Raw) -> Iterator[StreamEvent]:
+        yield from self._end_held()
         if index in self._open:
             yield from self._open[index].end()
         begun = self._open[index] = _BlockFold(dict(block), len(self._blocks), self._mended, self.host)
