@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 import aiohttp
@@ -133,7 +133,7 @@ class EventStream(Generic[EventT]):
         raise self._api.error(self._endpoint, failure, self._request, self._started)
 
     def failed(
-        self, message: str | None, code: str | None = None, *, passing: bool = False
+        self, message: str | None, code: str | None = None, *, passing: Collection[str] = ()
     ) -> ChatbridgeError:
         """
         Make the error for a failure that the API reports inside the stream.
@@ -141,8 +141,8 @@ class EventStream(Generic[EventT]):
         Args:
             message: What it says.
             code: Its code for that.
-            passing: Whether it may pass, as an overload does, and came before any of the answer: where the
-                API keeps nothing, the caller may then ask again.
+            passing: The codes of failures that may pass, as an overload does, if nothing of the answer has
+                come: where the API keeps nothing, the caller may then ask again.
         """
         clean = self._api.redactor.clean
         return self._broken(
@@ -150,7 +150,7 @@ class EventStream(Generic[EventT]):
                 Phase.EVENTS,
                 "the API reported a failure inside its answer",
                 kind="provider",
-                hint=Hint.REFUSED if passing else None,
+                hint=Hint.REFUSED if code in passing else None,
                 from_api=True,
                 code=code if code is None else clean(code, 100),
                 excerpt=message if message is None else clean(message),

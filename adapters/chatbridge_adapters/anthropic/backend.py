@@ -180,8 +180,7 @@ class AnthropicBackend:
 def _check(event: wire.Event, events: EventStream[wire.Event], *, begun: bool) -> None:
     """Raise the server's error if *event* is one, or the whole of what came and no answer."""
     if event.is_error or (events.whole and event.content is None):
-        message, code = wire.read_failure(event.raw)
-        raise events.failed(message, code, passing=code in wire.PASSING and not begun)
+        raise events.failed(*wire.read_failure(event.raw), passing=() if begun else wire.PASSING)
 
 
 def _finished(reply: Reply, options: SendOptions) -> Reply:

@@ -253,8 +253,8 @@ async def _read(
         if good or events:
             yield events
         if not good:
-            message, code = wire.read_failure(chunk, whole=chunks.whole)
-            raise chunks.failed(message, code, passing=code in wire.PASSING and not begun)
+            passing = () if begun else wire.PASSING
+            raise chunks.failed(*wire.read_failure(chunk, whole=chunks.whole), passing=passing)
     if chunks.whole or fold.has_ended:
         return
     if not fold.has_reason:
