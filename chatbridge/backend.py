@@ -387,7 +387,7 @@ def check_parts(message: Message, profile: Profile) -> None:
 
     Raises:
         UnsupportedFeature: Naming the first of them.
-        UsageError: Something is no part, or of another type than it says.
+        UsageError: Something is no part, or of another type than it says, or no JSON where it must be.
     """
     check_types(message)
     for part in message.parts:

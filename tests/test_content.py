@@ -15,12 +15,12 @@ from chatbridge.http.content import (
     BrokenContent,
     Mender,
     TextJoiner,
-    dumps,
     loads,
     may_hold_surrogates,
     mend,
     mend_all,
 )
+from chatbridge.strict import MAX_DEPTH, dumps, problem_of
 
 UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -250,6 +250,26 @@ def deep(levels: int) -> object:
 def test_a_value_that_holds_itself_or_is_too_deep_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="is nested too deep, or holds itself"):
         dumps(value)
+    assert "is nested too deep, or holds itself" in str(problem_of(value))
+
+
+@UNTIMED
+@given(values(st.text()))
+def test_there_is_no_problem_with_what_can_be_read_back(value: object) -> None:
+    assert None is problem_of(value)
+
+
+@pytest.mark.parametrize("innermost", [1, [], {"a": 1}])
+def test_what_is_nested_too_deep_to_be_read_back_is_a_problem(innermost: object) -> None:
+    """A whole request may be deeper, as what was read is nested in it."""
+    value, levels = innermost, MAX_DEPTH - (innermost != 1)
+    for _ in range(levels):
+        value = [value]
+    assert value == loads(dumps(value))
+    assert None is problem_of(value)
+
+    assert b"[" == dumps([value])[:1]
+    assert f"${'[0]' * MAX_DEPTH}: is nested too deep, or holds itself" == problem_of([value])
 
 
 # Halves of characters.

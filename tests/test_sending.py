@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import math
 import re
+from datetime import date
+from types import MappingProxyType
 from typing import Any, cast
 
 import pytest
@@ -25,6 +29,7 @@ from chatbridge import (
     RequestRefused,
     SendOptions,
     Text,
+    ToolCall,
     ToolResult,
     Unavailable,
     UnsupportedFeature,
@@ -322,6 +327,15 @@ def test_with_strict_an_include_that_can_never_be_is_refused_at_once() -> None:
         connect("kaziro:?include=references&strict=true", key="k")
 
 
+LOOP: dict[str, Any] = {}
+LOOP["again"] = LOOP
+DEEP = functools.reduce(lambda inner, _: [inner], range(101), list[Any]())
+
+
+def call(**arguments: Any) -> ToolCall:
+    return ToolCall("1", "f", arguments)
+
+
 @pytest.mark.parametrize(
     ("part", "problem"),
     [
@@ -334,6 +348,16 @@ def test_with_strict_an_include_that_can_never_be_is_refused_at_once() -> None:
         (ToolResult(cast(str, None), "x"), "ToolResult.call_id takes a text, not None$"),
         (Reasoning("x", cast(str, 1)), "Reasoning.signature takes a text, not int"),
         (Opaque("a", cast(str, None), {}), "Opaque.kind takes a text, not None"),
+        (call(on=date(2026, 4, 1)), r"ToolCall.arguments cannot be written as JSON: \$.on: is of type date"),
+        (call(x=MappingProxyType({})), r"\$.x: is of type mappingproxy, which JSON does not have"),
+        (call(x=math.nan), r"\$.x: is not a finite number"),
+        (call(x={(1,): 2}), r"\$.x: has a key that is of type tuple"),
+        (call(x="\ud800"), r"\$.x: holds half of a surrogate pair"),
+        (call(x=10**5000), r"\$.x: has too many digits"),
+        (call(x=DEEP), "is nested too deep, or holds itself"),
+        (call(**LOOP), "ToolCall.arguments .* is nested too deep, or holds itself"),
+        (Opaque("a", "b", LOOP), "Opaque.data .* is nested too deep, or holds itself"),
+        (Opaque("a", "b", {1}), r"Opaque.data cannot be written as JSON: \$: is of type set"),
     ],
 )
 @pytest.mark.parametrize("backend", ["fake:", "fake:?keeps=nothing"])

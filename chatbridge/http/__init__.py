@@ -32,6 +32,7 @@ from chatbridge.http.stream import EventStream
 from chatbridge.http.transport import Limits, Transport
 from chatbridge.http.wire import Id, Raw, beyond, keep_raw, parse_time, structure
 from chatbridge.retry import Hint, Kind
+from chatbridge.strict import dumps
 
 __all__ = [
     "CALLS",
@@ -70,6 +71,7 @@ __all__ = [
     "beside_usage",
     "beyond",
     "by_offset",
+    "dumps",
     "keep_raw",
     "loads",
     "mend",

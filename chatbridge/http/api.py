@@ -25,7 +25,6 @@ from chatbridge.errors import AnswerWarning, ChatbridgeError, ConfigError, Outco
 from chatbridge.http.content import (
     BrokenContent,
     Mender,
-    dumps,
     is_web_page,
     loads,
     may_hold_surrogates,
@@ -40,6 +39,7 @@ from chatbridge.http.wire import structure, unstructure
 from chatbridge.observe import AttemptWatch
 from chatbridge.retry import Failure, Hint, Kind, outcome_of
 from chatbridge.secret import Secret
+from chatbridge.strict import dumps
 
 __all__ = ["Api", "ApiError", "Warn", "bearer", "warn_aside"]
 

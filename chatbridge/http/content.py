@@ -1,24 +1,19 @@
-"""Strict JSON: documents read and written without guessing, and text without halves of characters."""
+"""Strict JSON: documents read without guessing, and text without halves of characters."""
 
 import json
 import math
-import re
-from collections.abc import Iterator, Sequence
-from itertools import accumulate
 from typing import Any, Literal, cast
+
+from chatbridge.strict import MAX_DEPTH, is_deep
 
 Kind = Literal["json", "schema", "empty", "encoding", "oversize", "cut"]
 
-MAX_DEPTH = 100
 MAX_DIGITS = 4300
 
 _BOM = b"\xef\xbb\xbf"
 _BLANK = " \t\n\r"
 _BLANK_BYTES = _BOM + _BLANK.encode()
-_BRACKETS_TO_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # +1 and -1 as signed bytes
-_ALL_BUT_MARKS = bytes(set(range(256)) - set(b'[{]}"'))
 _DIGITS_TO_ZERO = bytes.maketrans(b"123456789", b"000000000")
-_PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
 class BrokenContent(Exception):
@@ -51,7 +46,8 @@ def loads(data: bytes) -> Any:  # noqa: ANN401  # a document has any shape
     beyond a float, integers of over 4300 digits, objects that name a key twice, and nesting over 100 deep.
     Strings may hold lone surrogates, so that pieces of a text can still be joined; `mend_all` takes them out.
     """
-    _refuse_depth(data)
+    if is_deep(data):
+        raise BrokenContent("json", f"nested over {MAX_DEPTH} deep")
     decoder = _COUNTING_DECODER if _may_hold_long_integer(data) else _DECODER
     try:
         text = str(data.removeprefix(_BOM), "utf-8").strip(_BLANK)
@@ -71,20 +67,6 @@ def loads(data: bytes) -> Any:  # noqa: ANN401  # a document has any shape
         broken = BrokenContent("json", f"more data after the document's end at character {end}")
     # Not inside `except`: the foreign error would hang on ours, and it holds the whole document.
     raise broken
-
-
-def dumps(value: object) -> bytes:
-    """
-    Write *value* as compact JSON in UTF-8.
-
-    Raises ValueError for what strict JSON cannot hold (NaN, lone surrogates, foreign types, cycles); the
-    message names its path, such as ``$.messages[0].content``, and never shows it.
-    """
-    written = _write(value)
-    if written is None:
-        path, reason = next(_offences(value, "$", 0), ("$", "cannot be written"))
-        raise ValueError(f"{path}: {reason}")
-    return written
 
 
 def may_hold_surrogates(data: bytes) -> bool:
@@ -166,19 +148,6 @@ class TextJoiner:
         return mended
 
 
-def _refuse_depth(data: bytes) -> None:
-    # Two counts clear most documents. In the others the brackets outside strings are added up, all in C.
-    if data.count(b"{") + data.count(b"[") <= MAX_DEPTH:
-        return
-    if b"\\" in data:
-        data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
-    # Taking out neighbouring quotes first leaves few strings to split at.
-    marks = data.translate(_BRACKETS_TO_STEPS, _ALL_BUT_MARKS).replace(b'""', b"")
-    steps = memoryview(b"".join(marks.split(b'"')[::2])).cast("b")
-    if max(accumulate(steps), default=0) > MAX_DEPTH:
-        raise BrokenContent("json", f"nested over {MAX_DEPTH} deep")
-
-
 def _may_hold_long_integer(data: bytes) -> bool:
     # Over 4300 digits in a row show as 10 in a row when only every 430th byte is looked at.
     sample = data[:: MAX_DIGITS // 10] if len(data) > MAX_DIGITS else b""
@@ -219,47 +188,6 @@ _COUNTING_DECODER = json.JSONDecoder(
     parse_int=_short_integer,
     parse_constant=_no_constant,
 )
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-
-
-def _write(value: object) -> bytes | None:
-    try:
-        return _ENCODER.encode(value).encode()
-    except (TypeError, ValueError, RecursionError):
-        return None
-
-
-def _offences(value: object, path: str, depth: int) -> Iterator[tuple[str, str]]:
-    """Yield path and reason of each part of *value* that JSON cannot hold."""
-    if depth > MAX_DEPTH:
-        yield path, "is nested too deep, or holds itself"
-    elif isinstance(value, dict):
-        for key, item in cast("dict[object, object]", value).items():
-            if _write({key: None}) is None:
-                yield path, f"has a key that {_reason(key)}"
-            yield from _offences(item, f"{path}{_step(key)}", depth + 1)
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(cast("Sequence[object]", value)):
-            yield from _offences(item, f"{path}[{index}]", depth + 1)
-    elif _write(value) is None:
-        yield path, _reason(value)
-
-
-def _step(key: object) -> str:
-    name = str(key)
-    return f".{name}" if _PLAIN_KEY.match(name) else f"[{json.dumps(name)}]"
-
-
-def _reason(value: object) -> str:
-    match value:
-        case str():
-            return "holds half of a surrogate pair"
-        case float():
-            return "is not a finite number"
-        case int():
-            return "has too many digits"
-        case _:
-            return f"is of type {type(value).__name__}, which JSON does not have"
 
 
 def _mended(value: object, joiner: TextJoiner) -> object:
