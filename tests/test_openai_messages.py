@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from base64 import b64encode
+from datetime import date
 from itertools import pairwise
 
 import pytest
@@ -78,7 +80,7 @@ def test_each_role_has_its_message() -> None:
             "role": "assistant",
             "content": None,
             "tool_calls": [
-                {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": "é"}'}}
+                {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a":"é"}'}}
             ],
         },
         {"role": "tool", "tool_call_id": "c1", "content": "3"},
@@ -90,6 +92,12 @@ def test_each_role_has_its_message() -> None:
         Message(Role.TOOL, [ToolResult("c1", "3")]),
         Message.assistant("It is 3."),
     )
+
+
+@pytest.mark.parametrize("given", [date(2026, 4, 1), math.nan, "\ud800", [10**5000], {(1,): 2}])
+def test_arguments_that_are_no_json_are_refused(given: object) -> None:
+    with pytest.raises(UsageError, match=r"the call 'c1': its arguments cannot be written as JSON: \$\.on"):
+        sent(Message.user("Add"), Message.assistant([ToolCall("c1", "add", {"on": given})]))
 
 
 def test_results_come_before_what_the_user_says_with_them() -> None:

@@ -7,7 +7,6 @@ own; `turns` has the rules of their order.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +15,7 @@ from attrs import define, field
 
 from chatbridge.domain import Attachment, Message, Opaque, Part, Reasoning, Role, Text, ToolCall, ToolResult
 from chatbridge.errors import BadOption, UsageError
-from chatbridge.http import CALLS, as_object
+from chatbridge.http import CALLS, as_object, dumps
 from chatbridge_adapters.openai.attached import attached
 from chatbridge_adapters.openai.turns import Call, Json, Result, Said, in_order
 from chatbridge_adapters.openai.wire import NAME
@@ -187,8 +186,19 @@ def _plain(content: list[Json]) -> str | list[Json]:
 
 
 def _call(call: ToolCall, beside: Mapping[str, Any]) -> Call:
-    function = {"name": call.name, "arguments": json.dumps(call.arguments, ensure_ascii=False)}
+    function = {"name": call.name, "arguments": _arguments(call)}
     return Call(call.id, call.name, {**beside, "id": call.id, "type": "function", "function": function})
+
+
+def _arguments(call: ToolCall) -> str:
+    try:
+        return dumps(call.arguments).decode()
+    except ValueError as error:
+        problem = str(error)
+    raise UsageError(
+        f"{NAME} cannot be sent the call {call.id!r}: its arguments cannot be written as JSON: {problem}",
+        provider=NAME,
+    )
 
 
 def _unread(data: Mapping[str, Any]) -> Call:
