@@ -294,6 +294,17 @@ async def test_what_blocks_tell_beyond_our_parts_is_kept_beside_them(here: Talk,
     } == reply.message.extra
 
 
+@pytest.mark.parametrize("odd", [3, "ab", {"type": "odd"}])
+async def test_citations_that_are_no_list_are_kept_and_given_back_as_they_came(here: Talk, odd: Any) -> None:
+    piece = {"type": "citations_delta", "citation": CITED}
+    cites = {**t("Red."), "citations": odd}
+    reply = await here.answered(begin() + block(0, cites, piece) + end("pause_turn"), message(t("End.")))
+    assert (Text("Red."), Text("End.")) == reply.message.parts
+    kept = {"citations": odd, "deltas": [piece], "of": digest("Red.")}
+    assert {"content": {"0": kept}} == reply.message.extra
+    assert [cites] == here.sent[-1]["messages"][-1]["content"]
+
+
 @BOTH
 async def test_what_a_message_tells_beyond_ours_is_in_extra(here: Talk, how: str) -> None:
     told = {"container": {"id": "box"}, "stop_details": {"type": "refusal", "category": "bio"}}

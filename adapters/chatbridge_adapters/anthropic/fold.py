@@ -118,8 +118,10 @@ class _BlockFold:
                 self._json.append(piece)
             case {"type": "signature_delta", "signature": str(signature)}:
                 self.block["signature"] = signature
-            case {"type": "citations_delta", "citation": citation}:
-                self.block["citations"] = [*(self.block.get("citations") or ()), citation]
+            case {"type": "citations_delta", "citation": citation} if isinstance(
+                told := self.block.get("citations") or [], list
+            ):
+                self.block["citations"] = [*told, citation]
             case _:
                 self.unknown.append(delta)
 

@@ -71,7 +71,7 @@ def given_back(block: Block) -> Block:
     if UNREAD in block:
         rest = {name: value for name, value in block.items() if name != UNREAD}
         return {**rest, "input": {INVALID: block[UNREAD]}}
-    if not block.get("citations"):
+    if not isinstance(block.get("citations"), list):
         return block
     citations = [
         {name: value for name, value in as_object(each).items() if name != "file_id"}
