@@ -228,7 +228,10 @@ def test_there_must_be_something_to_answer(messages: tuple[Message | str, ...]) 
         ({"tools": [{"description": "f"}]}, "takes mappings with name"),
         ({"tools": [{"name": "f"}], "tool_choice": "g"}, r"'g' is none of auto, .* \(options: f\)"),
         ({"extra": {"output_config": 7}}, "'output_config' in extra takes a mapping"),
-        ({"extra": {"tools": "f"}}, "'tools' in extra takes a list"),
+        ({"extra": {"tools": "f"}}, "'tools' in extra takes a list of mappings"),
+        ({"extra": {"tools": ["f"]}, "tool_choice": "f"}, "'tools' in extra takes a list of mappings"),
+        ({"extra": {"tools": [{"name": 7}]}, "tool_choice": "7"}, "'7' is none of"),
+        ({"tool_choice": ""}, "option 'tool_choice' = '' is none of"),
         ({"extra": {"thinkin": {}}}, "did you mean 'thinking'"),
     ],
 )

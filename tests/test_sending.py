@@ -38,6 +38,10 @@ from chatbridge import (
 )
 from chatbridge.options import CommonOptions
 from chatbridge.sending import OptionChanges, Outgoing, prepare
+from chatbridge.testing.emulator import Emulator, serve
+from chatbridge.turns import TurnState
+from chatbridge_adapters.anthropic.emulator import AnthropicEmulator
+from chatbridge_adapters.openai.emulator import OpenAIEmulator
 from doubles import Double
 
 FIELDS = {attribute.name for attribute in fields(SendOptions)}
@@ -329,7 +333,10 @@ def test_with_strict_an_include_that_can_never_be_is_refused_at_once() -> None:
 
 LOOP: dict[str, Any] = {}
 LOOP["again"] = LOOP
-DEEP = functools.reduce(lambda inner, _: [inner], range(101), list[Any]())
+
+
+def nested(levels: int) -> list[Any]:
+    return functools.reduce(lambda inner, _: [inner], range(levels), [])
 
 
 def call(**arguments: Any) -> ToolCall:
@@ -354,7 +361,7 @@ def call(**arguments: Any) -> ToolCall:
         (call(x={(1,): 2}), r"\$.x: has a key that is of type tuple"),
         (call(x="\ud800"), r"\$.x: holds half of a surrogate pair"),
         (call(x=10**5000), r"\$.x: has too many digits"),
-        (call(x=DEEP), "is nested too deep, or holds itself"),
+        (call(x=nested(100)), "is nested too deep, or holds itself"),
         (call(**LOOP), "ToolCall.arguments .* is nested too deep, or holds itself"),
         (Opaque("a", "b", LOOP), "Opaque.data .* is nested too deep, or holds itself"),
         (Opaque("a", "b", {1}), r"Opaque.data cannot be written as JSON: \$: is of type set"),
@@ -371,3 +378,25 @@ async def test_parts_of_a_wrong_type_are_refused_before_anything_is_done(
         with pytest.raises(UsageError, match=problem):
             await bridge.create(history=[Message.user([part])])
         assert await chat.turns() == ()
+
+
+ODD: list[Any] = [LOOP, nested(3_000), {"when": date(2026, 4, 1)}]
+
+
+@pytest.mark.parametrize("kind", [AnthropicEmulator, OpenAIEmulator])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"response_format": {"type": "array", "items": odd}} for odd in ODD),
+        *({"response_format": {"type": "object", "properties": {}, "title": odd}} for odd in ODD),
+        *({"tools": [{"name": "f", "parameters": {"properties": odd}}]} for odd in ODD),
+        *({"extra": {"metadata": odd}} for odd in ODD),
+    ],
+)
+async def test_options_that_are_no_json_are_refused(kind: type[Emulator], options: Any) -> None:
+    emulator = kind()
+    async with serve(emulator) as served, connect(served.config, key=emulator.key, model="m") as bridge:
+        chat = await bridge.create()
+        with pytest.raises(UsageError, match=r"cannot be written as JSON: \$\."):
+            await chat.send("Hi", **options)
+        assert [TurnState.NOT_SENT] == [turn.state for turn in await chat.turns()]

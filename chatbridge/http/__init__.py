@@ -32,7 +32,7 @@ from chatbridge.http.stream import EventStream
 from chatbridge.http.transport import Limits, Transport
 from chatbridge.http.wire import Id, Raw, beyond, keep_raw, parse_time, structure
 from chatbridge.retry import Hint, Kind
-from chatbridge.strict import dumps
+from chatbridge.strict import dumps, problem_of
 
 __all__ = [
     "CALLS",
@@ -77,6 +77,7 @@ __all__ = [
     "mend",
     "mend_all",
     "parse_time",
+    "problem_of",
     "read_event",
     "read_fields",
     "read_loosely",

@@ -12,7 +12,7 @@ from typing import Any, cast
 from chatbridge.backend import Profile, check_extra, check_tools
 from chatbridge.domain import Message, SendOptions
 from chatbridge.errors import BadOption, UsageError
-from chatbridge.http import Raw, as_list
+from chatbridge.http import Raw, as_list, problem_of
 from chatbridge_adapters.anthropic.messages import History, given_back
 from chatbridge_adapters.anthropic.turns import Block
 from chatbridge_adapters.anthropic.wire import HOST, NAME
@@ -73,7 +73,7 @@ def to_request(
     for number, message in enumerate(messages, 1):
         history.take(message, last=number == len(messages))
     prompts = [options.system, *history.prompts]
-    tools = [*map(_tool, options.tools), *_list("tools", extra.pop("tools", None))]
+    tools = [*map(_tool, options.tools), *_tools_in_extra(extra.pop("tools", None))]
     body = {
         "model": options.model or model,
         "max_tokens": max_tokens if options.max_output_tokens is None else options.max_output_tokens,
@@ -122,7 +122,7 @@ def _tool(tool: Mapping[str, Any]) -> Block:
 
 def _choice(choice: str, tools: Sequence[Block]) -> Block:
     """Say which tool is to be called: one by its name, or `auto`, `none`, `any` or `required`."""
-    names = [str(tool.get("name")) for tool in tools]
+    names = [name for tool in tools if isinstance(name := tool.get("name"), str)]
     if choice in names:
         return {"type": "tool", "name": choice}
     if choice in _CHOICES:
@@ -141,7 +141,7 @@ def _output(form: Raw | None, given: object) -> Block | None:
     Say the form of an answer in the API's: a JSON Schema is all that it takes, by itself or wrapped.
 
     Raises:
-        BadOption: It is another, or what is *given* in extra is no mapping.
+        BadOption: It is another, or none that can be written, or what is *given* in extra is no mapping.
     """
     if given is not None and not isinstance(given, Mapping):
         raise BadOption(backend=NAME, option="output_config", problem="in extra takes a mapping")
@@ -156,6 +156,10 @@ def _output(form: Raw | None, given: object) -> Block | None:
     if kind == "json_object" or not isinstance(schema, Mapping):
         raise BadOption(
             backend=NAME, option="response_format", problem="takes a JSON Schema, and no other form of JSON"
+        )
+    if (problem := problem_of(cast(object, schema))) is not None:
+        raise BadOption(
+            backend=NAME, option="response_format", problem=f"cannot be written as JSON: {problem}"
         )
     return {**output, "format": {"type": "json_schema", "schema": _closed(cast(object, schema))}}
 
@@ -193,7 +197,8 @@ def _closed(schema: object, *, joined: bool = False) -> object:
     return closed
 
 
-def _list(name: str, value: object) -> Sequence[Block]:
-    if value is None or isinstance(value, list | tuple):
-        return cast(Sequence[Block], value or ())
-    raise BadOption(backend=NAME, option=name, problem="in extra takes a list")
+def _tools_in_extra(value: object) -> Sequence[Block]:
+    given = cast(Sequence[object], value) if isinstance(value, list | tuple) else None
+    if value is None or (given is not None and all(isinstance(tool, Mapping) for tool in given)):
+        return cast(Sequence[Block], given or ())
+    raise BadOption(backend=NAME, option="tools", problem="in extra takes a list of mappings")

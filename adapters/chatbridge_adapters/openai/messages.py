@@ -241,5 +241,6 @@ def to_response_format(form: Mapping[str, Any]) -> Mapping[str, Any]:
     kind = form.get("type")
     if kind in _FORMS or (kind is not None and kind not in _TYPES and not isinstance(kind, list)):
         return form
-    name = _NAME_OF_SCHEMA.sub("_", str(form.get("title") or "answer"))[:64]
+    title: object = form.get("title")
+    name = _NAME_OF_SCHEMA.sub("_", title if title and isinstance(title, str) else "answer")[:64]
     return {"type": "json_schema", "json_schema": {"name": name, "schema": form}}
