@@ -375,6 +375,17 @@ async def test_a_tool_may_have_to_be_called(backend: OpenAIBackend, choice: str)
     assert ("stop" if choice == "cut" else "tool_calls") == reply.raw_finish_reason
 
 
+async def test_an_empty_choice_or_form_is_not_taken_for_none(
+    backend: OpenAIBackend, emulator: OpenAIEmulator
+) -> None:
+    """An empty JSON Schema is one that anything fits."""
+    with pytest.raises(BadOption, match="option 'tool_choice' = '' is none of"):
+        await backend.complete(HELLO, SendOptions(tools=TOOLS, tool_choice=""))
+    await backend.complete(HELLO, SendOptions(response_format={}))
+    wrapped: Json = {"type": "json_schema", "json_schema": {"name": "answer", "schema": {}}}
+    assert wrapped == json.loads(emulator.calls[-1].body)["response_format"]
+
+
 async def test_a_refusal_says_that_it_is_one(reach: Open) -> None:
     backend = await reach(OpenAIEmulator(refuses=True))
     for reply in (await backend.complete(HELLO, NOTHING), (await streamed(backend)).reply):

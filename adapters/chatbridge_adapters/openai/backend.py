@@ -221,6 +221,7 @@ class OpenAIBackend:
             history.add(Message(Role.SYSTEM, options.system))
         for message in messages:
             history.add(message)
+        choice, form = options.tool_choice, options.response_format
         given: dict[str, Any] = {
             "model": model,
             "temperature": options.temperature,
@@ -229,8 +230,8 @@ class OpenAIBackend:
             "stop": list(options.stop) or None,
             "seed": options.seed,
             "tools": to_tools(options.tools) or None,
-            "tool_choice": options.tool_choice and to_tool_choice(options.tool_choice, options.tools),
-            "response_format": options.response_format and to_response_format(options.response_format),
+            "tool_choice": None if choice is None else to_tool_choice(choice, options.tools),
+            "response_format": None if form is None else to_response_format(form),
             "stream": streamed or None,
             "stream_options": {"include_usage": True} if streamed and self.options.stream_usage else None,
             **extra,
