@@ -276,6 +276,8 @@ def test_a_call_that_was_made_from_one_that_is_not_there_does_not_say_so() -> No
     result = results(ToolResult("1", "one"))
     sent, warnings = turns("Hi", evolve(searched, extra={"content": {"2": {"caller": FROM_CODE}}}), result)
     assert ([SEARCH, FOUND, use("1")], []) == (sent[1][1], warnings)
+    image: Json = {"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}}
+    assert ([("user", [image])], []) == turns(Message.user([ours({**image, "caller": FROM_CODE})]))
 
 
 async def test_an_answer_tells_its_container_for_the_result_that_follows() -> None:

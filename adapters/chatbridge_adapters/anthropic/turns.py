@@ -54,7 +54,9 @@ def in_order(turns: Iterable[Turn], warn: Callable[[str], None]) -> Ordered:
     ordered = _joined(turns)
     orphans: list[tuple[Block, str]] = []
     waits = False
-    if not all(block.get("type") in _PLAIN for _, blocks in ordered for block in blocks):
+    if not all(
+        block.get("type") in _PLAIN and "caller" not in block for _, blocks in ordered for block in blocks
+    ):
         whole, waits = _without_half_runs(ordered, warn)
         ordered, orphans = _paired(whole, warn)
     if ordered and ordered[0][0] == "assistant":
