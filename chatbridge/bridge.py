@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
     from chatbridge.history.store import Store
     from chatbridge.http import Transport
-from chatbridge.observe import OnAttempt
+    from chatbridge.observe import OnAttempt
 
 __all__ = ["Bridge", "connect"]
 
