@@ -26,7 +26,7 @@ from chatbridge import (
     Usage,
 )
 from chatbridge.http import DONE, Chunk, Hint, ServerSentEvents, read_event, structure
-from chatbridge.http.chunks import LEFT_OUT
+from chatbridge.http.completion_fold import LEFT_OUT
 from chatbridge.testing.checking import fold
 from chatbridge_adapters.openai import OpenAIBackend
 from chatbridge_adapters.openai.emulator import OpenAIEmulator

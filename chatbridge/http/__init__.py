@@ -7,19 +7,8 @@ Endpoints and wire types say what travels; `Api` carries it. Nothing here knows 
 from __future__ import annotations
 
 from chatbridge.http.api import Api, ApiError, Warn, bearer, warn_aside
-from chatbridge.http.chunks import (
-    CALLS,
-    DONE,
-    Choice,
-    Chunk,
-    CompletionFold,
-    Increments,
-    Said,
-    read_event,
-    tells_failure,
-    to_progress,
-    words,
-)
+from chatbridge.http.chunks import DONE, Choice, Chunk, Said, read_event, tells_failure, words
+from chatbridge.http.completion_fold import CALLS, CompletionFold, Increments, to_progress
 from chatbridge.http.completions import CUT_SHORT, beside_usage, to_finish_reason, to_role, to_usage
 from chatbridge.http.content import BrokenContent, Mender, loads, mend, mend_all
 from chatbridge.http.endpoint import Endpoint

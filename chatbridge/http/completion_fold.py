@@ -1,0 +1,286 @@
+"""An answer of chat completions, put together from what a stream adds to it, or taken whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import define, evolve, field
+
+from chatbridge.domain import Message, Opaque, Progress, Reply, Role, StreamEvent, Usage
+from chatbridge.http.chunks import Choice, Chunk, Said, words
+from chatbridge.http.completions import CUT_SHORT, beside_usage, to_finish_reason, to_usage
+from chatbridge.http.content import BrokenContent, Mender, loads
+from chatbridge.http.loose import as_list, as_object, as_text
+from chatbridge.http.parts import CallFold, PartsFold
+from chatbridge.http.wire import Raw, beyond
+
+__all__ = ["CALLS", "CompletionFold", "Increments", "to_progress"]
+
+CALLS = "tool_calls"
+"""Where the `extra` of an answer has what calls of tools say beyond ours, by their ids."""
+
+LEFT_OUT = "the server sent more than one answer, and only the one that came first was read"
+
+
+def to_progress(beside: Raw, mended: Mender) -> Progress:
+    """Say an event that is no part of an answer in ours."""
+    data = mended(beside)
+    return Progress(as_text(data.get("type")), data)
+
+
+def _joined(values: list[Any]) -> Any:  # noqa: ANN401 - JSON
+    """Join what came of one field: texts, lists and objects piece by piece; of others the last counts."""
+    if all(isinstance(value, str) for value in values):
+        return "".join(values)
+    if all(isinstance(value, list) for value in values):
+        return [item for value in values for item in value]
+    if all(isinstance(value, dict) for value in values):
+        fields = Increments()
+        for value in values:
+            fields.add(value)
+        return fields.joined()
+    return values[-1]
+
+
+@define
+class Increments:
+    """The fields of pieces, to be joined; null counts as not sent."""
+
+    _values: dict[str, list[Any]] = field(factory=dict[str, list[Any]])
+
+    def __bool__(self) -> bool:
+        return bool(self._values)
+
+    def add(self, fields: Mapping[str, Any]) -> None:
+        """Take the fields of the next piece."""
+        for name, value in fields.items():
+            if value is not None:
+                self._values.setdefault(name, []).append(value)
+
+    def joined(self) -> dict[str, Any]:
+        """Give them."""
+        return {
+            name: values[0] if len(values) == 1 else _joined(values) for name, values in self._values.items()
+        }
+
+
+_SAID = frozenset({"role", "content", "tool_calls"})
+_NO_REASONS = (None, "", "null")
+
+
+@define(repr=False)
+class CompletionFold:
+    """
+    An answer, put together from a stream or taken whole; what its API has beyond the form, a subclass reads.
+
+    Attributes:
+        origin: The backend's name.
+        model: The model that answers, as far as it was told.
+    """
+
+    origin: str
+    model: str | None = None
+    _usage: Usage | None = None
+    _reason: str | None = None
+    _went_on: bool = False
+    _parts: PartsFold = field(init=False)
+    _calls: dict[int, CallFold] = field(factory=dict[int, CallFold])
+    _warnings: list[str] = field(factory=list[str])
+    _told: dict[str, Any] = field(factory=dict[str, Any])
+    _of_chunks: dict[str, Any] = field(factory=dict[str, Any])
+    _of_choices: dict[str, Any] = field(factory=dict[str, Any])
+    _of_messages: Increments = field(factory=Increments)
+    _logprobs: Increments = field(factory=Increments)
+    _number: float | None = None
+    _in_pieces: bool = False
+    _so_far: dict[str, str] = field(factory=dict[str, str])
+    _repeated: dict[str, Any] = field(factory=dict[str, Any])
+
+    def __attrs_post_init__(self) -> None:
+        self._parts = PartsFold(self.origin, _unread_call)
+
+    @property
+    def has_reason(self) -> bool:
+        """Whether it was told why the answer ended; there are servers that tell so with each piece of it."""
+        return self._reason is not None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it was told why the answer ended, and nothing of the answer came after that."""
+        return self.has_reason and not self._went_on
+
+    def take(self, chunk: Chunk, *, whole: bool = False) -> list[StreamEvent]:
+        """Take a chunk, or a *whole* answer, and tell what it adds."""
+        if chunk.beside is not None:
+            return [to_progress(chunk.beside, self._parts.mended)]
+        if chunk.model != self.model and isinstance(chunk.model, str):
+            self.model = self._parts.mended(chunk.model) or self.model
+        if chunk.usage:
+            self._count(as_object(chunk.usage))
+        self._of_chunks.update(chunk.raw)  # What is known of it is picked out once, at the end.
+        choice = chunk.choice
+        if choice is None or not self._is_ours(choice.number):
+            return []
+        ended = self.has_reason
+        if choice.finish_reason not in _NO_REASONS:
+            self._reason = choice.finish_reason
+        self._of_choices.update(choice.raw)
+        if logprobs := as_object(choice.raw.get("logprobs")):
+            self._logprobs.add(logprobs)
+        said = self._whole(choice) if whole else self._piece(choice)
+        if said is not None:
+            self._take(said, whole=whole or said is not choice.delta)
+        events = self._parts.events()
+        if ended and (events or (said is not None and said.tool_calls)):
+            self._went_on = True
+        return events
+
+    def finish(self) -> list[StreamEvent]:
+        """End the answer."""
+        self._parts.finish(cut=to_finish_reason(self._reason) in CUT_SHORT)
+        return self._parts.events()
+
+    def reply(self) -> Reply:
+        """Give the answer, once it has ended."""
+        mended = self._parts.mended
+        beside = {call.id: call.beside for call in self._parts.calls if call.beside}
+        told = {**self._repeated, **self._of_messages.joined(), **({CALLS: beside} if beside else {})}
+        message = Message(Role.ASSISTANT, self._parts.parts, extra=mended(told))
+        reason = mended(self._reason)
+        extra = mended({
+            **beyond(self._of_chunks, "object", "model", "choices", "usage", "error"),
+            **beyond(self._of_choices, "index", "delta", "message", "finish_reason", "error"),
+            **({"logprobs": self._logprobs.joined()} if self._logprobs else {}),
+            **self._told,
+        })  # fmt: skip
+        return Reply(
+            (message,),
+            finish_reason=to_finish_reason(reason),
+            raw_finish_reason=reason,
+            usage=self._usage,
+            model=self.model,
+            warnings=(*self._warnings, *self._parts.warnings),
+            extra=extra,
+        )
+
+    def _count(self, told: Raw) -> None:
+        """Take what is told of usage; one of nothing but zeros replaces none that tells more."""
+        usage = to_usage(told)
+        if usage is None or self._usage is None or usage.input_tokens or usage.output_tokens:
+            self._usage = usage or self._usage
+            self._told |= beside_usage(told)
+
+    def _is_ours(self, number: float) -> bool:
+        """Tell whether the answer with this *number* is the one that is read: the one that came first."""
+        if self._number is None:
+            self._number = number
+        elif number != self._number and LEFT_OUT not in self._warnings:
+            self._warnings.append(LEFT_OUT)
+        return number == self._number
+
+    def _whole(self, choice: Choice) -> Said | None:
+        """Choose what says a whole answer: its message, unless that says nothing."""
+        message, delta = choice.message, choice.delta
+        told = message is not None and (message.content or message.tool_calls)
+        return message if told or delta is None else delta
+
+    def _piece(self, choice: Choice) -> Said | None:
+        """Choose what an event adds: there are servers that tell the text so far beside each piece of it."""
+        message, delta = choice.message, choice.delta
+        if not self._in_pieces and delta is not None:
+            self._in_pieces = any(value for name, value in delta.raw.items() if name != "role")
+        if message is None:
+            return delta
+        if self._in_pieces:
+            self._repeated = self._beyond_pieces(message)
+            return delta
+        return self._since(message)
+
+    def _since(self, message: Said) -> Said:
+        """Give what *message* adds, in a stream without pieces: some servers tell the text so far in each."""
+        told = dict(message.raw)
+        for name, value in message.raw.items():
+            if isinstance(value, str):
+                so_far = self._so_far.get(name, "")
+                told[name] = value.removeprefix(so_far)
+                self._so_far[name] = so_far + told[name]
+        return evolve(message, content=told.get("content"), raw=told)
+
+    def _beyond_pieces(self, message: Said) -> dict[str, Any]:
+        """Pick what a *message* may tell that the pieces of it do not."""
+        return beyond(message.raw, *_SAID)
+
+    def _take(self, said: Said, *, whole: bool) -> None:
+        """Take a message that is *whole*, or what is added to one."""
+        if not said.raw.keys() <= _SAID:
+            self._of_messages.add(beyond(said.raw, *_SAID))
+        if said.content:
+            self._hear(said, whole=whole)
+        for position, piece in enumerate(said.tool_calls or ()):
+            self._call(position, piece, whole=whole)
+
+    def _hear(self, said: Said, *, whole: bool) -> None:  # noqa: ARG002 - a subclass may mind
+        """Take the content of a message."""
+        self._say(said.content)
+
+    def _say(self, content: str | list[object]) -> None:
+        if isinstance(content, str):
+            self._parts.say(content)
+            return
+        for part in as_list(content):
+            text = words(part)
+            if text is None:
+                self._put(part)
+            elif text:
+                self._parts.say(text)
+
+    def _put(self, part: object) -> None:
+        """Take a part of a content that is no text."""
+        kind = as_text(as_object(part).get("type"))
+        self._parts.put(Opaque(self.origin, kind, self._parts.mended(part)))
+
+    def _call(self, position: int, piece: Mapping[str, Any], *, whole: bool) -> None:
+        index = piece.get("index")
+        place = index if isinstance(index, int) else position
+        custom = "custom" in piece  # Such a tool takes a text.
+        function = as_object(piece.get("custom" if custom else "function"))
+        given = function.get("input" if custom else "arguments")
+        call_id, name, arguments = (
+            as_text(value) for value in (piece.get("id"), function.get("name"), given)
+        )
+        call = self._calls.get(place)
+        if whole and call is not None and call_id and (call_id, name) == (call.id, call.name):
+            arguments = arguments.removeprefix(call.arguments)
+        elif whole or call is None or _begins(call, call_id, name, arguments):
+            call = self._calls[place] = self._begin(call_id)
+        call.add(call_id, name, arguments)
+        call.custom = call.custom or custom
+        call.beside.update(beyond(piece, "index", "id", "type", "function", "custom"))
+
+    def _begin(self, call_id: str) -> CallFold:
+        """Begin a call."""
+        return self._parts.call(call_id)
+
+
+def _unread_call(call: CallFold) -> dict[str, Any]:
+    kind, given = ("custom", "input") if call.custom else ("function", "arguments")
+    return {**call.beside, "id": call.id, "type": kind, kind: {"name": call.name, given: call.arguments}}
+
+
+def _begins(call: CallFold, call_id: str, name: str, arguments: str) -> bool:
+    """Tell whether a piece with the number of *call* begins another, as numbers count again from 0."""
+    if call.answered:
+        return bool(call_id or name)
+    if call_id:
+        return call.named and call_id != call.id
+    if call.named or not name:
+        return False
+    return (bool(call.name) and name != call.name) or (bool(arguments) and _is_whole(call.arguments))
+
+
+def _is_whole(arguments: str) -> bool:
+    try:
+        return isinstance(loads(arguments.encode("utf-8", "surrogatepass")), dict)
+    except BrokenContent:
+        return False
