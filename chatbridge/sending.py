@@ -12,6 +12,7 @@ from chatbridge.backend import Feature, Profile, check_parts
 from chatbridge.domain import Message, Reply, Role, SendOptions, Text
 from chatbridge.errors import BadOption, UnsupportedFeature, UsageError
 from chatbridge.options import CommonOptions
+from chatbridge.strict import problem_of
 
 __all__ = ["OptionChanges", "Outgoing", "check_include", "check_text", "prepare"]
 
@@ -53,6 +54,9 @@ _FITS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "include": (_texts, f"texts: {', '.join(sorted(_INCLUDES))}"),
     "extra": (_texts, "a mapping of names to values"),
 }
+
+
+_JSON = ("tools", "response_format", "extra")
 
 
 class OptionChanges(TypedDict, total=False):
@@ -180,6 +184,9 @@ def _merge(
     for name, (fits, _) in _FITS.items():
         if not fits(getattr(options, name)):
             raise _wrong(name)
+    for name in _JSON:
+        if (value := getattr(options, name)) and (problem := problem_of(value)) is not None:
+            raise BadOption(option=name, problem=f"cannot be written as JSON: {problem}")
     for name in options.include:
         if name not in _INCLUDES:
             raise UsageError(f"{name!r} cannot be included (known: {', '.join(sorted(_INCLUDES))})")

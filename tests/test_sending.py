@@ -39,7 +39,6 @@ from chatbridge import (
 from chatbridge.options import CommonOptions
 from chatbridge.sending import OptionChanges, Outgoing, prepare
 from chatbridge.testing.emulator import Emulator, serve
-from chatbridge.turns import TurnState
 from chatbridge_adapters.anthropic.emulator import AnthropicEmulator
 from chatbridge_adapters.openai.emulator import OpenAIEmulator
 from doubles import Double
@@ -397,6 +396,6 @@ async def test_options_that_are_no_json_are_refused(kind: type[Emulator], option
     emulator = kind()
     async with serve(emulator) as served, connect(served.config, key=emulator.key, model="m") as bridge:
         chat = await bridge.create()
-        with pytest.raises(UsageError, match=r"cannot be written as JSON: \$\."):
+        with pytest.raises(UsageError, match=r"cannot be written as JSON: \$"):
             await chat.send("Hi", **options)
-        assert [TurnState.NOT_SENT] == [turn.state for turn in await chat.turns()]
+        assert () == await chat.turns()
