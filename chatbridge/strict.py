@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import cast
 
@@ -15,6 +15,7 @@ MAX_DEPTH = 100
 _BRACKETS_TO_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # +1 and -1 as signed bytes
 _ALL_BUT_MARKS = bytes(set(range(256)) - set(b'[{]}"'))
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_PLAIN_TYPES = frozenset({str, int, float, bool, type(None)})
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
@@ -32,9 +33,16 @@ def dumps(value: object) -> bytes:
 
 
 def problem_of(value: object) -> str | None:
-    """Say what of *value* cannot be written, or is nested too deep (over 100) to be read back; else None."""
+    """
+    Say what of *value* could not be read back as it is; None where nothing is.
+
+    That is what cannot be written, what is nested too deep (over 100), and a key that is no text, of which
+    writing makes one.
+    """
     written = _write(value)
-    return _first_offence(value) if written is None or is_deep(written) else None
+    if written is None or is_deep(written) or not _has_texts_for_keys(value):
+        return _first_offence(value, only_texts=True)
+    return None
 
 
 def is_deep(data: bytes) -> bool:
@@ -57,12 +65,24 @@ def _write(value: object) -> bytes | None:
         return None
 
 
-def _first_offence(value: object) -> str:
-    path, reason = next(_offences(value, "$", 0), ("$", "cannot be written"))
+def _has_texts_for_keys(value: object) -> bool:
+    inner: Iterable[object] = ()
+    if isinstance(value, dict):
+        mapping = cast("dict[object, object]", value)
+        if not all(isinstance(key, str) for key in mapping):
+            return False
+        inner = mapping.values()
+    elif isinstance(value, (list, tuple)):
+        inner = cast("Sequence[object]", value)
+    return all(_has_texts_for_keys(item) for item in inner if type(item) not in _PLAIN_TYPES)
+
+
+def _first_offence(value: object, *, only_texts: bool = False) -> str:
+    path, reason = next(_offences(value, "$", 0, only_texts=only_texts), ("$", "cannot be written"))
     return f"{path}: {reason}"
 
 
-def _offences(value: object, path: str, depth: int) -> Iterator[tuple[str, str]]:
+def _offences(value: object, path: str, depth: int, *, only_texts: bool) -> Iterator[tuple[str, str]]:
     """Yield path and reason of each part of *value*, *depth* deep in it, that JSON cannot hold."""
     if not isinstance(value, (dict, list, tuple)):
         if _write(value) is None:
@@ -73,10 +93,12 @@ def _offences(value: object, path: str, depth: int) -> Iterator[tuple[str, str]]
         for key, item in cast("dict[object, object]", value).items():
             if _write({key: None}) is None:
                 yield path, f"has a key that {_reason(key)}"
-            yield from _offences(item, f"{path}{_step(key)}", depth + 1)
+            elif only_texts and not isinstance(key, str):
+                yield path, f"has a key that is of type {type(key).__name__}, and is no text"
+            yield from _offences(item, f"{path}{_step(key)}", depth + 1, only_texts=only_texts)
     else:
         for index, item in enumerate(cast("Sequence[object]", value)):
-            yield from _offences(item, f"{path}[{index}]", depth + 1)
+            yield from _offences(item, f"{path}[{index}]", depth + 1, only_texts=only_texts)
 
 
 def _step(key: object) -> str:

@@ -259,6 +259,15 @@ def test_there_is_no_problem_with_what_can_be_read_back(value: object) -> None:
     assert None is problem_of(value)
 
 
+@pytest.mark.parametrize("key", [1, 1.5, True, None])
+def test_a_key_that_is_no_text_is_a_problem_though_it_can_be_written(key: object) -> None:
+    """It would come back as another one; what is only sent, such as `logit_bias`, may have it."""
+    value = {"ok": [{"a": {key: 2}}]}
+    kind = type(key).__name__
+    assert f"$.ok[0].a: has a key that is of type {kind}, and is no text" == problem_of(value)
+    assert {"ok": [{"a": {json.dumps(key): 2}}]} == loads(dumps(value))
+
+
 @pytest.mark.parametrize("innermost", [1, [], {"a": 1}])
 def test_what_is_nested_too_deep_to_be_read_back_is_a_problem(innermost: object) -> None:
     """A whole request may be deeper, as what was read is nested in it."""

@@ -363,6 +363,8 @@ def call(**arguments: Any) -> ToolCall:
         (call(x=nested(100)), "is nested too deep, or holds itself"),
         (call(**LOOP), "ToolCall.arguments .* is nested too deep, or holds itself"),
         (Opaque("a", "b", LOOP), "Opaque.data .* is nested too deep, or holds itself"),
+        (call(x=[{1: 2}]), r"\$.x\[0\]: has a key that is of type int, and is no text"),
+        (Opaque("a", "b", {1: "a"}), r"Opaque.data cannot be written as JSON: \$: has a key .* int"),
         (Opaque("a", "b", {1}), r"Opaque.data cannot be written as JSON: \$: is of type set"),
     ],
 )
