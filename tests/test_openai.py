@@ -692,6 +692,12 @@ async def test_an_error_in_a_stream_is_the_servers(reach: Open, mode: Mode, *, n
     [
         ({}, {"code": "server_error"}, True),
         ({}, {"code": 500, "type": "InternalServerError"}, True),
+        ({}, {"code": 502}, True),
+        ({}, {"code": "429"}, True),
+        ({}, {"code": 503, "type": "ServiceUnavailableError"}, True),
+        ({"content": "Hi"}, {"code": 502}, False),
+        ({}, {"code": 402}, False),
+        ({}, {"code": 400}, False),
         ({"content": ""}, {"type": "overloaded_error"}, True),
         ({"content": "Hi"}, {"code": "server_error"}, False),
         ({}, {"code": "insufficient_quota", "type": "server_error"}, False),

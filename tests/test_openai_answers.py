@@ -753,7 +753,7 @@ def test_a_rate_limit_within_an_answer_is_known_by_its_code(code: object) -> Non
     """A history must not be made shorter for it."""
     words = "Your input exceeds the context window of this model."
     told = read_error(200, {"error": {"code": code, "message": words}})
-    assert (code if code == "rate_limit_exceeded" else None, None) == (told.code, told.hint)
+    assert (str(code), Hint.REFUSED) == (told.code, told.hint)
 
 
 @pytest.mark.parametrize(
@@ -766,6 +766,16 @@ def test_a_rate_limit_within_an_answer_is_known_by_its_code(code: object) -> Non
         (500, {"code": "insufficient_quota"}, None),
         (503, {"type": "unavailable_error", "message": "Loading model"}, Hint.REFUSED),
         (503, {"type": "server_error"}, None),
+        (500, {"code": 402}, None),
+        (400, {"code": 502}, None),
+        (200, {"code": 402}, Hint.QUOTA),
+        (200, {"code": "402", "message": "Insufficient credits"}, Hint.QUOTA),
+        (200, {"code": 429, "type": "insufficient_quota"}, Hint.QUOTA),
+        (200, {"type": "billing_error"}, Hint.QUOTA),
+        (200, {"code": 502, "type": "BadGateway"}, Hint.REFUSED),
+        (200, {"code": 400, "type": "BadRequestError"}, None),
+        (200, {"code": 2, "message": "x"}, None),
+        (200, {"code": True}, None),
     ],
 )
 def test_what_an_error_says_beyond_its_status(status: int, error: Json, hint: Hint | None) -> None:
@@ -779,6 +789,8 @@ def test_what_an_error_says_beyond_its_status(status: int, error: Json, hint: Hi
         (403, {"code": "billing_hard_limit_reached", "message": "No."}, "billing_hard_limit_reached: No."),
         (402, {"message": "Insufficient Balance"}, "Insufficient Balance"),
         (402, {}, None),
+        (200, {"code": 402, "message": "Insufficient credits"}, "Insufficient credits"),
+        (200, {"type": "billing_error", "message": "No."}, "billing_error: No."),
     ],
 )
 def test_spent_credit_has_one_code_whatever_the_servers(status: int, error: Json, words: str | None) -> None:

@@ -254,8 +254,9 @@ async def _read(
         if good or events:
             yield events
         if not good:
-            passing = () if begun else wire.PASSING
-            raise chunks.failed(*wire.read_failure(chunk, whole=chunks.whole), passing=passing)
+            raise chunks.failed(
+                *wire.read_failure(chunk, whole=chunks.whole), passing=() if begun else wire.passing(chunk)
+            )
     if chunks.whole or fold.has_ended:
         return
     if not fold.has_reason:

@@ -67,6 +67,7 @@ ENDPOINTS = (COMPLETE, LIST_MODELS)
 
 PASSING = frozenset({
     "InternalServerError",
+    "ServiceUnavailableError",
     "api_error",
     "overloaded_error",
     "rate_limit_error",
@@ -77,9 +78,12 @@ PASSING = frozenset({
 """The codes of failures that may pass, as several servers have them."""
 
 _MONEY = re.compile("quota|billing|balance|credit|payment", re.IGNORECASE)
+_OK = 200
 _PAYMENT_REQUIRED = 402
-_RATE_LIMITED = (429, "429")
+_RATE_LIMITED = 429
 _CLIENT_ERRORS = range(400, 500)
+_PASSING_STATUSES = frozenset({429, 500, 502, 503, 504, 529})
+_STATUS = re.compile(r"[1-5]\d\d", re.ASCII)
 
 
 def read_error(status: int, body: Any) -> ApiError:  # noqa: ANN401 - JSON
@@ -87,18 +91,22 @@ def read_error(status: int, body: Any) -> ApiError:  # noqa: ANN401 - JSON
     Read an error in any of the forms that servers have for it.
 
     They are an object or a text under `error`, the fields of such an object by themselves, an array of one of
-    these, and what FastAPI says under `detail`.
+    these, and what FastAPI says under `detail`. Where the *status* is 200, the number that some of them have
+    for a code stands for it; without a word beside it, it is the code.
     """
     fields = _fields(body)
-    message, code = as_text(fields.get("message")), _code(fields)
-    if fields.get("code") in _RATE_LIMITED:
-        status = 429
-    if is_too_long(status, code, message):
+    message, code, number = as_text(fields.get("message")), _code(fields), _number(fields)
+    meant = number if number is not None and (status == _OK or number == _RATE_LIMITED) else status
+    if is_too_long(meant, code, message):
         return ApiError(message or None, CONTEXT_LENGTH, Hint.TOO_LONG)
-    hint = _hint(status, fields, code)
+    hint = _hint(meant, fields, code)
     if hint is Hint.QUOTA and code != QUOTA:
         return ApiError(": ".join(filter(None, (code, message))) or None, QUOTA, hint)
-    return ApiError(message or None, code, hint)
+    if status != _OK:
+        return ApiError(message or None, code, hint)
+    if hint is None and (meant in _PASSING_STATUSES or code in PASSING):
+        hint = Hint.REFUSED
+    return ApiError(message or None, code or (None if number is None else str(number)), hint)
 
 
 def _fields(error: object) -> Raw:
@@ -134,8 +142,14 @@ def _code(fields: Raw) -> str | None:
     return next((code for code in told if isinstance(code, str) and code and not code.isdigit()), None)
 
 
+def _number(fields: Raw) -> int | None:
+    """Find the status that is told as the code."""
+    told: object = fields.get("code")
+    return int(told) if isinstance(told, int | str) and _STATUS.fullmatch(str(told)) else None
+
+
 def _hint(status: int, fields: Raw, code: str | None) -> Hint | None:
-    if status == _PAYMENT_REQUIRED or (status in _CLIENT_ERRORS and _MONEY.search(code or "")):
+    if status == _PAYMENT_REQUIRED or (status in (_OK, *_CLIENT_ERRORS) and _MONEY.search(code or "")):
         return Hint.QUOTA
     # The model is still being loaded: nothing was begun.
     return Hint.REFUSED if fields.get("type") == "unavailable_error" else None
@@ -150,7 +164,7 @@ def read_models(answer: object, warn: Warn) -> tuple[Model, ...] | ApiError:
     fields = as_object(answer)
     entries = cast(object, fields["data"]) if "data" in fields and not fields.get("error") else answer
     if entries is not None and not isinstance(entries, list):
-        return read_error(200, answer)
+        return read_error(_OK, answer)
     models: list[Model] = []
     for entry in map(as_object, as_list(cast(object, entries))):
         model_id, owner = entry.get("id"), entry.get("owned_by")
@@ -168,5 +182,11 @@ def is_good(chunk: Chunk, *, whole: bool) -> bool:
 
 def read_failure(chunk: Chunk, *, whole: bool) -> tuple[str | None, str | None]:
     """Read the words and the code of a failure, or of a *whole* document that is no answer."""
-    error = read_error(200, chunk.failure or chunk.raw)
+    error = read_error(_OK, chunk.failure or chunk.raw)
     return error.message or ("what came is not an answer" if whole else None), error.code
+
+
+def passing(chunk: Chunk) -> tuple[str, ...]:
+    """Give the code of a failure if it may pass."""
+    error = read_error(_OK, chunk.failure or chunk.raw)
+    return (error.code,) if error.code is not None and error.hint is Hint.REFUSED else ()
