@@ -43,6 +43,16 @@ BODIES = [
     json.dumps({"detail": [{"loc": [SAID], "msg": SAID, "type": SAID, "input": SAID}], "code": 7}).encode(),
     json.dumps({spelling: spelling for spelling in SPELLINGS.values()}).encode(),
     json.dumps([SAID]).encode(),
+    json.dumps({"type": SAID, "detail": SAID}).encode(),
+    json.dumps(
+        {
+            "type": "error",
+            "message": {"text": SAID},
+            **{name: {SAID: SAID} for name in ("content_block", "delta", "usage", "error")},
+            "content": [{"text": SAID}],
+        }
+    ).encode(),
+    json.dumps({"object": SAID, "model": SAID, "usage": {SAID: SAID}, "error": {"message": SAID}}).encode(),
 ]
 HEADERS = {
     "X-Request-Id": KEY,

@@ -103,11 +103,12 @@ class Chunk:
     """
 
     choices: list[Choice] | None = None
-    model: Any = None  # Neither is worth an answer.
-    usage: Any = None
+    # Not shown: any of them may tell the key back, and tracebacks may show a chunk.
+    model: Any = field(default=None, repr=False)  # Neither this nor usage is worth an answer.
+    usage: Any = field(default=None, repr=False)
     error: Any = field(default=None, repr=False)
-    object: Any = None
-    beside: Raw | None = None
+    object: Any = field(default=None, repr=False)
+    beside: Raw | None = field(default=None, repr=False)
     raw: Raw = keep_raw()
 
     @property

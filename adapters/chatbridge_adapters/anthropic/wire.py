@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, cast
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from chatbridge.domain import FinishReason, Usage
 from chatbridge.http import ApiError, Endpoint, Hint, Kind, Raw, ServerSentEvents, as_object, beyond, keep_raw
@@ -41,13 +41,14 @@ class Event:
         content: The blocks of a whole answer.
     """
 
-    type: str = ""
+    # Not shown: any of them may tell the key back, and tracebacks may show an event.
+    type: str = field(default="", repr=False)
     index: int | None = None
-    message: Raw | None = None
-    content_block: Raw | None = None
-    delta: Raw | None = None
-    usage: Raw | None = None
-    content: list[Mapping[str, Any]] | None = None
+    message: Raw | None = field(default=None, repr=False)
+    content_block: Raw | None = field(default=None, repr=False)
+    delta: Raw | None = field(default=None, repr=False)
+    usage: Raw | None = field(default=None, repr=False)
+    content: list[Mapping[str, Any]] | None = field(default=None, repr=False)
     raw: Raw = keep_raw()
 
     @property

@@ -161,7 +161,7 @@ class Event:
         fields: All of it as it came.
     """
 
-    kind: str
+    kind: str = field(repr=False)
     fields: Raw = field(repr=False)
     said: Said | None = None
 

@@ -74,8 +74,8 @@ class AgentChunk:
             from an agent that this one has set to work.
     """
 
-    type: str = ""
-    beside: Raw | None = None
+    type: str = field(default="", repr=False)
+    beside: Raw | None = field(default=None, repr=False)
     text: str | None = None
     tool_id: Id | None = None
     tool_name: str | None = None
