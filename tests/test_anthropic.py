@@ -627,6 +627,8 @@ async def test_an_error_in_a_stream_is_the_servers(here: Talk) -> None:
     [
         (b"", "overloaded_error", True),
         (begin(), "api_error", True),
+        (begin() + text(0), "overloaded_error", True),
+        (begin() + text(0, ""), "overloaded_error", True),
         (begin() + text(0, "So "), "overloaded_error", False),
         (b"", "invalid_request_error", False),
         (b"", "billing_error", False),

@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, Sequence
 from attrs import evolve, frozen, validators
 
 from chatbridge.backend import ContextOwner, Feature, Profile, Stores, Support
-from chatbridge.domain import Finished, Message, Reply, SendOptions, StreamEvent
+from chatbridge.domain import Finished, Message, Reply, SendOptions, Started, StreamEvent
 from chatbridge.errors import ChatbridgeError
 from chatbridge.events import reply_of
 from chatbridge.http import Api, EventStream, Transport, warn_aside
@@ -148,15 +148,16 @@ class AnthropicBackend:
         )
         if streamed:
             body["stream"] = True
-        fold, request = AnswerFold(warnings, self._host), body
+        fold, request, begun = AnswerFold(warnings, self._host), body, False
         for run in range(own.continuations + 1):
             try:
                 async with self._api.stream(wire.CREATE, request) as events:
                     if run:
                         fold.go_on()
                     async for event in events:
-                        _check(event, events, begun=fold.has_begun)
+                        _check(event, events, begun=begun)
                         for told in fold.take_whole(event.raw) if events.whole else fold.take(event):
+                            begun = begun or not isinstance(told, Started)
                             yield told
                     warnings += events.warnings
             except ChatbridgeError as error:

@@ -214,11 +214,6 @@ class AnswerFold:
     _mended: Mender = field(factory=Mender)
 
     @property
-    def has_begun(self) -> bool:
-        """Whether any of the content has come."""
-        return bool(self._blocks)
-
-    @property
     def is_paused(self) -> bool:
         """Whether the answer is to go on, and there is something of it to be given back."""
         return self._message.get("stop_reason") == PAUSED and bool(self.paused)
