@@ -14,7 +14,7 @@ from attrs import evolve, frozen
 
 from chatbridge import errors
 from chatbridge.errors import ChatbridgeError, Outcome, Phase
-from chatbridge.http import Endpoint, Frame, JsonLines, Kind, Limits, ServerSentEvents, loads
+from chatbridge.http import Endpoint, Frame, JsonLines, Kind, Limits, PrefixedLines, ServerSentEvents, loads
 from chatbridge.http.framing import Framer
 from fault_server import KEY, Client, Script, Step, answer, chunked, client_of, settle
 
@@ -151,6 +151,7 @@ FIRST: dict[str, tuple[Script, type[ChatbridgeError], str | None, int]] = {
     # What a send ends in, and how often a read goes out, before any event.
     "empty": ((READ, answer(b"")), errors.StreamCut, "empty", 3),
     "blank": ((READ, answer(b"\n \n")), errors.StreamCut, "empty", 3),
+    "blank_after_a_mark": ((READ, answer(b"\xef\xbb\xbf \r\n")), errors.StreamCut, "empty", 3),
     "unframed_empty": (unframed(FIN), errors.StreamCut, "empty", 3),
     "cut": (unframed(A[:-4], FIN), errors.StreamCut, "cut", 3),
     "stall": (unframed(A[:-4], STALL), errors.StreamCutTimeout, "idle", 3),
@@ -205,6 +206,53 @@ async def test_a_text_in_place_of_a_stream_is_shown_without_secrets(
     assert "neither a stream of events nor a JSON object: Service down\\nfor ***: xxx" in str(error)
     assert KEY not in str(error)
     assert 500 == len(error.excerpt or "")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "401: Unauthorized",
+        "502: Bad gateway",
+        "[ERROR] model not loaded",
+        "[2026-11-21] no model",
+        "[503] no model",
+        "{oops}",
+        '"quoted" text',
+        "dates",
+    ],
+)
+@pytest.mark.parametrize("endpoint", [LINES, EVENTS])
+async def test_a_text_for_people_is_shown_whatever_it_begins_with(
+    endpoint: Endpoint[Line], said: str
+) -> None:
+    async with client_of((READ, answer(b"\xef\xbb\xbf " + said.encode()))) as client:
+        _, error = await read(client, endpoint)
+    assert isinstance(error, errors.StreamCut)
+    assert ("json", said) == (error.kind, error.excerpt)
+
+
+@pytest.mark.parametrize("body", [b"d", b"dat", b"data", b"data:", b"event", b"event: x\nda", b": wait"])
+async def test_an_event_that_is_cut_off_is_no_text_for_people(body: bytes) -> None:
+    async with client_of((READ, answer(body))) as client:
+        _, error = await read(client, EVENTS)
+    assert isinstance(error, errors.StreamCut)
+    assert ("cut", None) == (error.kind, error.excerpt)
+
+
+@pytest.mark.parametrize("body", [b"4", b"401", b"401:", b"401: x", b"a:{"])
+async def test_a_line_with_a_prefix_is_no_text_for_people_where_lines_have_one(body: bytes) -> None:
+    async with client_of((READ, answer(body))) as client:
+        _, error = await read(client, asking(PrefixedLines))
+    assert isinstance(error, errors.StreamCut)
+    assert error.excerpt is None
+
+
+@pytest.mark.parametrize("body", [b'{"text": "a', b'{ "', b"{", b'[{"a', b"[", b'["a'])
+async def test_a_document_that_is_cut_off_is_not_shown(body: bytes) -> None:
+    async with client_of((READ, answer(body))) as client:
+        _, error = await read(client, EVENTS)
+    assert isinstance(error, errors.StreamCut)
+    assert ("json", None) == (error.kind, error.excerpt)
 
 
 PRETTY = b'{\n  "text":\n\n    "a"\n}'

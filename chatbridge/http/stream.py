@@ -19,7 +19,7 @@ from chatbridge.errors import Attempt, ChatbridgeError, Phase
 from chatbridge.http.content import BrokenContent, is_web_page
 from chatbridge.http.endpoint import Endpoint
 from chatbridge.http.failures import failed_reading
-from chatbridge.http.framing import Frame, Framer
+from chatbridge.http.framing import Frame, Framer, PrefixedLines
 from chatbridge.http.headers import request_id
 from chatbridge.http.transport import Request, compressed
 from chatbridge.http.wire import structure
@@ -35,8 +35,10 @@ EventT = TypeVar("EventT")
 
 _BLANK = b"\xef\xbb\xbf \t\r\n"  # What may come before a document.
 _DOCUMENT = (b"{", b"[", b"<")
-# How a document begins, or an event in any framing, even one that is cut off.
-_BEGINNING = re.compile(rb"""[{\["<]|(?:data|event|id|retry|[a-z0-9]{1,3})?:""")
+# How JSON begins, or a web page, or a field of an event: all that is no text for people.
+_BEGINNING = re.compile(rb"""<|\{\s*(?:["}]|\Z)|\[\s*(?:[{\["\]]|\d+\s*,|\Z)|(?:data|event|id|retry)?:""")
+_FIELDS = (b"data", b"event", b"id", b"retry")
+_PREFIXED = re.compile(rb"[a-z0-9]{1,3}(?::|\Z)")
 
 
 class EventStream(Generic[EventT]):
@@ -252,9 +254,9 @@ class EventStream(Generic[EventT]):
         """Deal with the end of the body."""
         if self._before_first is not None:
             document = b"".join(self._before_first)
-            if not document.strip():
+            if not document.strip(_BLANK):
                 return None
-            if _is_foreign(document):
+            if self._is_foreign(document):
                 raise self._foreign(document)
             if not isinstance(self._framer, _NoFrames) and document.lstrip(_BLANK)[:1] not in _DOCUMENT:
                 raise BrokenContent("cut", "it ended before its first event")
@@ -309,19 +311,22 @@ class EventStream(Generic[EventT]):
             if self._before_first is None:
                 raise
             document = b"".join(self._before_first)
-            if not (is_web_page(document) or _is_foreign(document)):
+            if not (is_web_page(document) or self._is_foreign(document)):
                 raise
         return []
 
+    def _is_foreign(self, document: bytes) -> bool:
+        """Tell whether what came begins as nothing does that an API sends, such as a text for people."""
+        begun = document.lstrip(_BLANK)
+        if isinstance(self._new_framer(self._limits.line), PrefixedLines) and _PREFIXED.match(begun):
+            return False
+        is_cut = any(field.startswith(begun) for field in _FIELDS)
+        return not is_cut and _BEGINNING.match(begun) is None
+
     def _foreign(self, document: bytes) -> Failure:
-        said = self._api.redactor.clean(document.decode("utf-8", "replace").strip())
+        said = self._api.redactor.clean(document.decode("utf-8", "replace").strip("\ufeff \t\r\n"))
         reason = "the answer is neither a stream of events nor a JSON object"
         return Failure(Phase.FIRST_EVENT, reason, kind="json", excerpt=said)
-
-
-def _is_foreign(document: bytes) -> bool:
-    """Tell whether what came begins as nothing does that an API sends, such as a text for people."""
-    return _BEGINNING.match(document.lstrip(_BLANK)) is None
 
 
 class _NoFrames:
