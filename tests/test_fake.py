@@ -338,6 +338,19 @@ async def test_where_nothing_is_kept_a_result_answers_a_call_made_right_before_i
     assert ("please jump", "Or not", "Hi") == fake.sent
 
 
+async def test_where_nothing_is_kept_a_call_takes_one_result() -> None:
+    fake = FakeBackend(keeps="nothing", answers={"1 metre": "So low!"})
+    async with fake.bridge() as bridge:
+        chat = await bridge.create()
+        (call,) = (await chat.send("please jump", tools=[JUMP])).message.parts
+        assert isinstance(call, ToolCall)
+        results = [ToolResult(call.id, height) for height in ("1 metre", "2 metres")]
+        with pytest.raises(UsageError, match=r"a result of the call '.*', which has a result already$"):
+            await chat.send(Message(Role.TOOL, results))
+        assert "So low!" == (await chat.send(Message(Role.TOOL, results[:1]))).text
+    assert ("please jump", "1 metre") == fake.sent
+
+
 async def test_where_nothing_is_kept_a_seeded_result_without_its_call_is_left_out() -> None:
     seed = [
         Message.user("Hi"),

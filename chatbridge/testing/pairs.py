@@ -20,30 +20,42 @@ def unpaired(messages: Sequence[Message], name: str) -> list[str]:
         name: The backend's.
 
     Raises:
-        UsageError: The last message has a result of a call that was not made right before it.
+        UsageError: The last message has a result of a call that was not made right before it, or two of one.
     """
     warnings: list[str] = []
     made: set[str] = set()
-    latest: dict[str, str] = {}
+    latest: list[ToolCall] = []
     answered: set[str] = set()
     for by_model, run in groupby(messages, lambda message: message.role is Role.ASSISTANT):
-        parts = [(message, part) for message in run for part in message.parts]
+        parts = [part for message in run for part in message.parts]
         if by_model:
-            latest = {part.id: part.name for _, part in parts if isinstance(part, ToolCall)}
-            made |= latest.keys()
+            latest = [part for part in parts if isinstance(part, ToolCall)]
+            made |= {call.id for call in latest}
             answered = set()
-        for message, part in parts:
+        for part in parts:
             if by_model or not isinstance(part, ToolResult):
                 continue
-            is_newest = message is messages[-1]
             answered.add(part.call_id)
-            if part.call_id not in (latest if is_newest else made):
+            if part.call_id not in made:
                 why = f"a result of the call {part.call_id!r}, which was not made right before it"
-                if is_newest:
-                    raise UsageError(f"{name} cannot be sent {why}", provider=name)
                 warnings.append(f"left out of the history: {why}")
-    unanswered = (tool for call_id, tool in latest.items() if call_id not in answered)
+    _check_results(messages[-1], latest, name)
+    unanswered = (call.name for call in latest if call.id not in answered)
     warnings += [
         f"a call of the tool {tool!r} was never answered; the model is told so" for tool in unanswered
     ]
     return list(dict.fromkeys(warnings))
+
+
+def _check_results(message: Message, calls: Sequence[ToolCall], name: str) -> None:
+    """Refuse results of none of *calls*, and a second one of any."""
+    waiting = [call.id for call in calls]
+    for part in message.parts:
+        if message.role is Role.ASSISTANT or not isinstance(part, ToolResult):
+            continue
+        if part.call_id in waiting:
+            waiting.remove(part.call_id)
+            continue
+        known = any(call.id == part.call_id for call in calls)
+        why = "which has a result already" if known else "which was not made right before it"
+        raise UsageError(f"{name} cannot be sent a result of the call {part.call_id!r}, {why}", provider=name)
