@@ -246,6 +246,7 @@ WRAPPED = {"type": "json_schema", "json_schema": {"name": "tree", "schema": TREE
         ({"type": "json_schema", "schema": TREE}, {"name": "Turn 1: you said 'Hi'.", "evergreen": True}),
         ({"type": "array", "items": {"type": "integer"}}, [1]),
         ({"type": "json_object"}, {"answer": "Turn 1: you said 'Hi'."}),
+        ({}, "Turn 1: you said 'Hi'."),
     ],
 )
 async def test_it_answers_in_the_form_that_is_asked_for(
@@ -258,8 +259,8 @@ async def test_it_answers_in_the_form_that_is_asked_for(
     assert (text, expected) == (stream.reply.text, json.loads(text))
 
 
-@pytest.mark.parametrize("form", [{"type": "text"}, {}])
-async def test_an_answer_in_no_form_is_a_text(bridge: Bridge, form: dict[str, Any]) -> None:
+@pytest.mark.parametrize("form", [{"type": "text"}, None])
+async def test_an_answer_in_no_form_is_a_text(bridge: Bridge, form: dict[str, Any] | None) -> None:
     reply = await (await bridge.create()).send("Hi", response_format=form)
     assert "Turn 1: you said 'Hi'." == reply.text
 

@@ -55,8 +55,8 @@ def tool_wanted(message: Message, options: SendOptions) -> Tool | None:
 def in_form(text: str, form: Mapping[str, Any] | None) -> str:
     """Say *text* as JSON, if a *form* asks for it: a JSON Schema, by itself or as OpenAI wraps it."""
     schema: object = form
-    match form or {"type": "text"}:
-        case {"type": "text"}:
+    match form:
+        case None | {"type": "text"}:
             return text
         case {"type": "json_object"}:
             schema = {"properties": {"answer": {}}}
