@@ -60,6 +60,10 @@ def _copy(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
     return dict(mapping)
 
 
+def _bytes(data: bytes | bytearray | memoryview | None) -> bytes | None:
+    return bytes(data) if isinstance(data, bytearray | memoryview) else data
+
+
 def _copy_if_given(mapping: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     return None if mapping is None else dict(mapping)
 
@@ -130,10 +134,10 @@ class Reasoning:
 
 @frozen
 class Attachment:
-    """A file: its bytes, or where they are; exactly one of the two."""
+    """A file: its bytes, copied where they can change, or where they are; exactly one of the two."""
 
     media_type: str
-    data: bytes | None = None
+    data: bytes | None = field(default=None, converter=_bytes)
     url: str | None = None
     name: str | None = None
 

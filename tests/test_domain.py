@@ -257,6 +257,17 @@ def test_an_empty_file_is_a_file() -> None:
     assert b"" == Attachment("text/plain", data=b"").data
 
 
+def test_bytes_that_can_change_are_copied() -> None:
+    buffer = bytearray(b"abc")
+    files = [
+        Attachment("text/plain", data=data) for data in (buffer, memoryview(buffer), memoryview(buffer)[::-1])
+    ]
+    buffer[:] = b"xyz"
+    assert [b"abc", b"abc", b"cba"] == [file.data for file in files]
+    assert {bytes} == {type(file.data) for file in files}
+    assert hash(files[0]) == hash(files[1])
+
+
 @pytest.mark.parametrize(
     ("usage", "total"),
     [
