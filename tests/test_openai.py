@@ -808,6 +808,21 @@ async def test_an_answer_that_goes_on_after_the_reason_for_its_end_is_lost_where
         )
 
 
+async def test_a_call_whose_arguments_may_be_cut_off_is_none_that_can_be_run(
+    backend: OpenAIBackend, emulator: OpenAIEmulator
+) -> None:
+    """As of a server that tells a reason with each piece, and breaks off behind the name of a tool."""
+    call = {"index": 0, "id": "a", "function": {"name": "pay", "arguments": ""}}
+    pieces = [
+        {"choices": [{"index": 0, "delta": delta, "finish_reason": "tool_calls"}]}
+        for delta in ({"content": "So."}, {"tool_calls": [call]})
+    ]
+    for done, kind in ((False, Opaque), (True, ToolCall)):
+        answer(emulator, events(*pieces, done=done))
+        reply = (await streamed(backend)).reply
+        assert (kind, not done) == (type(reply.message.parts[-1]), MAY_BE_CUT in reply.warnings)
+
+
 @pytest.mark.parametrize("after", [[], [{"choices": [], "usage": {"prompt_tokens": 1}}], [{}]])
 async def test_an_end_that_is_told_with_the_last_piece_needs_no_mark(
     backend: OpenAIBackend, emulator: OpenAIEmulator, after: list[Json]

@@ -136,9 +136,9 @@ class CompletionFold:
             self._went_on = True
         return events
 
-    def finish(self) -> list[StreamEvent]:
-        """End the answer."""
-        self._parts.finish(cut=to_finish_reason(self._reason) in CUT_SHORT)
+    def finish(self, *, cut: bool = False) -> list[StreamEvent]:
+        """End the answer; *cut* says that it may not be whole, whatever was told of its end."""
+        self._parts.finish(cut=cut or to_finish_reason(self._reason) in CUT_SHORT)
         return self._parts.events()
 
     def reply(self) -> Reply:

@@ -199,7 +199,7 @@ class OpenAIBackend:
             late.append(CUT_LATE)
         if not begun:
             yield Started()
-        for event in fold.finish():
+        for event in fold.finish(cut=MAY_BE_CUT in late):
             yield event
         yield Finished(_finished(fold.reply(), options, [*history.warnings, *chunks.warnings, *late]))
 
