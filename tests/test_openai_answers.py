@@ -166,7 +166,8 @@ async def test_a_stream_of_nothing_but_its_end_says_so(
 def test_only_the_first_answer_counts() -> None:
     document = said(content="One")
     document["choices"].insert(0, {"index": 1, "message": {"role": "assistant", "content": "Two"}})
-    assert "One" == whole(document).text
+    reply = whole(document)
+    assert ("One", (LEFT_OUT,)) == (reply.text, reply.warnings)
 
 
 def test_an_answer_may_have_another_number_than_0() -> None:
@@ -182,6 +183,22 @@ def test_answers_whose_pieces_alternate_are_not_mixed() -> None:
     chunks = [{"choices": [{"index": index, "delta": {"content": piece}}]} for index, piece in texts]
     _, reply = read(events(*chunks))
     assert ("One", (LEFT_OUT,)) == (reply.text, reply.warnings)
+
+
+def test_answers_that_come_together_are_not_mixed() -> None:
+    texts = ((0, ("On", "e")), (1, ("Tw", "o")))
+    one, two = ([{"index": index, "delta": {"content": text}} for text in pieces] for index, pieces in texts)
+    _, reply = read(events(*({"choices": choices} for choices in (two[:1], [one[0], two[1]], one[1:]))))
+    assert ("Two", (LEFT_OUT,)) == (reply.text, reply.warnings)
+
+
+def test_what_is_told_without_a_number_is_of_the_answer_that_is_read() -> None:
+    chunks: list[Json] = [
+        {"choices": [{"index": 1, "delta": {"content": "Hi"}}]},
+        {"choices": [{"finish_reason": "stop"}]},
+    ]
+    _, reply = read(events(*chunks))
+    assert ("Hi", FinishReason.STOP, ()) == (reply.text, reply.finish_reason, reply.warnings)
 
 
 def test_parts_of_a_content_that_are_not_text_are_kept_whole() -> None:

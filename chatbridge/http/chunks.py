@@ -7,7 +7,6 @@ A whole answer has choices with messages, an event of a stream choices with what
 from __future__ import annotations
 
 from collections.abc import Mapping
-from operator import attrgetter
 from typing import Any, cast
 
 from attrs import Attribute, define, field
@@ -80,13 +79,14 @@ class Choice:
     raw: Raw = keep_raw()
 
     @property
-    def number(self) -> float:
-        """Which of the answers it is; without a number it is the first, 0."""
+    def number(self) -> float | None:
+        """Which of the answers it is, as far as it was told."""
         index = self.raw.get("index")
-        return index if isinstance(index, int | float) else 0
+        return index if isinstance(index, int | float) else None
 
 
-_number = attrgetter("number")
+def _place(choice: Choice) -> float:
+    return choice.number or 0
 
 
 @define
@@ -113,8 +113,8 @@ class Chunk:
 
     @property
     def choice(self) -> Choice | None:
-        """The answer with the lowest number: only one was asked for."""
-        return min(self.choices or (), key=_number, default=None)
+        """The answer with the lowest number, where none is the lowest: only one was asked for."""
+        return min(self.choices or (), key=_place, default=None)
 
     @property
     def failure(self) -> Raw | None:

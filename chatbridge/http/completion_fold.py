@@ -119,8 +119,8 @@ class CompletionFold:
         if chunk.usage:
             self._count(as_object(chunk.usage))
         self._of_chunks.update(chunk.raw)  # What is known of it is picked out once, at the end.
-        choice = chunk.choice
-        if choice is None or not self._is_ours(choice.number):
+        choice = self._ours(chunk)
+        if choice is None:
             return []
         ended = self.has_reason
         if choice.finish_reason not in _NO_REASONS:
@@ -171,13 +171,16 @@ class CompletionFold:
             self._usage = usage or self._usage
             self._told |= beside_usage(told)
 
-    def _is_ours(self, number: float) -> bool:
-        """Tell whether the answer with this *number* is the one that is read: the one that came first."""
-        if self._number is None:
-            self._number = number
-        elif number != self._number and LEFT_OUT not in self._warnings:
+    def _ours(self, chunk: Chunk) -> Choice | None:
+        """Choose what is of the answer that is read, which is the one that came first."""
+        if self._number is None and chunk.choice is not None:
+            self._number = chunk.choice.number or 0
+        choices = chunk.choices or ()
+        ours = next((each for each in choices if each.number in {None, self._number}), None)
+        others = len(choices) - (ours is not None)
+        if others and LEFT_OUT not in self._warnings:
             self._warnings.append(LEFT_OUT)
-        return number == self._number
+        return ours
 
     def _whole(self, choice: Choice) -> Said | None:
         """Choose what says a whole answer: its message, unless that says nothing."""
