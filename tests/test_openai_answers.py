@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from chatbridge import (
     FinishReason,
     Opaque,
+    Part,
     PartAdded,
     Progress,
     Reasoning,
@@ -26,7 +27,7 @@ from chatbridge import (
     Usage,
 )
 from chatbridge.http import DONE, Chunk, Hint, ServerSentEvents, read_event, structure
-from chatbridge.http.completion_fold import LEFT_OUT
+from chatbridge.http.completion_fold import DIFFERS, LEFT_OUT
 from chatbridge.testing.checking import fold
 from chatbridge_adapters.openai import OpenAIBackend
 from chatbridge_adapters.openai.emulator import OpenAIEmulator
@@ -527,8 +528,9 @@ def test_the_text_so_far_beside_each_piece_is_not_told_again() -> None:
     chunks = [both({"role": "assistant", "content": piece}, content=text) for piece, text in SO_FAR]
     chunks[-1]["choices"][0]["message"]["annotations"] = [{"type": "url_citation"}]
     told, reply = read(events(*chunks, end()))
-    assert [TextDelta("He"), TextDelta("llo"), TextDelta(" you")] == told
-    assert ("Hello you", {"annotations": [{"type": "url_citation"}]}) == (reply.text, reply.message.extra)
+    assert [TextDelta("He"), TextDelta("llo"), TextDelta(" you"), TextDelta(".")] == told
+    assert ("Hello you.", {"annotations": [{"type": "url_citation"}]}) == (reply.text, reply.message.extra)
+    assert () == reply.warnings
 
 
 def test_a_message_at_the_end_of_a_stream_is_not_told_again() -> None:
@@ -541,13 +543,92 @@ def test_a_message_at_the_end_of_a_stream_is_not_told_again() -> None:
         assert (fold(told), {}) == (reply.message.parts, reply.message.extra)
 
 
-@pytest.mark.parametrize("delta", [None, {}, {"role": "assistant", "content": ""}])
-@pytest.mark.parametrize("texts", [[text for _, text in SO_FAR], ["He", "llo", " y", "ou", "."]])
-def test_messages_in_a_stream_without_pieces_are_the_text_so_far_or_what_they_add(
-    texts: list[str], delta: Json | None
+PICTURE: Json = {"type": "image", "image": "QQ"}
+
+
+@pytest.mark.parametrize(
+    ("delta", "message", "parts"),
+    [
+        ({"reasoning": "Hm"}, {"content": "Hi"}, (Reasoning("Hm", "openai:reasoning"), Text("Hi"))),
+        (
+            {"reasoning_content": "Hm"},
+            {"reasoning": "Hm", "content": "Hi"},
+            (Reasoning("Hm", "openai:reasoning_content"), Text("Hi")),
+        ),
+        ({"content": "Hi"}, call(id="a", name="add", arguments='{"x": 1}'), (Text("Hi"), ADD)),
+        ({"content": "", "annotations": [1]}, {"content": "Hi"}, (Text("Hi"),)),
+        ({"content": "", "id": "q"}, {"content": "Hi"}, (Text("Hi"),)),
+        ({"content": "\n"}, {"content": "Hi"}, (Text("\nHi"),)),
+        ({"content": "H"}, {"content": "Hi"}, (Text("Hi"),)),
+        ({"content": " Hi"}, {"content": "Hi"}, (Text(" Hi"),)),
+        ({"refusal": "N"}, {"content": None, "refusal": "No."}, (Text("No."),)),
+        (
+            {"content": "H"},
+            {"content": [{"type": "text", "text": "Hi"}, PICTURE]},
+            (Text("Hi"), Opaque("openai", "image", PICTURE)),
+        ),
+        (
+            {"content": [PICTURE, "H"]},
+            {"content": [PICTURE, "Hi"]},
+            (Opaque("openai", "image", PICTURE), Text("Hi")),
+        ),
+    ],
+)
+def test_what_only_the_message_at_the_end_of_a_stream_has_is_told(
+    delta: Json, message: Json, parts: Sequence[Part]
 ) -> None:
-    told, reply = read(events(*(both(delta, content=text, reasoning="Hm") for text in texts), end()))
-    assert (Reasoning("Hm", "openai:reasoning"), Text("Hello you.")) == fold(told) == reply.message.parts
+    told, reply = read(events(delta, both(None, **message), end()))
+    assert (parts, ()) == (reply.message.parts, reply.warnings)
+    assert fold(told) == reply.message.parts
+
+
+def test_a_message_that_differs_from_the_pieces_is_warned_of() -> None:
+    _, reply = read(events({"content": "Hello"}, *2 * [both(None, content="Bye")], end()))
+    assert ("Hello", (DIFFERS,)) == (reply.text, reply.warnings)
+
+
+def test_a_message_that_is_its_piece_again_is_not_warned_of() -> None:
+    pieces = (both({"content": text}, content=text) for text in ("He", "llo", "llo"))
+    _, reply = read(events(*pieces, end()))
+    assert ("Hellollo", ()) == (reply.text, reply.warnings)
+
+
+@pytest.mark.parametrize("delta", [None, {}, {"role": "assistant", "content": ""}])
+@pytest.mark.parametrize(
+    ("expected", "texts"),
+    [
+        ("Hello you.", [text for _, text in SO_FAR]),
+        ("Hello you.", ["He", "llo", " y", "ou", "."]),
+        ("haha!", ["ha", "ha", "!", ""]),
+        ("Hello you ", ["Hello ", "Hello you ", "Hello you"]),
+        ("Hello", ["He", "Hello", "Hello", ""]),
+    ],
+)
+@pytest.mark.parametrize("listed", [True, False])
+def test_messages_in_a_stream_without_pieces_are_the_text_so_far_or_what_they_add(
+    expected: str, texts: list[str], listed: bool, delta: Json | None
+) -> None:
+    contents: list[Any] = [[{"type": "text", "text": text}] if listed else text for text in texts]
+    told, reply = read(events(*(both(delta, content=content) for content in contents), end()))
+    assert ((Text(expected),), ()) == (reply.message.parts, reply.warnings)
+    assert fold(told) == reply.message.parts
+
+
+def test_messages_that_tell_the_text_so_far_tell_thoughts_and_what_is_beside_them_again() -> None:
+    texts: list[tuple[str, Json]] = [
+        ("", {"citations": [1]}),
+        ("He", {"citations": [1], "audio": {"data": "QU"}}),
+        ("Hello", {"citations": [1, 2], "audio": {"data": "QUJD", "id": "x"}}),
+    ]
+    told, reply = read(events(*(both(None, content=text, reasoning="Hm", **more) for text, more in texts)))
+    assert (Reasoning("Hm", "openai:reasoning"), Text("Hello")) == fold(told) == reply.message.parts
+    assert {"citations": [1, 2], "audio": {"data": "QUJD", "id": "x"}} == reply.message.extra
+
+
+def test_what_messages_tell_piece_by_piece_beside_a_text_is_joined() -> None:
+    pieces = (both(None, content=text, citations=[n], id="q") for n, text in enumerate(["He", "llo"]))
+    _, reply = read(events(*pieces, end()))
+    assert ("Hello", {"citations": [0, 1], "id": "q"}) == (reply.text, reply.message.extra)
 
 
 @pytest.mark.parametrize("streamed", [True, False])
@@ -563,6 +644,48 @@ def test_calls_of_the_message_so_far_are_not_told_again(streamed: bool) -> None:
     ]
     told, reply = read(events(*chunks, end("tool_calls")))
     assert (ToolCall("a", "add", {"x": 1}), ToolCall("b", "add", {})) == reply.message.parts == fold(told)
+
+
+@pytest.mark.parametrize("beside", [{"id": "a"}, {"index": 0}, {}])
+@pytest.mark.parametrize("shape", ["delta", "message"])
+@pytest.mark.parametrize("last", ['{"x":1}', '{ "x": 1}', '{"x": 1'])
+def test_a_call_that_is_told_again_in_other_words_is_one(shape: str, beside: Json, last: str) -> None:
+    first, again = (call(name="add", arguments=text, **beside) for text in ('{"x": 1}', last))
+    told, reply = read(events({"choices": [{shape: first}]}, both(None, **again), end("tool_calls")))
+    assert [("add", {"x": 1})] == named(reply)
+    assert fold(told) == reply.message.parts
+
+
+def test_other_arguments_of_the_same_call_replace_those_that_came() -> None:
+    messages = [call(id="a", name="add", arguments=text) for text in ("{}", '{"x": 1}')]
+    _, reply = read(events(*(both(None, **message) for message in messages), end("tool_calls")))
+    assert (ADD,) == reply.message.parts
+
+
+def test_a_call_in_a_message_may_come_piece_by_piece() -> None:
+    first, last = call(id="a", name="add", arguments='{"x"'), call(arguments=": 1}")
+    _, reply = read(events(both(None, **first), both(None, **last), end("tool_calls")))
+    assert (ADD,) == reply.message.parts
+
+
+@pytest.mark.parametrize("ids", [("a", "b"), (None, None)])
+def test_calls_in_messages_that_are_not_the_same_are_each_told(ids: tuple[str | None, ...]) -> None:
+    calls = [
+        call(id=each, name="add", arguments=text)
+        for each, text in zip(ids, ('{"x": 1}', '{"x": 2}'), strict=True)
+    ]
+    _, reply = read(events(*(both(None, **each) for each in calls), end("tool_calls")))
+    assert [("add", {"x": 1}), ("add", {"x": 2})] == named(reply)
+    _, reply = read(events(both(None, tool_calls=2 * calls[0]["tool_calls"]), end("tool_calls")))
+    assert 2 == len(named(reply))
+
+
+def test_a_message_that_tells_a_call_again_behind_the_end_adds_nothing() -> None:
+    answer, message = AnswerFold(), call(id="a", name="add", arguments="{}")
+    for value in (message, end("tool_calls"), both(None, **message)):
+        chunk = value if "choices" in value else {"choices": [{"delta": value}]}
+        answer.take(structure(chunk, Chunk))
+    assert answer.has_ended
 
 
 def test_halves_of_characters_are_joined() -> None:

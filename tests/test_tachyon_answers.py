@@ -668,6 +668,16 @@ async def test_results_go_to_the_calls_that_have_none_in_order(read: Reader) -> 
     assert () == reply.warnings
 
 
+async def test_a_message_at_the_end_of_a_stream_is_not_told_again(read: Reader) -> None:
+    """What a tool gave is no part of its text."""
+    call = piece(0, "a", "w", "{}")
+    message = {"role": "assistant", "content": "Both.", "tool_calls": [call]}
+    last = event({"choices": [{"message": message, "finish_reason": "stop"}]})
+    reply = await read(stream(calling(call), chunk({"content": "sun"}), say("Bo"), last))
+    assert (ToolCall("a", "w", {}), ToolResult("a", "sun"), Text("Both.")) == reply.message.parts
+    assert () == reply.warnings
+
+
 async def test_text_between_the_pieces_of_a_call_does_not_end_it(read: Reader) -> None:
     reply = await read(
         stream(calling(piece(0, "a", "w", '{"x":')), say("Hm."), calling(piece(0, args=" 1}")))

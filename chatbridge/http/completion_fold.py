@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import define, evolve, field
+from attrs import define, field
 
 from chatbridge.domain import Message, Opaque, Progress, Reply, Role, StreamEvent, Usage
+from chatbridge.http.calls import CallPiece, begins, is_again, read_piece, tell_again
 from chatbridge.http.chunks import Choice, Chunk, Said, words
 from chatbridge.http.completions import CUT_SHORT, beside_usage, to_finish_reason, to_usage
-from chatbridge.http.content import BrokenContent, Mender, loads
+from chatbridge.http.content import Mender
 from chatbridge.http.loose import as_list, as_object, as_text
 from chatbridge.http.parts import CallFold, PartsFold
+from chatbridge.http.so_far import SoFar, merged, without
 from chatbridge.http.wire import Raw, beyond
 
 __all__ = ["CALLS", "CompletionFold", "Increments", "to_progress"]
@@ -21,6 +23,7 @@ CALLS = "tool_calls"
 """Where the `extra` of an answer has what calls of tools say beyond ours, by their ids."""
 
 LEFT_OUT = "the server sent more than one answer, and only the one that came first was read"
+DIFFERS = "a text that the server told in pieces and again as a whole differs, and the pieces were kept"
 
 
 def to_progress(beside: Raw, mended: Mender) -> Progress:
@@ -93,8 +96,8 @@ class CompletionFold:
     _of_messages: Increments = field(factory=Increments)
     _logprobs: Increments = field(factory=Increments)
     _number: float | None = None
-    _in_pieces: bool = False
-    _so_far: dict[str, str] = field(factory=dict[str, str])
+    _called: bool = False
+    _so_far: SoFar = field(factory=SoFar)
     _repeated: dict[str, Any] = field(factory=dict[str, Any])
 
     def __attrs_post_init__(self) -> None:
@@ -128,11 +131,14 @@ class CompletionFold:
         self._of_choices.update(choice.raw)
         if logprobs := as_object(choice.raw.get("logprobs")):
             self._logprobs.add(logprobs)
-        said = self._whole(choice) if whole else self._piece(choice)
+        self._called = False
+        said = self._whole(choice) if whole else None
         if said is not None:
-            self._take(said, whole=whole or said is not choice.delta)
+            self._take(said, whole=True)
+        elif not whole:
+            self._piece(choice)
         events = self._parts.events()
-        if ended and (events or (said is not None and said.tool_calls)):
+        if ended and (events or self._called):
             self._went_on = True
         return events
 
@@ -188,31 +194,42 @@ class CompletionFold:
         told = message is not None and (message.content or message.tool_calls)
         return message if told or delta is None else delta
 
-    def _piece(self, choice: Choice) -> Said | None:
-        """Choose what an event adds: there are servers that tell the text so far beside each piece of it."""
-        message, delta = choice.message, choice.delta
-        if not self._in_pieces and delta is not None:
-            self._in_pieces = any(value for name, value in delta.raw.items() if name != "role")
-        if message is None:
-            return delta
-        if self._in_pieces:
-            self._repeated = self._beyond_pieces(message)
-            return delta
-        return self._since(message)
+    def _piece(self, choice: Choice) -> None:
+        """Take what an event adds; some servers tell what came so far beside each piece, or at the end."""
+        texts = dict[str, str]()
+        if choice.delta is not None:
+            texts = self._texts(choice.delta, whole=False)
+            self._so_far.hear(texts, choice.delta.content if texts else None)
+            self._take(choice.delta, whole=False)
+        if choice.message is not None:
+            self._retell(choice.message, texts)
 
-    def _since(self, message: Said) -> Said:
-        """Give what *message* adds, in a stream without pieces: some servers tell the text so far in each."""
-        told = dict(message.raw)
-        for name, value in message.raw.items():
-            if isinstance(value, str):
-                so_far = self._so_far.get(name, "")
-                told[name] = value.removeprefix(so_far)
-                self._so_far[name] = so_far + told[name]
-        return evolve(message, content=told.get("content"), raw=told)
+    def _retell(self, message: Said, beside: Mapping[str, str]) -> None:
+        """Take of a *message* in a stream what goes beyond what came."""
+        texts = self._texts(message, whole=True)
+        known = self._so_far.known(texts, beside)
+        if self._so_far.differs and DIFFERS not in self._warnings:
+            self._warnings.append(DIFFERS)
+        content = message.content
+        if "content" in known:
+            content = without(content, known["content"], self._so_far.known_parts(content))
+        raw = {
+            name: value[known[name] :]
+            for name, value in message.raw.items()
+            if name in known and isinstance(value, str)
+        }
+        self._take(Said(message.role, content, raw=raw), whole=True)
+        self._repeated = merged(self._repeated, beyond(message.raw, *_SAID, *raw))
+        came = list(self._parts.calls)
+        for position, piece in enumerate(message.tool_calls or ()):
+            self._call_again(read_piece(position, piece), came)
 
-    def _beyond_pieces(self, message: Said) -> dict[str, Any]:
-        """Pick what a *message* may tell that the pieces of it do not."""
-        return beyond(message.raw, *_SAID)
+    def _texts(self, said: Said, *, whole: bool) -> dict[str, str]:  # noqa: ARG002 - a subclass may mind
+        """Give the texts of what is said, by their fields."""
+        content = said.content
+        if not isinstance(content, str):
+            content = "".join(filter(None, map(words, as_list(content))))
+        return {"content": content}
 
     def _take(self, said: Said, *, whole: bool) -> None:
         """Take a message that is *whole*, or what is added to one."""
@@ -221,7 +238,7 @@ class CompletionFold:
         if said.content:
             self._hear(said, whole=whole)
         for position, piece in enumerate(said.tool_calls or ()):
-            self._call(position, piece, whole=whole)
+            self._call(read_piece(position, piece), whole=whole)
 
     def _hear(self, said: Said, *, whole: bool) -> None:  # noqa: ARG002 - a subclass may mind
         """Take the content of a message."""
@@ -243,23 +260,28 @@ class CompletionFold:
         kind = as_text(as_object(part).get("type"))
         self._parts.put(Opaque(self.origin, kind, self._parts.mended(part)))
 
-    def _call(self, position: int, piece: Mapping[str, Any], *, whole: bool) -> None:
-        index = piece.get("index")
-        place = index if isinstance(index, int) else position
-        custom = "custom" in piece  # Such a tool takes a text.
-        function = as_object(piece.get("custom" if custom else "function"))
-        given = function.get("input" if custom else "arguments")
-        call_id, name, arguments = (
-            as_text(value) for value in (piece.get("id"), function.get("name"), given)
-        )
-        call = self._calls.get(place)
-        if whole and call is not None and call_id and (call_id, name) == (call.id, call.name):
-            arguments = arguments.removeprefix(call.arguments)
-        elif whole or call is None or _begins(call, call_id, name, arguments):
-            call = self._calls[place] = self._begin(call_id)
-        call.add(call_id, name, arguments)
-        call.custom = call.custom or custom
-        call.beside.update(beyond(piece, "index", "id", "type", "function", "custom"))
+    def _call(self, piece: CallPiece, *, whole: bool) -> None:
+        call = self._calls.get(piece.place)
+        if whole or call is None or begins(call, piece):
+            call = self._calls[piece.place] = self._begin(piece.id)
+        call.add(piece.id, piece.name, piece.arguments)
+        self._note(call, piece)
+
+    def _call_again(self, piece: CallPiece, came: list[CallFold]) -> None:
+        """Take a call of a message in a stream, which may be one of those that *came*; each is told once."""
+        at_place = self._calls.get(piece.place)
+        call = next((each for each in came if is_again(each, piece, at_place=each is at_place)), None)
+        if call is None:
+            self._call(piece, whole=True)
+            return
+        came.remove(call)
+        if tell_again(call, piece):
+            self._note(call, piece)
+
+    def _note(self, call: CallFold, piece: CallPiece) -> None:
+        self._called = True
+        call.custom = call.custom or piece.custom
+        call.beside.update(piece.beside)
 
     def _begin(self, call_id: str) -> CallFold:
         """Begin a call."""
@@ -269,21 +291,3 @@ class CompletionFold:
 def _unread_call(call: CallFold) -> dict[str, Any]:
     kind, given = ("custom", "input") if call.custom else ("function", "arguments")
     return {**call.beside, "id": call.id, "type": kind, kind: {"name": call.name, given: call.arguments}}
-
-
-def _begins(call: CallFold, call_id: str, name: str, arguments: str) -> bool:
-    """Tell whether a piece with the number of *call* begins another, as numbers count again from 0."""
-    if call.answered:
-        return bool(call_id or name)
-    if call_id:
-        return call.named and call_id != call.id
-    if call.named or not name:
-        return False
-    return (bool(call.name) and name != call.name) or (bool(arguments) and _is_whole(call.arguments))
-
-
-def _is_whole(arguments: str) -> bool:
-    try:
-        return isinstance(loads(arguments.encode("utf-8", "surrogatepass")), dict)
-    except BrokenContent:
-        return False

@@ -67,6 +67,10 @@ class CallFold:
         self._pieces.append(piece)
         self.changed = True
 
+    def forget(self) -> None:
+        """Drop the arguments so far, as others take their place."""
+        self._pieces.clear()
+
     @property
     def arguments(self) -> str:
         """The arguments so far."""

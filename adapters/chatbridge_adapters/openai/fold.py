@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from secrets import token_hex
-from typing import Any
 
 from attrs import define, evolve
 
 from chatbridge.domain import FinishReason, Reply
-from chatbridge.http import CALLS, CallFold, CompletionFold, Said, as_list, as_object, beyond, words
+from chatbridge.http import CALLS, CallFold, CompletionFold, Said, as_list, as_object, words
 from chatbridge_adapters.openai.messages import HOST_OF_CALLS, THINKING, sign
 from chatbridge_adapters.openai.wire import NAME
 
@@ -58,8 +57,14 @@ class AnswerFold(CompletionFold):
     def _begin(self, call_id: str) -> CallFold:
         return super()._begin(call_id or f"call_{token_hex(8)}")
 
-    def _beyond_pieces(self, message: Said) -> dict[str, Any]:
-        return beyond(super()._beyond_pieces(message), *_THOUGHTS)
+    def _texts(self, said: Said, *, whole: bool) -> dict[str, str]:
+        texts, raw = super()._texts(said, whole=whole), said.raw
+        if isinstance(refusal := raw.get("refusal"), str):
+            texts["refusal"] = refusal
+        thoughts = {name: each for name in _THOUGHTS if isinstance(each := raw.get(name), str) and each}
+        if thoughts:  # The same thought may have the other name next time.
+            texts |= dict.fromkeys(_THOUGHTS, next(iter(thoughts.values()))) | thoughts
+        return texts
 
     def _take(self, said: Said, *, whole: bool) -> None:
         if "reasoning" in said.raw or "reasoning_content" in said.raw:

@@ -63,9 +63,11 @@ class RoomFold(CompletionFold):
     _unanswered: deque[CallFold] = field(factory=deque[CallFold])
     _answered: CallFold | None = None
 
+    def _texts(self, said: Said, *, whole: bool) -> dict[str, str]:
+        return {} if _is_result(said, whole=whole) else super()._texts(said, whole=whole)
+
     def _hear(self, said: Said, *, whole: bool) -> None:
-        result = said.role == "tool" or (said.role is None and not whole)
-        (self._give if result else self._say)(said.content)
+        (self._give if _is_result(said, whole=whole) else self._say)(said.content)
 
     def _give(self, content: str | list[object]) -> None:
         texts = [words(part) for part in as_list(content)]
@@ -84,3 +86,7 @@ class RoomFold(CompletionFold):
         call = self._parts.call(call_id)
         self._unanswered.append(call)
         return call
+
+
+def _is_result(said: Said, *, whole: bool) -> bool:
+    return said.role == "tool" or (said.role is None and not whole)
