@@ -688,6 +688,13 @@ def test_a_message_that_tells_a_call_again_behind_the_end_adds_nothing() -> None
     assert answer.has_ended
 
 
+@pytest.mark.parametrize(("name", "kind"), [("reasoning", Reasoning), ("refusal", Text)])
+def test_a_whole_message_without_a_content_is_read_beside_an_empty_delta(name: str, kind: type[Part]) -> None:
+    document = said(content="", **{name: "Hm"})
+    document["choices"][0]["delta"] = {"content": ""}
+    assert [kind] == [type(part) for part in whole(document).message.parts]
+
+
 def test_halves_of_characters_are_joined() -> None:
     halves = [json.dumps({"choices": [{"delta": {"content": half}}]}) for half in ("\ud83d", "\ude00")]
     assert "\U0001f600" == read(events(*halves, end()))[1].text

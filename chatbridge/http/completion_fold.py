@@ -191,8 +191,10 @@ class CompletionFold:
     def _whole(self, choice: Choice) -> Said | None:
         """Choose what says a whole answer: its message, unless that says nothing."""
         message, delta = choice.message, choice.delta
-        told = message is not None and (message.content or message.tool_calls)
-        return message if told or delta is None else delta
+        if message is None or delta is None:
+            return message or delta
+        told = message.content or message.tool_calls or any(self._texts(message, whole=True).values())
+        return message if told else delta
 
     def _piece(self, choice: Choice) -> None:
         """Take what an event adds; some servers tell what came so far beside each piece, or at the end."""
