@@ -114,7 +114,8 @@ class Chunk:
     @property
     def choice(self) -> Choice | None:
         """The answer with the lowest number, where none is the lowest: only one was asked for."""
-        return min(self.choices or (), key=_place, default=None)
+        choices = self.choices or ()
+        return choices[0] if len(choices) == 1 else min(choices, key=_place, default=None)
 
     @property
     def failure(self) -> Raw | None:

@@ -181,11 +181,12 @@ class CompletionFold:
         """Choose what is of the answer that is read, which is the one that came first."""
         if self._number is None and chunk.choice is not None:
             self._number = chunk.choice.number or 0
-        choices = chunk.choices or ()
-        ours = next((each for each in choices if each.number in {None, self._number}), None)
-        others = len(choices) - (ours is not None)
-        if others and LEFT_OUT not in self._warnings:
-            self._warnings.append(LEFT_OUT)
+        ours = None
+        for choice in chunk.choices or ():
+            if ours is None and choice.number in {None, self._number}:
+                ours = choice
+            elif LEFT_OUT not in self._warnings:
+                self._warnings.append(LEFT_OUT)
         return ours
 
     def _whole(self, choice: Choice) -> Said | None:

@@ -59,6 +59,8 @@ class AnswerFold(CompletionFold):
 
     def _texts(self, said: Said, *, whole: bool) -> dict[str, str]:
         texts, raw = super()._texts(said, whole=whole), said.raw
+        if len(raw) == 1 and "content" in raw:  # As in nearly every piece.
+            return texts
         if isinstance(refusal := raw.get("refusal"), str):
             texts["refusal"] = refusal
         thoughts = {name: each for name in _THOUGHTS if isinstance(each := raw.get(name), str) and each}
