@@ -185,7 +185,7 @@ def _merge(
         if not fits(getattr(options, name)):
             raise _wrong(name)
     for name in _JSON:
-        if (value := getattr(options, name)) and (problem := problem_of(value)) is not None:
+        if (value := getattr(options, name)) and (problem := problem_of(value, kept=False)) is not None:
             raise BadOption(option=name, problem=f"cannot be written as JSON: {problem}")
     for name in options.include:
         if name not in _INCLUDES:

@@ -32,16 +32,16 @@ def dumps(value: object) -> bytes:
     return written
 
 
-def problem_of(value: object) -> str | None:
+def problem_of(value: object, *, kept: bool = True) -> str | None:
     """
-    Say what of *value* could not be read back as it is; None where nothing is.
+    Say what of *value* could not be written or read back; None where nothing is.
 
-    That is what cannot be written, what is nested too deep (over 100), and a key that is no text, of which
-    writing makes one.
+    That is also what is nested too deep (over 100), and in what is *kept*, to come back as it is, a key that
+    is no text, of which writing makes one.
     """
     written = _write(value)
-    if written is None or is_deep(written) or not _has_texts_for_keys(value):
-        return _first_offence(value, only_texts=True)
+    if written is None or is_deep(written) or (kept and not _has_texts_for_keys(value)):
+        return _first_offence(value, only_texts=kept)
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import math
 import re
 from datetime import date
@@ -401,3 +402,10 @@ async def test_options_that_are_no_json_are_refused(kind: type[Emulator], option
         with pytest.raises(UsageError, match=r"cannot be written as JSON: \$"):
             await chat.send("Hi", **options)
         assert () == await chat.turns()
+
+
+async def test_options_may_have_numbers_for_keys_as_json_makes_texts_of_them() -> None:
+    emulator = OpenAIEmulator()
+    async with serve(emulator) as served, connect(served.config, key=emulator.key) as bridge:
+        await (await bridge.create()).send("Hi", extra={"logit_bias": {50256: -100}})
+    assert {"50256": -100} == json.loads(emulator.calls[-1].body)["logit_bias"]
