@@ -8,7 +8,7 @@ own; `turns` has the rules of their order.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from attrs import define, field
@@ -53,21 +53,38 @@ class History:
     host: str | None = None
     strict: bool = False
     warnings: list[str] = field(factory=list[str])
+    _messages: list[Message] = field(factory=list[Message])
     _history: list[Said | Result] = field(factory=list[Said | Result])
     _count: int = 0
 
     def add(self, message: Message) -> None:
+        """Add *message*."""
+        self._messages.append(message)
+
+    def messages(self) -> list[Json]:
         """
-        Add *message*.
+        Give them in an order that the API takes.
 
         Raises:
-            UsageError: It has a part that the API does not take from who speaks.
+            UsageError: One of them has a part that the API does not take from who speaks, or the last has the
+                result of a call that was not made right before it.
         """
+        if (plain := _plain_messages(self._messages)) is not None:
+            return plain
+        self._history, self._count = [], 0
+        for message in self._messages:
+            self._add(message)
+        ordered = in_order(self._history, self._count, self._warn)
+        for result in ordered.orphans:
+            why = f"a result of the call {result.call_id!r}, which was not made right before it"
+            if result.message == self._count:
+                raise UsageError(f"{NAME} cannot be sent {why}", provider=NAME)
+            self._warn(f"left out of the history: {why}")
+        return ordered.messages
+
+    def _add(self, message: Message) -> None:
         role, parts = message.role, message.parts
         self._count += 1
-        if len(parts) == 1 and isinstance(part := parts[0], Text) and role is not Role.TOOL:
-            self._history.append(Said(role, part.text))  # As nearly every message is.
-            return
         if role is Role.ASSISTANT:
             self._add_answer(message)
             return
@@ -79,21 +96,6 @@ class History:
                 raise _refused("a message of a tool's holds results of calls only", rest[0])
         elif rest or not results:
             self._say(role, rest)
-
-    def messages(self) -> list[Json]:
-        """
-        Give them in an order that the API takes.
-
-        Raises:
-            UsageError: The last one has the result of a call that was not made right before it.
-        """
-        ordered = in_order(self._history, self._count, self._warn)
-        for result in ordered.orphans:
-            why = f"a result of the call {result.call_id!r}, which was not made right before it"
-            if result.message == self._count:
-                raise UsageError(f"{NAME} cannot be sent {why}", provider=NAME)
-            self._warn(f"left out of the history: {why}")
-        return ordered.messages
 
     def _warn(self, warning: str) -> None:
         if warning not in self.warnings:
@@ -175,6 +177,30 @@ class History:
         )
         self._warn(f"a part of the kind {part.kind!r} was left out: {why}")
         return False
+
+
+def _plain_messages(messages: Iterable[Message]) -> list[Json] | None:
+    """
+    Give messages that are text alone and take turns, as nearly all do; None where one is another.
+
+    In a tenth of the time: of dicts that hold plain texts alone Python's garbage collector takes no note.
+    """
+    said: list[Json] = []
+    last = None
+    for message in messages:
+        role, parts = message.role, message.parts
+        if role is last or len(parts) != 1 or not isinstance(part := parts[0], Text):
+            return None
+        if role is Role.USER:
+            said.append({"role": "user", "content": part.text})
+        elif role is Role.ASSISTANT:
+            said.append({"role": "assistant", "content": part.text})
+        elif role is Role.SYSTEM:
+            said.append({"role": "system", "content": part.text})
+        else:
+            return None
+        last = role
+    return said
 
 
 def _plain(content: list[Json]) -> str | list[Json]:

@@ -90,7 +90,7 @@ class Ordered:
     orphans: list[Result]
 
 
-def in_order(history: Sequence[Said | Result], newest: int, warn: Callable[[str], None]) -> Ordered:
+def in_order(history: Iterable[Said | Result], newest: int, warn: Callable[[str], None]) -> Ordered:
     """
     Put results behind their calls, and make what a side says in a row one message.
 
@@ -99,8 +99,6 @@ def in_order(history: Sequence[Said | Result], newest: int, warn: Callable[[str]
     is told that it was not run; where it could not be read it is left out, as servers refuse it. Of both
     *warn* is told, with the first answer after it only, as the history stays as it is.
     """
-    if (messages := _as_they_are(history)) is not None:
-        return Ordered(messages, [])
     turns: list[Said | Json] = []
     orphans: list[Result] = []
     gaps: list[str] = []
@@ -118,18 +116,6 @@ def in_order(history: Sequence[Said | Result], newest: int, warn: Callable[[str]
     for gap in gaps:
         warn(gap)
     return Ordered(_written(turns), orphans)
-
-
-def _as_they_are(history: Iterable[Said | Result]) -> list[Json] | None:
-    """Give the messages of a history in turn and without tools, as nearly every one is; None for another."""
-    messages: list[Json] = []
-    last = ""
-    for each in history:
-        if not isinstance(each, Said) or each.role == last or each.calls or each.content is None:
-            return None
-        last = each.role
-        messages.append(_message(each))
-    return messages
 
 
 def _is_by_model(each: Said | Result) -> bool:
