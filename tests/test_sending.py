@@ -40,6 +40,7 @@ from chatbridge import (
 from chatbridge.options import CommonOptions
 from chatbridge.sending import OptionChanges, Outgoing, prepare
 from chatbridge.testing.emulator import Emulator, serve
+from chatbridge_adapters.anthropic.backend import AnthropicBackend
 from chatbridge_adapters.anthropic.emulator import AnthropicEmulator
 from chatbridge_adapters.openai.emulator import OpenAIEmulator
 from doubles import Double
@@ -402,6 +403,17 @@ async def test_options_that_are_no_json_are_refused(kind: type[Emulator], option
         with pytest.raises(UsageError, match=r"cannot be written as JSON: \$"):
             await chat.send("Hi", **options)
         assert () == await chat.turns()
+
+
+@pytest.mark.parametrize("odd", ODD)
+async def test_anthropics_own_object_refuses_a_form_that_is_no_json_before_it_is_walked(odd: Any) -> None:
+    emulator = AnthropicEmulator()
+    async with serve(emulator) as served, connect(served.config, key=emulator.key) as bridge:
+        api = bridge.api
+        assert isinstance(api, AnthropicBackend)
+        with pytest.raises(BadOption, match="cannot be written as JSON"):
+            await api.complete([Message.user("Hi")], SendOptions(response_format={"items": odd}))
+    assert not emulator.calls
 
 
 async def test_options_may_have_numbers_for_keys_as_json_makes_texts_of_them() -> None:
