@@ -22,7 +22,7 @@ from chatbridge.bounds import Bounds
 from chatbridge.chat import Chat
 from chatbridge.clock import Clock, SystemClock
 from chatbridge.completing import full_backend, is_kept_here
-from chatbridge.config import BackendURL, find_backend
+from chatbridge.config import BackendURL
 from chatbridge.deliveries import Deliveries, OnTurn
 from chatbridge.domain import Conversation, Message
 from chatbridge.errors import (
@@ -40,6 +40,7 @@ from chatbridge.history.ledger import Ledger
 from chatbridge.history.memory import MemoryStore
 from chatbridge.history.strings import open_store
 from chatbridge.messages import check_types
+from chatbridge.named import find_backend
 from chatbridge.options import CommonOptions, check_hook
 from chatbridge.order import Order
 from chatbridge.overflow import Overflow, read_overflow

@@ -12,21 +12,17 @@ A config string never holds a secret, only a reference to the place where one is
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from typing import Any, NoReturn, Self, cast
+from typing import NoReturn, Self
 from urllib.parse import quote, unquote_to_bytes
 
 from attrs import evolve, field, frozen
 
 from chatbridge.errors import BadOption, ConfigError
-from chatbridge.secret import Veiled
 from chatbridge.text import quoted
 
-__all__ = ["BackendURL", "find_backend", "is_reference", "known_backends", "looks_secret"]
+__all__ = ["BackendURL", "is_reference", "looks_secret", "refuse_secret"]
 
 _HEAD = re.compile(r"([A-Za-z][A-Za-z0-9_.-]*)(\+[A-Za-z0-9+]*)?:")
 _RECORDED = "record+"
@@ -64,7 +60,13 @@ def is_reference(value: str) -> bool:
     return kind == "file" and place != "" and not _SECRET_VALUE.match(place)
 
 
-def _literal_secret(where: str, option: str = "key") -> NoReturn:
+def refuse_secret(where: str, option: str = "key") -> NoReturn:
+    """
+    Say that a secret stands *where* none may, and how *option* refers to one.
+
+    Raises:
+        ConfigError: Always.
+    """
     raise ConfigError(
         f"{where} must not be a secret, for config strings are printed and stored; refer to it: "
         f"{option}=env:NAME, {option}=file:PATH, or in code connect(url, {option}=...)"
@@ -102,7 +104,7 @@ def _lower_if_given(name: str | None) -> str | None:
 
 def _check_scheme(_: object, __: object, scheme: str) -> None:
     if looks_secret(scheme):
-        _literal_secret("the backend's name")
+        refuse_secret("the backend's name")
     if not _SCHEME.fullmatch(scheme):
         raise ConfigError("a backend's name is up to 64 letters, digits, '.', '_' and '-', a letter first")
 
@@ -116,7 +118,7 @@ def _check_host(_: object, __: object, host: str | None) -> None:
         return
     # A name with dots may well begin with sk-; a token of three parts has dots as well.
     if looks_secret(host) and ("." not in host or host.startswith("eyj")):
-        _literal_secret("the host")
+        refuse_secret("the host")
     if not _HOST.fullmatch(host):
         raise ConfigError("the host is no host name (letters, digits, '-', '.'; others as xn--...)")
     if _ENDS_IN_NUMBER.fullmatch(host) and not _is_address(ipaddress.IPv4Address, host):
@@ -141,7 +143,7 @@ def _check_path(_: object, __: object, path: str | None) -> None:
         return
     decoded = _decode(path, "the base path")
     if looks_secret(decoded):
-        _literal_secret("the base path")
+        refuse_secret("the base path")
     root, *segments = path.split("/")
     if root:
         raise ConfigError("the base path does not begin with '/'")
@@ -172,7 +174,7 @@ def _check_model(url: BackendURL, _: object, model: str | None) -> None:
         raise ConfigError("the model is empty")
     _check_text(model, "the model")
     if looks_secret(model) or _USERINFO.search(model):
-        _literal_secret("the model")
+        refuse_secret("the model")
     if match := _URL.match(model):
         suffix = "+http" if match[0].lower() == "http:" else ""
         place = model[match.end() :].lstrip("/") or "HOST"
@@ -189,7 +191,7 @@ def _check_model(url: BackendURL, _: object, model: str | None) -> None:
 
 def _check_option_name(name: str) -> None:
     if looks_secret(name):
-        _literal_secret("an option's name")
+        refuse_secret("an option's name")
     if not _OPTION.fullmatch(name):
         raise ConfigError("an option's name is up to 64 of a-z, 0-9 and '_', a letter first")
 
@@ -203,7 +205,7 @@ def _check_options(_: object, __: object, options: tuple[tuple[str, str], ...]) 
         names.add(name)
         _check_text(value, f"option {name!r}")
         if not is_reference(value) and (looks_secret(value) or _SECRET_OPTION.fullmatch(name)):
-            _literal_secret(f"option {name!r}", name)
+            refuse_secret(f"option {name!r}", name)
 
 
 def _sorted(options: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
@@ -293,7 +295,7 @@ class BackendURL:
     @staticmethod
     def _parse_authority(authority: str) -> tuple[str, int | None]:
         if "@" in authority:
-            _literal_secret("the part before '@'")
+            refuse_secret("the part before '@'")
         match = re.fullmatch(r"(\[[^\]]*\]|[^:\[\]]*)(?::([^:\[\]]*))?", authority)
         if match is None:
             raise ConfigError("the host is not of the form NAME, NAME:PORT or [IPV6]:PORT")
@@ -343,115 +345,3 @@ class BackendURL:
 
     def __repr__(self) -> str:
         return f"BackendURL.parse({str(self)!r})"
-
-
-def _config_file(environ: Mapping[str, str]) -> Path:
-    if named := environ.get("CHATBRIDGE_CONFIG"):
-        return Path(named)
-    if configs := environ.get("XDG_CONFIG_HOME"):
-        return Path(configs) / "chatbridge" / "config.toml"
-    try:
-        return Path.home() / ".config" / "chatbridge" / "config.toml"
-    except RuntimeError:
-        pass
-    raise ConfigError("there is no home directory to look for a config file in: set CHATBRIDGE_CONFIG")
-
-
-def _read_config(path: Path, *, required: bool) -> dict[str, Any]:
-    problem = None
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        if not required:
-            return {}
-        problem = "does not exist"
-    except (OSError, UnicodeError) as error:
-        problem = f"cannot be read: {type(error).__name__}"
-    except (ValueError, RecursionError) as error:
-        problem = f"is not TOML: {error}"
-    raise ConfigError(f"the config file {str(path)!r} {problem}")
-
-
-def _named_backends(config: Mapping[str, Any], where: str) -> dict[str, str]:
-    if unknown := sorted(set(config) - {"default", "backends"}):
-        raise ConfigError(f"{where} has an unknown entry {quoted(unknown[0])} (known: default, backends)")
-    backends = config.get("backends", {})
-    if not isinstance(backends, dict):
-        raise ConfigError(f"{where}: 'backends' is not a table; write [backends.NAME] and url = \"...\"")
-    urls: dict[str, str] = {}
-    for name, entry in cast(dict[str, object], backends).items():
-        fields = cast(dict[str, object], entry) if isinstance(entry, dict) else {}
-        url = fields.get("url")
-        if len(fields) != 1 or not isinstance(url, str):
-            raise ConfigError(f'{where}: the table of backend {quoted(name)} has one entry, url = "..."')
-        urls[name] = url
-    return urls
-
-
-def _is_config_string(text: str) -> bool:
-    return ":" in text or "|" in text
-
-
-def _parse_from(where: str, text: str) -> BackendURL:
-    try:
-        return BackendURL.parse(text)
-    except ConfigError as error:
-        problem = str(error)
-    raise ConfigError(f"{where}: {problem}")
-
-
-def find_backend(text: str | None, environ: Mapping[str, str] | None = None) -> BackendURL:
-    """
-    Turn what the user said into a `BackendURL`.
-
-    A text with a colon is a config string; any other is a name in the user's config file
-    (`$CHATBRIDGE_CONFIG`, else `chatbridge/config.toml` under `$XDG_CONFIG_HOME` or `~/.config`). None means
-    `$CHATBRIDGE_BACKEND`, then the file's `default`. An empty variable counts as none.
-
-    Raises:
-        ConfigError: Naming the part at fault.
-    """
-    environ = Veiled(os.environ if environ is None else environ)
-    if text is not None and (not text or _is_config_string(text)):
-        return BackendURL.parse(text)
-    name: object = environ.get("CHATBRIDGE_BACKEND") or None if text is None else text
-    if isinstance(name, str) and _is_config_string(name):
-        return _parse_from("the variable CHATBRIDGE_BACKEND", name)
-    path = _config_file(environ)
-    where = f"the config file {str(path)!r}"
-    config = _read_config(path, required=bool(environ.get("CHATBRIDGE_CONFIG")))
-    urls = _named_backends(config, where)
-    name = config.get("default") if name is None else name
-    if name is None:
-        raise ConfigError(
-            "no backend is named: pass a config string, set CHATBRIDGE_BACKEND, "
-            f'or write default = "NAME" into {str(path)!r}'
-        )
-    if not isinstance(name, str):
-        raise ConfigError(f"{where}: 'default' is not a text")
-    if _is_config_string(name):
-        return _parse_from(f"{where}: default", name)
-    if name in urls:
-        return _parse_from(f"{where}: backend {quoted(name)}", urls[name])
-    if looks_secret(name):
-        _literal_secret("a backend's name")
-    raise ConfigError(
-        f"{quoted(name)} is neither a config string (as {quoted(name + ':')} would be) "
-        f"nor a backend named in {str(path)!r} (named there: {', '.join(sorted(urls)) or 'none'})"
-    )
-
-
-def known_backends(environ: Mapping[str, str] | None = None) -> tuple[BackendURL, ...]:
-    """
-    Give the backends that the user has named: the default first, then those in the config file by name.
-
-    Raises:
-        ConfigError: Naming the part at fault.
-    """
-    environ = Veiled(os.environ if environ is None else environ)
-    path = _config_file(environ)
-    config = _read_config(path, required=bool(environ.get("CHATBRIDGE_CONFIG")))
-    named = sorted(_named_backends(config, f"the config file {str(path)!r}"))
-    default = environ.get("CHATBRIDGE_BACKEND") or config.get("default")
-    names = named if default is None else [None, *named]
-    return tuple(dict.fromkeys(find_backend(name, environ) for name in names))

@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatbridge.config import BackendURL, find_backend, is_reference, known_backends, looks_secret
+from chatbridge.config import BackendURL, is_reference, looks_secret
 from chatbridge.errors import BadOption, ChatbridgeError, ConfigError
+from chatbridge.named import find_backend, known_backends
 
 SECRET = "sk-live-0123456789abcdef"
 

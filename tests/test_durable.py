@@ -32,9 +32,9 @@ from chatbridge import (
     TurnState,
 )
 from chatbridge.backend import SettleBy
-from chatbridge.config import find_backend
 from chatbridge.history import SQLiteStore
 from chatbridge.history.rows import Remote
+from chatbridge.named import find_backend
 from chatbridge.options import CommonOptions
 from chatbridge.registry import resolve
 from chatbridge.testing.clock import ManualClock

@@ -17,10 +17,11 @@ from chatbridge.cli.keys import Keys
 from chatbridge.cli.output import Output
 from chatbridge.cli.stores import NOWHERE, Choice, Place, account_of, address, last_used
 from chatbridge.completing import is_kept_here
-from chatbridge.config import BackendURL, find_backend, known_backends
+from chatbridge.config import BackendURL
 from chatbridge.errors import UsageError
 from chatbridge.filling import from_store
 from chatbridge.history import Remote
+from chatbridge.named import find_backend, known_backends
 from chatbridge.registry import load_adapter, resolve
 from chatbridge.secret import Secret
 

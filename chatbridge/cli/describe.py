@@ -15,9 +15,10 @@ from rich.text import Text
 from chatbridge.backend import ContextOwner, Feature, Profile, SettleBy, Stores, Support
 from chatbridge.cli.plain import Json, plain
 from chatbridge.completing import is_kept_here
-from chatbridge.config import BackendURL, find_backend
+from chatbridge.config import BackendURL
 from chatbridge.errors import ChatbridgeError, ConfigError
 from chatbridge.filling import with_emulations
+from chatbridge.named import find_backend
 from chatbridge.options import OptionInfo, describe_options
 from chatbridge.registry import Adapter, backend_names, load_adapter, read_options
 from chatbridge.secret import Secret
