@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -1052,15 +1053,16 @@ async def test_a_call_of_a_function_that_fails_is_not_told_as_the_fate_of_the_me
     assert [(TurnState.REFUSED, "")] == [(turn.state, turn.partial) for turn in await chat.turns()]
 
 
+async def _waits(begun: asyncio.Event, _: Sequence[Message]) -> Sequence[Message]:
+    begun.set()
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_who_is_cancelled_while_a_function_is_asked_is_cancelled(*, stream: bool) -> None:
-    async def waits(_: Sequence[Message]) -> Sequence[Message]:
-        begun.set()
-        await asyncio.Event().wait()
-        raise AssertionError
-
     begun = asyncio.Event()
-    chat = await over(fake(window=1), overflow=waits).create()
+    chat = await over(fake(window=1), overflow=partial(_waits, begun)).create()
     task = asyncio.create_task(streamed(chat, "one two") if stream else chat.send("one two"))
     await begun.wait()
     task.cancel()
@@ -1072,14 +1074,9 @@ async def test_who_is_cancelled_while_a_function_is_asked_is_cancelled(*, stream
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_function_has_until_the_deadline_of_the_message_whoever_sends_it(*, stream: bool) -> None:
-    async def waits(_: Sequence[Message]) -> Sequence[Message]:
-        begun.set()
-        await asyncio.Event().wait()
-        raise AssertionError
-
     begun = asyncio.Event()
     backend = fake(window=1)
-    bridge = over(backend, overflow=waits)
+    bridge = over(backend, overflow=partial(_waits, begun))
     bridge.bounds.trusted = True
     chat = await bridge.create()
     task = asyncio.create_task(streamed(chat, "one two") if stream else chat.send("one two"))

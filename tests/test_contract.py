@@ -400,7 +400,7 @@ async def test_what_an_api_is_told_is_not_checked_where_it_cannot_be_seen() -> N
         writes = 0
 
         def fail(self, fault: Fault) -> None:
-            raise NotImplementedError
+            raise AssertionError(f"{fault} is planned where nothing can be seen")
 
     class Contract(CompletionContract):
         def open_backend(self) -> Opened:
@@ -424,13 +424,13 @@ async def test_tests_and_marks_of_the_subclass_stay() -> None:
         def test_title(self) -> str:
             return "my own"
 
-        @pytest.mark.skip
+        @pytest.mark.timeout(5)
         async def check_delete(self) -> None:
             """Do as you like."""
 
     contract: Any = Contract()
     assert "my own" == contract.test_title()
-    assert ["skip"] == [mark.name for mark in contract.test_delete.pytestmark]
+    assert ["timeout"] == [mark.name for mark in contract.test_delete.pytestmark]
 
 
 async def test_a_fault_does_not_outlive_its_rule() -> None:

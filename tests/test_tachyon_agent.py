@@ -706,7 +706,7 @@ async def test_a_call_of_an_id_that_has_its_result_is_another(read: Reader) -> N
 
 async def test_what_else_a_call_tells_is_kept(read: Reader) -> None:
     told = event("tool_call", tool_id="a", tool_name="w", is_client_tool=True)
-    assert True is (await read(told, DONE)).extra["is_client_tool"]
+    assert (await read(told, DONE)).extra["is_client_tool"] is True
 
 
 async def test_half_a_character_before_a_tool_is_replaced_where_it_stood(read: Reader) -> None:
