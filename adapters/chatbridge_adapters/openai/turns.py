@@ -14,7 +14,7 @@ from itertools import groupby
 from types import MappingProxyType
 from typing import Any
 
-from attrs import define, evolve, frozen
+from attrs import evolve, frozen
 
 Json = dict[str, Any]
 Content = str | list[Json] | None
@@ -54,7 +54,7 @@ class Result:
     message: int
 
 
-@define
+@frozen
 class Said:
     """
     What one side says.
