@@ -24,8 +24,9 @@ from chatbridge.config import BackendURL
 from chatbridge.errors import BadOption, ConfigError, UnknownBackend
 from chatbridge.guard import is_loopback
 from chatbridge.observe import OnAttempt
-from chatbridge.options import CommonOptions, structure_options
+from chatbridge.options import CommonOptions
 from chatbridge.secret import Veiled
+from chatbridge.structuring import structure_options
 
 __all__ = [
     "GROUP",

@@ -15,8 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatbridge.errors import BadOption, ChatbridgeError, ConfigError, MissingSecret
-from chatbridge.options import CommonOptions, OptionInfo, describe_options, option, structure_options
+from chatbridge.option_types import OptionInfo, describe_options
+from chatbridge.options import CommonOptions, option
 from chatbridge.secret import Secret
+from chatbridge.structuring import structure_options
 
 TEXT = "hunter2-hunter2"
 ENV = {"key": ("A_KEY", "B_KEY"), "model": ("A_MODEL",), "session": ("A_SESSION",)}

@@ -20,7 +20,7 @@ from chatbridge.cli.plain import Json
 from chatbridge.cli.rules import Contract, FakeContract, summary
 from chatbridge.config import BackendURL
 from chatbridge.errors import NotFound, UsageError
-from chatbridge.options import describe_options
+from chatbridge.option_types import describe_options
 from chatbridge.registry import Adapter, load_adapter
 from chatbridge.testing import fake
 from chatbridge.testing.checking import UNKNOWN

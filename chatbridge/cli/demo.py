@@ -20,7 +20,7 @@ from chatbridge.chat import Chat
 from chatbridge.cli.rules import FEATURES, summary, try_rules
 from chatbridge.domain import Conversation, Reply, Role
 from chatbridge.errors import NotFound
-from chatbridge.options import describe_options
+from chatbridge.option_types import describe_options
 from chatbridge.registry import Adapter
 from chatbridge.testing import fake
 from chatbridge.testing.clock import ManualClock

@@ -19,7 +19,7 @@ from chatbridge.config import BackendURL
 from chatbridge.errors import ChatbridgeError, ConfigError
 from chatbridge.filling import with_emulations
 from chatbridge.named import find_backend
-from chatbridge.options import OptionInfo, describe_options
+from chatbridge.option_types import OptionInfo, describe_options
 from chatbridge.registry import Adapter, backend_names, load_adapter, read_options
 from chatbridge.secret import Secret
 

@@ -15,8 +15,8 @@ from chatbridge.cli.plain import Json, plain
 from chatbridge.config import BackendURL
 from chatbridge.errors import ConfigError
 from chatbridge.guard import is_loopback
-from chatbridge.options import structure_settings
 from chatbridge.registry import load_adapter
+from chatbridge.structuring import structure_settings
 from chatbridge.testing.emulator import Served, serve
 
 __all__ = ["emulate"]

@@ -34,10 +34,10 @@ from chatbridge.domain import (
     TextDelta,
 )
 from chatbridge.errors import BadOption, ConfigError, Phase, RequestRefused, UsageError
-from chatbridge.options import structure_options
 from chatbridge.overflow import CONTEXT_LENGTH
 from chatbridge.registry import Adapter, Defaults, InProcess, declared_profile
 from chatbridge.retry import Failure, Kind
+from chatbridge.structuring import structure_options
 from chatbridge.testing.answers import Given, Heard, Pieces, as_answers, heard_in, shown
 from chatbridge.testing.clock import ManualClock
 from chatbridge.testing.exchange import Kept
